@@ -1,0 +1,162 @@
+"""Bootstrap intervals clustered by document, for ratios of sums and for paired changes between them.
+
+Questions of one document are not independent, so whole documents are resampled. Intervals are BCa (Efron 1987, "Better
+bootstrap confidence intervals"), with the small-sample width of Hesterberg (2015, "What teachers should know about
+the bootstrap"): Student's t with one degree of freedom less than there are documents.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import ndtr, ndtri, stdtrit
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its confidence interval; None where the figure is undefined or a side of it has no bound."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    def as_dict(self) -> dict[str, float | None]:
+        """The form it has in ``results.json``."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic over documents, with all an interval needs.
+
+    Attributes:
+        value: the statistic on the documents as observed.
+        draws: its value on each resample; estimates made with the same resamples are paired.
+        influence: the derivative of the statistic in each document's weight (empirical influence).
+        documents: how many documents carry weight: those with something observed.
+    """
+
+    value: float
+    draws: Float[np.ndarray, " resamples"]
+    influence: Float[np.ndarray, " documents"]
+    documents: int
+
+
+def resample(documents: int, resamples: int = RESAMPLES, seed: int = 0) -> Float[np.ndarray, "resamples documents"]:
+    """How often each document is drawn in each resample.
+
+    Args:
+        documents: number of clusters, at least one.
+        resamples: number of rows.
+        seed: of numpy's default generator; the same seed gives the same resamples.
+
+    Returns:
+        Counts, resamples x documents; every row sums to ``documents``.
+    """
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(documents, np.full(documents, 1.0 / documents), size=resamples).astype(np.float64)
+
+
+def ratio_of_sums(
+    numerators: Float[np.ndarray, " documents"],
+    denominators: Float[np.ndarray, " documents"],
+    counts: Float[np.ndarray, "resamples documents"],
+) -> Estimate:
+    """Sum of numerators over sum of denominators; a mean where the denominators count observations.
+
+    Args:
+        numerators: summed over the questions of each document.
+        denominators: summed likewise, none negative; 0 for a document with nothing observed.
+        counts: from ``resample``; share it between the two sides of a comparison to pair them.
+
+    Returns:
+        The estimate, nan where the denominators sum to 0.
+    """
+    weight = denominators.sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = numerators.sum() / weight
+        draws = (counts @ numerators) / (counts @ denominators)
+        influence = (numerators - value * denominators) / weight
+    return Estimate(float(value), draws, influence, int(np.count_nonzero(denominators)))
+
+
+def difference(after: Estimate, before: Estimate) -> Estimate:
+    """The paired change after - before; both sides must come from the same resamples."""
+    documents = min(after.documents, before.documents)
+    influence = after.influence - before.influence
+    return Estimate(after.value - before.value, after.draws - before.draws, influence, documents)
+
+
+def quotient(numerator: Estimate, denominator: Estimate) -> Estimate:
+    """The paired ratio of two estimates that cannot truly be negative, each clipped at 0.
+
+    A resample whose denominator is 0 counts as infinite, so that an interval it reaches has no upper bound; the ratio
+    of two zeros is undefined.
+    """
+    top, bottom = clipped(numerator), clipped(denominator)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = np.float64(top.value) / bottom.value
+        influence = value * (top.influence / top.value - bottom.influence / bottom.value)
+        draws = top.draws / bottom.draws
+    return Estimate(float(value), draws, influence, min(top.documents, bottom.documents))
+
+
+def clipped(estimate: Estimate) -> Estimate:
+    """The estimate with every value below 0 raised to 0."""
+    # max(nan, 0) would be nan or 0 by the order of its arguments; numpy keeps nan.
+    return replace(estimate, value=float(np.maximum(estimate.value, 0.0)), draws=np.maximum(estimate.draws, 0.0))
+
+
+def exponential(estimate: Estimate) -> Estimate:
+    """The exponential of the estimate: perplexity from a mean negative log-likelihood in nats."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = float(np.exp(estimate.value))
+        return replace(estimate, value=value, draws=np.exp(estimate.draws), influence=value * estimate.influence)
+
+
+def interval(estimate: Estimate, level: float = 0.95) -> Interval:
+    """The BCa interval of an estimate.
+
+    Args:
+        estimate: from the functions above.
+        level: its confidence.
+
+    Returns:
+        The interval; without ends where fewer than two documents carry weight, since one document says nothing about
+        the spread between documents, and all None where the value is undefined.
+    """
+    if not math.isfinite(estimate.value):
+        return Interval(None, None, None)
+    # A resample that drew only documents with nothing observed has no value.
+    draws = np.sort(estimate.draws[~np.isnan(estimate.draws)])
+    if estimate.documents < 2:
+        return Interval(estimate.value, None, None)
+    if draws[0] == draws[-1]:
+        return Interval(estimate.value, estimate.value, estimate.value)
+    low, high = (_finite(draws[round(share * (len(draws) - 1))]) for share in _bca_shares(estimate, draws, level))
+    return Interval(estimate.value, low, high)
+
+
+def _bca_shares(estimate: Estimate, draws: Float[np.ndarray, " resamples"], level: float) -> tuple[float, float]:
+    """The two quantiles of the draws at which the BCa interval ends."""
+    documents = estimate.documents
+    below = np.mean(draws < estimate.value) + 0.5 * np.mean(draws == estimate.value)
+    bias = float(ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws))))
+    spread = np.sum(estimate.influence**2) ** 1.5
+    acceleration = float(np.sum(estimate.influence**3) / (6 * spread)) if spread > 0 else 0.0
+    width = math.sqrt(documents / (documents - 1)) * float(stdtrit(documents - 1, 0.5 + level / 2))
+    low, high = (_bca_share(bias, acceleration, bias + side * width) for side in (-1, 1))
+    return low, high
+
+
+def _bca_share(bias: float, acceleration: float, score: float) -> float:
+    """Efron's corrected quantile; past the pole of the correction it is the end of the draws."""
+    scale = 1 - acceleration * score
+    return float(ndtr(bias + score / scale)) if scale > 0 else float(score > 0)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,153 @@
+"""The summary of an evaluation against figures worked out by hand."""
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from eval.density import TERMS, summarise
+
+Build = Callable[..., dict[str, Any]]
+BIT = math.log(2)
+
+
+def value(summary: dict[str, Any], figure: str, stage: str = "before") -> float | None:
+    return summary["overall"][stage][figure]["value"]
+
+
+def test_the_summary_has_every_figure_overall_and_by_task(records: list[dict[str, Any]]) -> None:
+    summary = summarise(records)
+    assert set(summary) == {"overall", "tasks", "change"}
+    assert set(summary["tasks"]) == {record["task"] for record in records}
+    assert set(summary["change"]) == {"accuracy", "message_tokens_ratio", "bits_per_token_ratio"}
+    for stages in (summary["overall"], *summary["tasks"].values()):
+        for stage in ("before", "after"):
+            assert set(stages[stage]) == {*TERMS, "n", "missing", "documents"}
+            assert all(set(stages[stage][figure]) == {"value", "low", "high"} for figure in TERMS)
+
+
+def test_bits_per_token_is_a_ratio_of_sums_not_a_mean_of_ratios(record: Build) -> None:
+    summary = summarise(
+        [
+            record(0, document="a", information_nats=4 * BIT, message_tokens=2),
+            record(0, document="b", information_nats=1 * BIT, message_tokens=8),
+        ]
+    )
+    assert value(summary, "bits_per_token") == pytest.approx(5 / 10)
+    assert value(summary, "information_bits") == pytest.approx(2.5)
+
+
+def test_perplexity_weighs_every_answer_token_alike(record: Build) -> None:
+    summary = summarise(
+        [
+            record(0, document="a", answer_nll_nats=1.0, answer_tokens=1),
+            record(0, document="b", answer_nll_nats=3.0, answer_tokens=7),
+        ]
+    )
+    assert value(summary, "perplexity") == pytest.approx(math.exp(4 / 8))
+
+
+def test_a_missing_score_is_left_out_of_its_mean_and_counted(record: Build) -> None:
+    summary = summarise(
+        [
+            record(0, document="a", accuracy=1.0),
+            record(0, document="b", accuracy=None, information_nats=None),
+            record(0, document="c", accuracy=0.0, information_nats=float("nan")),
+        ]
+    )
+    assert value(summary, "accuracy") == 0.5
+    assert value(summary, "information_bits") == pytest.approx(1 / BIT)
+    assert value(summary, "bits_per_token") == pytest.approx(1 / BIT / 6)
+    assert value(summary, "message_tokens") == 6
+    assert (summary["overall"]["before"]["n"], summary["overall"]["before"]["missing"]) == (3, 2)
+
+
+def test_a_figure_nobody_measured_is_none_and_not_counted_as_missing(record: Build) -> None:
+    summary = summarise([record(0, document=name, answer_nll_nats=None) for name in "ab"])
+    assert summary["overall"]["before"]["perplexity"] == {"value": None, "low": None, "high": None}
+    assert summary["overall"]["before"]["missing"] == 0
+
+
+def test_a_task_that_lost_every_score_is_counted_as_missing(record: Build) -> None:
+    summary = summarise([record(0, task="kept"), record(0, task="lost", accuracy=None)])
+    assert summary["tasks"]["lost"]["before"]["missing"] == 1
+    assert summary["tasks"]["kept"]["before"]["missing"] == 0
+
+
+def test_negative_information_is_clipped_in_the_mean_only(record: Build) -> None:
+    mixed = summarise([record(0, document=name, information_nats=nats * BIT) for name, nats in (("a", -1), ("b", 3))])
+    assert value(mixed, "information_bits") == pytest.approx(1.0)
+    negative = summarise([record(0, document=name, information_nats=-1.0) for name in "ab"])
+    assert value(negative, "information_bits") == 0.0
+    assert value(negative, "bits_per_token") == 0.0
+
+
+def test_negative_task_information_stays_visible(record: Build) -> None:
+    summary = summarise([record(0, document=name, task_information_nats=-BIT) for name in "ab"])
+    assert value(summary, "task_information_bits") == pytest.approx(-1.0)
+
+
+def test_the_changes_are_those_of_the_questions_scored_at_both_stages(record: Build) -> None:
+    summary = summarise(
+        [
+            record(0, "before", document="a", accuracy=1.0, message_tokens=30, information_nats=1.0),
+            record(0, "after", document="a", accuracy=0.5, message_tokens=10, information_nats=2.0),
+            record(0, "before", document="b", accuracy=0.0, message_tokens=50, information_nats=1.0),
+            record(0, "after", document="b", accuracy=1.0, message_tokens=10, information_nats=2.0),
+            record(0, "before", document="c", accuracy=1.0, message_tokens=20, information_nats=1.0),
+            record(0, "after", document="c", accuracy=None, message_tokens=20, information_nats=None),
+        ]
+    )
+    change = summary["change"]
+    assert change["accuracy"]["value"] == pytest.approx(1.5 / 2 - 1 / 2)
+    assert change["message_tokens_ratio"]["value"] == pytest.approx(100 / 40)
+    assert change["bits_per_token_ratio"]["value"] == pytest.approx((4 / 20) / (2 / 80))
+
+
+def test_an_evaluation_of_one_stage_has_no_changes(record: Build) -> None:
+    summary = summarise([record(0, "after", document=name) for name in "ab"])
+    assert summary["overall"]["before"]["n"] == 0
+    assert all(figure["value"] is None for figure in summary["change"].values())
+
+
+def test_documents_of_two_tasks_are_different_clusters_even_with_one_id(record: Build) -> None:
+    summary = summarise([record(0, task=task, document="1") for task in ("notes", "pages")])
+    assert summary["overall"]["before"]["documents"] == 2
+
+
+def test_more_questions_of_the_same_documents_do_not_narrow_the_interval(record: Build) -> None:
+    def width(questions: int) -> float:
+        summary = summarise(
+            [
+                record(question, document=f"d{document}", accuracy=float(document % 2))
+                for document in range(20)
+                for question in range(questions)
+            ]
+        )
+        figure = summary["overall"]["before"]["accuracy"]
+        return figure["high"] - figure["low"]
+
+    assert width(10) == pytest.approx(width(1), abs=1e-9)
+
+
+def test_the_order_of_the_records_does_not_matter(records: list[dict[str, Any]]) -> None:
+    shuffled = random.Random(0).sample(records, len(records))
+    one, other = summarise(records)["overall"]["after"], summarise(shuffled)["overall"]["after"]
+    assert all(one[figure]["low"] == pytest.approx(other[figure]["low"]) for figure in TERMS)
+
+
+def test_a_question_evaluated_twice_at_one_stage_is_refused_by_name(record: Build) -> None:
+    with pytest.raises(ValueError, match="'notes/d0/0' occurs twice at stage 'before'"):
+        summarise([record(0), record(0)])
+
+
+def test_an_unknown_stage_is_refused_by_name(record: Build) -> None:
+    with pytest.raises(ValueError, match="has stage 'during'"):
+        summarise([record(0, stage="during")])
+
+
+def test_no_records_are_refused() -> None:
+    with pytest.raises(ValueError, match="no records"):
+        summarise([])

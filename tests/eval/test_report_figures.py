@@ -1,0 +1,86 @@
+"""The report's pictures: what is drawn, that it follows the page's colours, and that names stay text."""
+
+import re
+from xml.etree import ElementTree
+
+from eval.rate_distortion import Curve, Fit
+from eval.report.figures import Drawing, Operating, rate_distortion, training_curves
+
+NO_CURVE = Fit(None, "No curve.")
+
+
+def parsed(drawing: Drawing) -> ElementTree.Element:
+    return ElementTree.fromstring(drawing.svg.replace("<svg ", '<svg xmlns:xlink="x" ', 1))
+
+
+def texts(drawing: Drawing) -> list[str]:
+    return [(element.text or "").strip() for element in parsed(drawing).iter("text")]
+
+
+def test_only_panels_with_data_are_drawn() -> None:
+    drawings = training_curves([{"step": step, "reward": 0.1 * step, "accuracy": None} for step in range(5)])
+    assert [drawing.title for drawing in drawings] == ["Reward"]
+    assert drawings[0].last == "Over steps 0 to 4: from 0 to 0.4."
+
+
+def test_no_metrics_make_no_curves() -> None:
+    assert training_curves([]) == []
+
+
+def test_a_repeated_step_counts_once_with_its_last_values() -> None:
+    drawings = training_curves([{"step": 1, "reward": 9.0}, {"step": 2, "reward": 9.0}, {"step": 1, "reward": 0.5}])
+    assert drawings[0].last == "Over steps 1 to 2: from 0.5 to 9."
+
+
+def test_a_step_without_a_finite_value_is_left_out() -> None:
+    drawings = training_curves([{"step": 1, "reward": 1.0}, {"step": 2, "reward": float("nan")}, {"step": 3}])
+    assert drawings[0].last == "Over steps 1 to 1: from 1 to 1."
+
+
+def test_several_lines_of_a_panel_are_named_in_its_legend() -> None:
+    drawings = training_curves([{"step": 1, "information_bits": 1.0, "information_upper_bits": 2.0}])
+    assert [name for name, _ in drawings[0].legend] == ["lower bound", "upper bound"]
+
+
+def test_a_long_run_makes_a_small_figure() -> None:
+    drawings = training_curves([{"step": step, "reward": step % 7} for step in range(20_000)])
+    assert len(drawings[0].svg) < 30_000
+
+
+def test_the_same_metrics_give_the_same_bytes() -> None:
+    metrics = [{"step": step, "reward": step} for step in range(30)]
+    assert training_curves(metrics) == training_curves(metrics)
+
+
+def test_colours_come_from_the_page() -> None:
+    drawing = rate_distortion([Operating("notes", (0.1, 0.4), (0.5, 0.3))], NO_CURVE)
+    assert "var(--before)" in drawing.svg and "var(--after)" in drawing.svg
+    assert re.findall(r"#[0-9a-f]{6}\b", drawing.svg) == []
+
+
+def test_every_reference_inside_a_figure_meets_its_own_id_and_no_other_figures() -> None:
+    drawings = training_curves([{"step": step, "reward": step, "message_tokens": step} for step in range(3)])
+    ids = [set(re.findall(r'\bid="([^"]+)"', drawing.svg)) for drawing in drawings]
+    assert not ids[0] & ids[1]
+    for drawing, own in zip(drawings, ids, strict=True):
+        assert set(re.findall(r'(?:url\(|href=")#([^")]+)', drawing.svg)) <= own
+
+
+def test_a_task_name_with_markup_or_mathematics_is_drawn_as_text() -> None:
+    drawing = rate_distortion([Operating("<script>$x^2$</script>", (0.1, 0.4), (0.5, 0.3))], NO_CURVE)
+    assert "<script>$x^2$</script>" in texts(drawing)
+    assert "<script" not in drawing.svg
+
+
+def test_a_long_task_name_is_cut_in_the_picture_and_whole_in_its_description() -> None:
+    drawing = rate_distortion([Operating("n" * 200, (0.1, 0.4), (0.5, 0.3))], NO_CURVE)
+    assert "n" * 23 + "…" in texts(drawing)
+    assert "n" * 200 in drawing.last
+
+
+def test_a_fitted_curve_is_drawn_and_named() -> None:
+    points = [Operating("notes", (0.1, 0.4), (0.5, 0.3)), Operating("pages", None, (0.6, 0.2))]
+    without, curved = (rate_distortion(points, fit) for fit in (NO_CURVE, Fit(Curve(0.5, 2.0, 0.1, 0.01), "Fitted.")))
+    assert curved.svg.count("stroke-dasharray") == without.svg.count("stroke-dasharray") + 1
+    assert len(curved.legend) == len(without.legend) + 1
+    assert "pages: not measured before, (0.6, 0.2) after" in curved.last
