@@ -1,0 +1,71 @@
+# `make run` trains the embedded default and evaluates it, `make test` runs the tests. Both set up what they need.
+#
+#   VENV=folder         an environment of your own, taken as it is; the default .venv is made and kept up to date
+#   PYTHON=python3.12   the interpreter .venv is made with
+#   TORCH=torch==2.13.0 for a CUDA build on Linux (the default is the CPU build)
+#   TORCH_INDEX=url     where the CPU build comes from when pip's own sources do not have it
+#   CONFIG=name.yaml    the recipe of `make run`
+#   PROCESSES=2         its processes
+#   ARGS="a=1 b.c=2"    overrides for `make run`, arguments for `make test`
+
+PYTHON ?= $(firstword $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name; done))
+OWN_VENV := .venv
+VENV ?= $(OWN_VENV)
+TORCH ?= torch==2.13.0$(if $(filter Linux,$(shell uname -s)),+cpu)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+CONFIG ?= mi_rl.yaml
+PROCESSES ?= 1
+ARGS ?=
+
+PIP := $(OWN_VENV)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+READY := $(if $(filter $(OWN_VENV),$(VENV)),$(OWN_VENV)/.installed,$(VENV)/bin/python)
+
+# Tools of the environment come first: DeepSpeed takes ninja from there, and another ninja would compile all over again.
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+.PHONY: help run test test-all lint format compiler
+.DEFAULT_GOAL := help
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+run: $(READY) compiler ## train and evaluate: make run CONFIG=mi_rl.yaml ARGS="train.steps=10"
+	deepspeed --num_accelerators $(PROCESSES) train/run.py --config $(CONFIG) $(ARGS)
+
+test: $(READY) ## the tests, but for the slow ones
+	python -m pytest -m "not slow" $(ARGS)
+
+test-all: $(READY) compiler ## every test
+	python -m pytest $(ARGS)
+
+lint: $(READY) ## ruff and pyright
+	ruff check .
+	ruff format --check .
+	pyright
+
+format: $(READY) ## rewrite the files as `make lint` wants them
+	ruff check --fix .
+	ruff format .
+
+compiler: $(READY)
+	@command -v "$${CXX:-c++}" >/dev/null || \
+		{ echo "error: no C++ compiler ($${CXX:-c++}): DeepSpeed compiles its communication operator; install g++" >&2; exit 1; }
+	@python -c 'import os, sys, sysconfig; header = os.path.join(sysconfig.get_path("include"), "Python.h"); \
+		sys.exit(None if os.path.exists(header) else f"error: no {header}: DeepSpeed compiles against it; install python3-dev")'
+
+%/bin/python:
+	@echo "error: VENV=$(VENV) is no virtual environment: it has no bin/python" >&2; exit 1
+
+$(OWN_VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later on PATH; install one, or name it: PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = "%d.%d" % sys.version_info[:2]; sys.exit(sys.version_info < (3, 11) and \
+		"error: PYTHON=$(PYTHON) is Python " + v + ", and Shorthand needs 3.11 or later")'
+	@echo "setting up $(OWN_VENV) (once; some minutes)"
+	$(PYTHON) -m venv $(OWN_VENV)
+	@$(PIP) "$(TORCH)" || { echo "pip's own sources have no $(TORCH): looking at $(TORCH_INDEX)"; \
+		$(PIP) --extra-index-url $(TORCH_INDEX) "$(TORCH)"; } || \
+		{ echo "error: no $(TORCH) to install: name its source, TORCH_INDEX=url, or another build, TORCH=torch==2.13.0" >&2; exit 1; }
+	$(PIP) --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,65 @@
+"""The records every task speaks: documents, their questions, and the (document, question) pairs drawn from them."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about a document, with everything needed to score an answer to it.
+
+    Attributes:
+        id: unique within its task.
+        text: the question as the compressor and the predictor read it.
+        answers: gold references; a metric takes the best over them.
+        metric: a name in ``objectives.accuracy.METRICS``.
+        options: multiple-choice options, shown to the predictor and never to the compressor.
+        kind: the task's own label of the question type ("span", "yes_no", "numeric", "open", ...).
+        evidence: passages of the document the answer rests on, where the task knows them.
+        negatives: hard negative contexts the task made: the same document, only the answer-bearing facts changed.
+    """
+
+    id: str
+    text: str
+    answers: tuple[str, ...]
+    metric: str
+    options: tuple[str, ...] = ()
+    kind: str = ""
+    evidence: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Document:
+    """A long context and the questions asked of it.
+
+    Attributes:
+        id: unique within its task; the cluster of every statistic (questions of one document are not independent).
+        task: the name of the task it belongs to.
+        text: the context, untrusted text.
+        questions: at least one.
+        group: documents of one group (patient, company, topic, user) are neighbours, the harder negatives.
+    """
+
+    id: str
+    task: str
+    text: str
+    questions: tuple[Question, ...]
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question of one document: the unit of training and of evaluation."""
+
+    document: Document = field(repr=False)
+    question: Question
+
+    @property
+    def id(self) -> str:
+        """Unique across tasks: task, document and question."""
+        return f"{self.document.task}/{self.document.id}/{self.question.id}"
+
+
+def samples_of(documents: list[Document]) -> list[Sample]:
+    """Every question of every document, in order."""
+    return [Sample(document, question) for document in documents for question in document.questions]

@@ -1,0 +1,174 @@
+"""The compressor: a small causal LM, with or without an adapter, that writes a message for a question about a context.
+
+``Compressor.load`` and ``compress`` are the whole of what a user of a trained adapter needs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from peft import PeftConfig, PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from data.sample import Document
+from models.generation import Reply, generate
+from models.loading import ModelError, context_window, load_model
+from models.prompts import CompressorPrompts, Prompt, truncate_middle
+
+
+@dataclass(frozen=True)
+class Message:
+    """What the compressor wrote.
+
+    Attributes:
+        text: the message as the predictor reads it.
+        token_ids: its tokens, without the end token.
+        ended: whether it ended by itself; otherwise the budget cut it off.
+        log_probs: of the tokens written, the end token included; nats, under the distribution sampled from.
+        truncated_tokens: tokens cut out of the middle of the context before it was read.
+    """
+
+    text: str
+    token_ids: list[int]
+    ended: bool
+    log_probs: list[float]
+    truncated_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """The message's length, its end token included: what it costs to write."""
+        return len(self.token_ids) + self.ended
+
+
+class Compressor:
+    """Writes messages of at most ``budget_tokens``, the end token included; a context is read once for all of them."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        budget_tokens: int,
+        max_context_tokens: int | None = None,
+        instruction: str = "",
+    ) -> None:
+        """Fix the model, the prompts and the budget.
+
+        Raises:
+            ModelError: the budget and a question leave no room for a context in the model's window.
+            ValueError: the tokenizer has no usable chat template.
+        """
+        if budget_tokens < 1:
+            raise ModelError(f"budget_tokens must be at least 1, not {budget_tokens}")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.budget_tokens = budget_tokens
+        limit = max_context_tokens or default_context_tokens(model, budget_tokens)
+        self.prompts = CompressorPrompts(tokenizer, limit, instruction)
+        self.end_token_id = self.prompts.format.end_token_id
+
+    @classmethod
+    def load(cls, adapter: str | Path, budget_tokens: int, model: str | None = None) -> "Compressor":
+        """A trained compressor.
+
+        Args:
+            adapter: a folder with a PEFT adapter, or a model as `load_model` takes it, which is then used untrained.
+            budget_tokens: the most tokens a message may have.
+            model: the base model; without it the one the adapter names.
+
+        Raises:
+            ModelError: no adapter or model there.
+        """
+        if not (Path(adapter) / "adapter_config.json").is_file():
+            base, tokenizer = load_model(str(adapter))
+            return cls(base, tokenizer, budget_tokens)
+        name = model or PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
+        if not name:
+            raise ModelError(f"adapter {str(adapter)!r} does not name its base model: pass one")
+        base, tokenizer = load_model(name)
+        return cls(PeftModel.from_pretrained(base, str(adapter)).eval(), tokenizer, budget_tokens)
+
+    def fit(self, document: Document) -> tuple[Document, int]:
+        """The document as it can be read, and how many tokens were cut out of its middle to make it fit."""
+        text, cut = self._fit(document.text)
+        if not cut:
+            return document, 0
+        questions = tuple(
+            replace(question, negatives=tuple(self._fit(negative)[0] for negative in question.negatives))
+            for question in document.questions
+        )
+        return replace(document, text=text, questions=questions), cut
+
+    def _fit(self, text: str) -> tuple[str, int]:
+        limit = self.prompts.max_first_tokens
+        ids = self.prompts.format.text_ids(text)
+        kept = ids
+        # Cut text can take a token more when it is read again, where the two ends meet: cut further until it does not.
+        while len(kept) > limit:
+            text = str(self.tokenizer.decode(truncate_middle(kept, limit)))
+            kept, limit = self.prompts.format.text_ids(text), limit - 1
+        return text, len(ids) - len(kept)
+
+    def prompt(self, context: str, question: str) -> Prompt:
+        """The token ids that are read."""
+        return self.prompts(context, question)
+
+    def write(
+        self,
+        contexts: Sequence[str],
+        questions: Sequence[str],
+        group_size: int = 1,
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Message]:
+        """``group_size`` messages for each pair of context and question, those of one pair next to each other."""
+        prompts = [self.prompt(context, question) for context, question in zip(contexts, questions, strict=True)]
+        replies = self.reply(prompts, group_size, temperature, seeds)
+        return [self._message(reply, prompts[index // group_size]) for index, reply in enumerate(replies)]
+
+    def reply(
+        self, prompts: Sequence[Prompt], group_size: int, temperature: float, seeds: Sequence[int] | None
+    ) -> list[Reply]:
+        """Raw replies, generated in evaluation mode; a training model is put back into training after."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            return generate(
+                self.model,  # type: ignore[arg-type]
+                [prompt.ids for prompt in prompts],
+                self.budget_tokens,
+                self.end_token_id,
+                group_size,
+                temperature,
+                seeds,
+            )
+        finally:
+            self.model.train(training)
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """Tokens of a message as text; control tokens the model wrote are dropped, so that none reaches a prompt."""
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
+
+    def _message(self, reply: Reply, prompt: Prompt) -> Message:
+        return Message(
+            self.text(reply.token_ids), reply.token_ids, reply.ended, reply.log_probs, prompt.truncated_tokens
+        )
+
+
+def default_context_tokens(model: PreTrainedModel | PeftModel, budget_tokens: int, question_tokens: int = 256) -> int:
+    """What the model's window leaves for a context beside a question, the template and a message; tokens.
+
+    Raises:
+        ModelError: nothing is left.
+    """
+    window = context_window(model.config) or 1 << 20
+    left = window - budget_tokens - min(question_tokens, window // 4)
+    if left < 1:
+        raise ModelError(f"a budget of {budget_tokens} tokens leaves no room for a context in a window of {window}")
+    return left
+
+
+def compress(
+    context: str, question: str, adapter: str | Path, budget_tokens: int = 64, model: str | None = None
+) -> Message:
+    """One message for one question about one document: see `Compressor.load` and `Compressor.write`."""
+    return Compressor.load(adapter, budget_tokens, model).write([context], [question])[0]

@@ -1,0 +1,176 @@
+"""Models and tokenizers by name, one clear line where that cannot work, and fingerprints of their parameters."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage] (the HTTP client's own, which differs between hub versions)
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+MINIATURE_WEIGHTS = Path(__file__).parent / "miniature" / "weights"
+HUB_TIMEOUT_SECONDS = 10.0
+
+
+class ModelError(ValueError):
+    """A model that cannot be loaded or used as asked; the message is one line that names it."""
+
+
+class _Source(NamedTuple):
+    location: str
+    local_only: bool
+
+
+def load_model(
+    name: str, dtype: str | torch.dtype = "float32", device: str | torch.device = "cpu"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal LM in evaluation mode and its tokenizer.
+
+    Args:
+        name: ``miniature/<member>``, a folder, or a hub id, ``owner/name``.
+        dtype: the name of a torch floating-point type, or ``auto`` for the one the weights are stored in.
+        device: where the parameters go.
+
+    Raises:
+        ModelError: no such member, folder or hub model, no way to reach the hub, or broken or incomplete weights.
+    """
+    source = _resolve(name)
+    torch_dtype = _dtype(dtype)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.location, local_files_only=source.local_only)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            source.location, dtype=torch_dtype, local_files_only=source.local_only, output_loading_info=True
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
+    model, report = cast(tuple[PreTrainedModel, dict[str, set[str]]], loaded)
+    if report["missing_keys"]:
+        raise ModelError(f"model {name!r} lacks weights, among them {min(report['missing_keys'])!r}")
+    return cast(PreTrainedModel, cast(nn.Module, model).to(device).eval()), tokenizer
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a name that `load_model` could not resolve, without loading anything.
+
+    Raises:
+        ModelError: no such member, folder or hub model, or no way to reach the hub.
+    """
+    _resolve(name)
+
+
+def miniature_members() -> list[str]:
+    """Names of the embedded models, each loadable as ``miniature/<name>``."""
+    return sorted(config.parent.name for config in MINIATURE_WEIGHTS.glob("*/config.json"))
+
+
+def _resolve(name: str) -> _Source:
+    family, _, member = name.partition("/")
+    if family == "miniature":
+        if member not in miniature_members():
+            known = ", ".join(miniature_members()) or "none installed"
+            raise ModelError(f"model {name!r}: the miniature family has no member {member!r} (members: {known})")
+        return _Source(str(MINIATURE_WEIGHTS / member), True)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _Source(str(folder), True)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ModelError(f"model {name!r}: no such folder, and not a hub id of the form owner/name")
+    return _resolve_on_hub(name)
+
+
+def _resolve_on_hub(name: str) -> _Source:
+    """Ask the hub once, with a time limit: loading without network would retry every file for half a minute each."""
+    try:
+        HfApi().model_info(name, timeout=HUB_TIMEOUT_SECONDS)
+        return _Source(name, False)
+    except HFValidationError as error:
+        raise ModelError(f"model {name!r}: no such folder, and not a well-formed hub id") from error
+    except (HTTPError, OSError) as error:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return _Source(name, True)
+        raise ModelError(f"model {name!r}: no such folder, not in the local hub cache, and {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why the hub did not name the model."""
+    if isinstance(error, GatedRepoError):
+        return "on the hub only for accounts that were granted access"
+    if isinstance(error, RepositoryNotFoundError):
+        return "not on the hub"
+    if isinstance(error, OfflineModeIsEnabled):
+        return "the hub is switched off (HF_HUB_OFFLINE)"
+    return f"the hub cannot be reached ({_one_line(error)})"
+
+
+def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
+    found = dtype if isinstance(dtype, torch.dtype) or dtype == "auto" else getattr(torch, dtype, None)
+    if found == "auto" or (isinstance(found, torch.dtype) and found.is_floating_point):
+        return found
+    raise ModelError(f"dtype {dtype!r} is not a floating-point type of torch, such as float32 or bfloat16, nor auto")
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def context_window(config: PreTrainedConfig) -> int | None:
+    """The most tokens a model was built to read (``max_position_embeddings``), None where its config sets no limit."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def check_window(config: PreTrainedConfig, tokens: int) -> None:
+    """Refuse sequences longer than the model takes.
+
+    Raises:
+        ModelError: ``tokens`` (prompt and message together) exceed the window.
+    """
+    window = context_window(config)
+    if window is not None and tokens > window:
+        name = config.name_or_path or config.model_type
+        raise ModelError(f"model {name!r} takes {window} tokens and was to read {tokens}: lower the context limit")
+
+
+def parameter_hash(model: nn.Module, include: Callable[[str, nn.Parameter], bool] | None = None) -> str:
+    """SHA-256 over names, types, shapes and bytes of parameters, to show which ones a run changed.
+
+    Args:
+        model: any module; shared parameters count once.
+        include: which parameters count, by name and parameter; all of them without it.
+
+    Returns:
+        The hex digest; the same on every device.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if include is None or include(name, parameter):
+            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
+            values = parameter.detach().cpu().contiguous().reshape(-1)
+            digest.update(values.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def trainable(name: str, parameter: nn.Parameter) -> bool:
+    """Select trainable parameters for `parameter_hash`."""
+    return parameter.requires_grad
+
+
+def frozen(name: str, parameter: nn.Parameter) -> bool:
+    """Select frozen parameters for `parameter_hash`."""
+    return not parameter.requires_grad

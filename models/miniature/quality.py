@@ -1,0 +1,331 @@
+"""Measures a member of the miniature family in both its roles, on documents that training and evaluation never draw.
+
+Names, pairs of key and number, and part of the wordings belong to the test split alone. Every figure comes with a
+percentile bootstrap over documents, because questions of one document are not independent.
+"""
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from data.miniature import NOT_STATED, PAPERS, SHAPES, Fact, Layout, Shape, ask, ask_absent, make_layout
+from data.sample import Question
+from models.compressor import Compressor, Message
+from models.generation import generate
+from models.miniature.corpus import OPENERS, STYLES, restate
+from models.predictor import LocalPredictor, Query
+from objectives.accuracy import score
+
+FIRST_SEED = 1 << 41
+"""Seeds from here on belong to this page: training draws below 2**40, evaluation counts from 0."""
+
+FACT_COUNTS = (4, 8, 12, 16, 20, 24)
+MOST_OTHERS = 8
+MAX_MESSAGE_TOKENS = 192
+MAX_ANSWER_TOKENS = 32
+MAX_VALUE_TOKENS = 6
+RESAMPLES = 2000
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question about one generated document, with what only the generator knows about it.
+
+    Attributes:
+        document: its id, the cluster of every interval.
+        layout: what the document is rendered from.
+        question: the question and its gold answer.
+        key: what is asked about.
+        needed: the sentence by which a message answers the question.
+        fact: the fact asked for; None where the document does not state it.
+    """
+
+    document: str
+    layout: Layout
+    question: Question
+    key: str
+    needed: str
+    fact: Fact | None
+
+    @property
+    def value_type(self) -> str:
+        """The type of the value asked for, or ``unanswerable``."""
+        return self.fact.relation.value if self.fact else "unanswerable"
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Where an observation of this case counts."""
+        groups = (ALL, self.layout.shape.name, self.value_type)
+        if self.fact is None:
+            return groups
+        held_out = self.fact.template == self.fact.relation.document[-1]
+        return (*groups, "held-out wording" if held_out else "known wording")
+
+    @property
+    def chance(self) -> float:
+        """How often an answer without the fact is right when every value is as likely; next to nothing for a name."""
+        if self.question.options:
+            return 1 / len(self.question.options)
+        return {"yes_no": 1 / 2, "number": 1 / 90}.get(self.value_type, 0.0)
+
+
+class Observation(NamedTuple):
+    """One measured value, the document it comes from and the groups it counts in."""
+
+    measure: str
+    value: float
+    document: str
+    groups: tuple[str, ...]
+
+
+class Claim(NamedTuple):
+    """What one sentence of a message says; ``value`` is None where it says that the key is not stated."""
+
+    key: str
+    value: str | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95% interval, from ``n`` observations in ``documents`` documents."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    documents: int
+
+
+Quality = dict[str, dict[str, Estimate]]
+"""By measure, then by group: all, a shape, a type of value, a kind of wording."""
+
+
+def draw_cases(
+    documents: int, questions: int, facts: int = 24, seed: int = 0, shapes: Sequence[str] = tuple(SHAPES)
+) -> list[Case]:
+    """Questions about held-out documents; one in ten about a paper has no answer.
+
+    Args:
+        documents: how many of each shape.
+        questions: how many about each.
+        facts: how many facts each states.
+        seed: of the whole draw, below a million.
+        shapes: keys of ``SHAPES``.
+    """
+    first = FIRST_SEED + seed * 1_000_000
+    return [
+        case
+        for name in shapes
+        for index in range(first, first + documents)
+        for case in _document_cases(SHAPES[name], index, questions, facts)
+    ]
+
+
+def _document_cases(shape: Shape, seed: int, questions: int, facts: int) -> list[Case]:
+    layout, values = make_layout(shape, seed, "test", facts, filler=0.35)
+    generator = values.generator
+    document = f"{shape.name}/{facts}/{seed}"
+    cases = []
+    for index in generator.sample(range(len(layout.facts)), min(questions, len(layout.facts))):
+        if shape is PAPERS and generator.random() < 0.1:
+            question = ask_absent(layout, generator, values.fork(), twins=0)
+            key = question.id.removeprefix("absent-")
+            cases.append(Case(document, layout, question, key, NOT_STATED.format(k=key), None))
+        else:
+            fact = layout.facts[index]
+            question = ask(layout, index, values.fork(), generator, twins=0)
+            cases.append(Case(document, layout, question, fact.key, fact.statement, fact))
+    return cases
+
+
+def measure(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: int = 30, questions: int = 4, seed: int = 0
+) -> Quality:
+    """Every figure of a member's card.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: the model's own.
+        documents: how many of each shape; for the lookup curve, of each shape and number of facts.
+        questions: how many about each document.
+        seed: of the documents and of all that is sampled.
+    """
+    cases = draw_cases(documents, questions, seed=seed)
+    predictor = LocalPredictor(model, tokenizer, MAX_ANSWER_TOKENS)
+    compressor = Compressor(model, tokenizer, MAX_MESSAGE_TOKENS)
+    observations = predictor_observations(predictor, cases, seed)
+    for mode, temperature in (("greedy", 0.0), ("sampled", 1.0)):
+        observations += compressor_observations(compressor, predictor, cases, mode, temperature, seed)
+    for facts in FACT_COUNTS:
+        shorter = draw_cases(documents, questions, facts, seed)
+        observations += lookup_observations(compressor, shorter, f"lookup/{facts}")
+    return summarise(observations)
+
+
+def predictor_observations(predictor: LocalPredictor, cases: Sequence[Case], seed: int) -> list[Observation]:
+    """Answers from messages that hold the needed statement among one to eight others, and from the others alone."""
+    generator = random.Random(f"quality/messages/{seed}")
+    pairs = [_message_pair(case, generator) for case in cases]
+    observations = [Observation("chance", case.chance, case.document, case.groups) for case in cases]
+    for condition, messages in zip(("with_fact", "without_fact"), zip(*pairs, strict=True), strict=True):
+        answers = predictor.answer([_query(case, text) for case, text in zip(cases, messages, strict=True)])
+        for case, answer in zip(cases, answers, strict=True):
+            observations.append(_scored(f"accuracy_{condition}", case, answer, case.question.metric))
+            observations.append(_scored(f"exact_{condition}", case, answer, "exact"))
+    return observations
+
+
+def _message_pair(case: Case, generator: random.Random) -> tuple[str, str]:
+    others = [fact.statement for fact in case.layout.facts if fact.key != case.key]
+    others = generator.sample(others, generator.randint(1, min(MOST_OTHERS, len(others))))
+    place = generator.randrange(len(others) + 1)
+    state = generator.getstate()
+    with_fact = restate([*others[:place], case.needed, *others[place:]], generator)
+    # Both messages in the same style: the needed statement is the only difference.
+    generator.setstate(state)
+    return with_fact, restate(others, generator)
+
+
+def _query(case: Case, message: str) -> Query:
+    return Query(message, case.question.text, case.question.options)
+
+
+def _scored(name: str, case: Case, answer: str, metric: str) -> Observation:
+    return Observation(name, score(metric, answer, case.question.answers), case.document, case.groups)
+
+
+def compressor_observations(
+    compressor: Compressor, predictor: LocalPredictor, cases: Sequence[Case], mode: str, temperature: float, seed: int
+) -> list[Observation]:
+    """Messages the compressor writes: what they hold, whether it is true, their length, what can be answered from them.
+
+    Args:
+        compressor: writes one message for each case.
+        predictor: answers from it.
+        cases: questions about documents.
+        mode: the prefix of the measures' names.
+        temperature: 0 for the most likely message.
+        seed: of the sampling.
+    """
+    contexts = [case.layout.render() for case in cases]
+    seeds = list(range(seed * 1_000_000, seed * 1_000_000 + len(cases)))
+    messages = compressor.write(contexts, [case.question.text for case in cases], 1, temperature, seeds)
+    answers = predictor.answer([_query(case, message.text) for case, message in zip(cases, messages, strict=True)])
+    observations = []
+    for case, message, answer in zip(cases, messages, answers, strict=True):
+        observations += _message_observations(mode, case, message)
+        observations.append(_scored(f"{mode}/accuracy", case, answer, case.question.metric))
+    return observations
+
+
+def _message_observations(mode: str, case: Case, message: Message) -> list[Observation]:
+    claims, rest = read_claims(case.layout.shape.name, message.text)
+    truth = {fact.key: fact.value for fact in case.layout.facts}
+    true = [truth.get(claim.key) == claim.value for claim in claims]
+    about_key = [right for claim, right in zip(claims, true, strict=True) if claim.key == case.key]
+    measured = {
+        "kept": float(bool(about_key) and all(about_key)),
+        "contradicted": float(bool(about_key) and not all(about_key)),
+        "message_tokens": float(message.tokens),
+        "facts": float(len(claims)),
+        "malformed": float(bool(rest) or not message.ended),
+    }
+    found = [Observation(f"{mode}/{name}", value, case.document, case.groups) for name, value in measured.items()]
+    return found + [Observation(f"{mode}/honest", float(right), case.document, case.groups) for right in true]
+
+
+@cache
+def _claim_patterns(shape: str) -> tuple[re.Pattern[str], ...]:
+    keys: dict[str, list[str]] = defaultdict(list)
+    for relation in SHAPES[shape].relations:
+        keys[relation.statement] += relation.keys
+        keys[NOT_STATED] += relation.keys
+    patterns = []
+    for statement, names in keys.items():
+        pattern = re.escape(statement).replace(r"\{k\}", f"(?P<key>{'|'.join(names)})")
+        patterns.append(re.compile(pattern.replace(r"\{v\}", r"(?P<value>[^\s.]+)")))
+    return tuple(patterns)
+
+
+def read_claims(shape: str, message: str) -> tuple[list[Claim], str]:
+    """What a message says in the sentences of its shape, and what is left of it besides openers and styles."""
+    claims = []
+    for pattern in _claim_patterns(shape):
+        claims += [Claim(match["key"], match.groupdict().get("value")) for match in pattern.finditer(message)]
+        message = pattern.sub("", message)
+    for phrase in {*OPENERS, *(style.replace("{s}", "") for style in STYLES)}:
+        message = message.replace(phrase.strip(), "") if phrase.strip() else message
+    return claims, message.strip()
+
+
+def lookup_observations(compressor: Compressor, cases: Sequence[Case], name: str) -> list[Observation]:
+    """Whether the value follows when a message opens with the statement about the asked key, by greedy decoding.
+
+    Yes/no facts, of which half are right by chance, and questions without an answer are left out.
+    """
+    asked = [(case, case.fact) for case in cases if case.fact and case.fact.relation.value != "yes_no"]
+    openings = [fact.relation.statement.format(k=fact.key, v="\n").split("\n")[0].rstrip() for _, fact in asked]
+    prompts = [
+        compressor.prompt(case.layout.render(), case.question.text).ids + compressor.prompts.format.text_ids(opening)
+        for (case, _), opening in zip(asked, openings, strict=True)
+    ]
+    replies = generate(compressor.model, prompts, MAX_VALUE_TOKENS, compressor.end_token_id)  # type: ignore[arg-type]
+    observations = []
+    for (case, fact), reply in zip(asked, replies, strict=True):
+        word = re.match(r"\w*", compressor.text(reply.token_ids))
+        right = word is not None and word[0] == fact.value
+        observations.append(Observation(name, float(right), case.document, case.groups))
+    return observations
+
+
+def summarise(observations: Iterable[Observation]) -> Quality:
+    """The mean of every measure in every group, with its interval."""
+    gathered: dict[str, dict[str, list[Observation]]] = defaultdict(lambda: defaultdict(list))
+    for observation in observations:
+        for group in observation.groups:
+            gathered[observation.measure][group].append(observation)
+    return {
+        measure: {group: _estimate(measure, found) for group, found in groups.items()}
+        for measure, groups in gathered.items()
+    }
+
+
+def _estimate(measure: str, observations: list[Observation]) -> Estimate:
+    values = np.array([observation.value for observation in observations])
+    return estimate(values, [observation.document for observation in observations], is_share(measure))
+
+
+def is_share(measure: str) -> bool:
+    """Whether a measure lies in [0, 1]; the others count facts or tokens."""
+    return measure.rpartition("/")[2] not in ("facts", "message_tokens")
+
+
+def estimate(values: Float[np.ndarray, " observations"], documents: Sequence[str], share: bool) -> Estimate:
+    """The mean and its 95% interval, a percentile bootstrap over whole documents with a fixed seed.
+
+    Args:
+        values: one an observation.
+        documents: the document each comes from.
+        share: values lie in [0, 1]. Where all are 0 or all are 1 there is nothing to resample, and the interval is
+            the exact binomial one (Clopper and Pearson 1934) with documents as trials.
+    """
+    names, index = np.unique(np.array(documents), return_inverse=True)
+    count = len(names)
+    mean = float(values.mean())
+    if share and (values == values[0]).all() and mean in (0.0, 1.0):
+        reach = 0.025 ** (1 / count)
+        low, high = (reach, 1.0) if mean else (0.0, 1 - reach)
+    else:
+        drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+        sums, sizes = np.bincount(index, values, count), np.bincount(index, minlength=count)
+        low, high = np.quantile((drawn @ sums) / (drawn @ sizes), (0.025, 0.975)).tolist()
+    return Estimate(mean, low, high, len(values), count)

@@ -1,0 +1,147 @@
+"""Models load by member, folder or hub name; whatever cannot be loaded is one line that names it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from models import loading
+from models.loading import (
+    ModelError,
+    check_model_name,
+    check_window,
+    context_window,
+    frozen,
+    load_model,
+    parameter_hash,
+    trainable,
+)
+from models.miniature.tokenizer import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of weights with one member, ``small``."""
+    folder = tmp_path_factory.mktemp("weights")
+    tokenizer = train_tokenizer(["some words to learn from"] * 4, 280)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+    )
+    LlamaForCausalLM(config).bfloat16().save_pretrained(folder / "small")
+    tokenizer.save_pretrained(folder / "small")
+    return folder
+
+
+def hub_that_fails(error: Exception) -> type:
+    class Hub:
+        def model_info(self, name: str, timeout: float) -> None:
+            raise error
+
+    return Hub
+
+
+def test_a_folder_gives_model_and_tokenizer_in_the_asked_type(family: Path) -> None:
+    model, tokenizer = load_model(str(family / "small"), dtype="float32")
+    assert model.dtype == torch.float32
+    assert not model.training
+    assert tokenizer.decode(tokenizer.encode("some words ü")) == "some words ü"
+    assert load_model(str(family / "small"), dtype="auto")[0].dtype == torch.bfloat16
+    assert load_model(str(family / "small"), dtype=torch.float64)[0].dtype == torch.float64
+
+
+def test_a_family_member_loads_by_its_name(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "MINIATURE_WEIGHTS", family)
+    member, _ = load_model("miniature/small")
+    assert parameter_hash(member) == parameter_hash(load_model(str(family / "small"))[0])
+
+
+def test_an_unknown_member_is_answered_with_the_members(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "MINIATURE_WEIGHTS", family)
+    with pytest.raises(ModelError, match=r"'miniature/huge': .* no member 'huge' \(members: small\)"):
+        load_model("miniature/huge")
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./missing", "~/missing", "a/b/c", "missing"])
+def test_a_missing_folder_is_named(name: str) -> None:
+    with pytest.raises(ModelError, match=f"model '{name}': no such folder"):
+        load_model(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OfflineModeIsEnabled("offline"), r"the hub is switched off \(HF_HUB_OFFLINE\)"),
+        (OSError("no route\nto host"), r"the hub cannot be reached \(no route to host\)"),
+        (loading.HTTPError("Name not known"), r"the hub cannot be reached \(Name not known\)"),
+        (HFValidationError("bad"), "not a well-formed hub id"),
+    ],
+)
+def test_a_hub_model_out_of_reach_is_one_line(error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "HfApi", hub_that_fails(error))
+    with pytest.raises(ModelError, match=f"^model 'nobody/nothing': no such folder.*{reason}$"):
+        check_model_name("nobody/nothing")
+
+
+def test_an_empty_folder_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"cannot be loaded: .*") as caught:
+        load_model(str(tmp_path))
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_incomplete_or_broken_are_refused(family: Path, tmp_path: Path) -> None:
+    for file in (family / "small").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks weights, among them 'model\.layers\.1\.mlp\.up_proj\.weight'"):
+        load_model(str(tmp_path))
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(str(tmp_path))
+
+
+def test_an_unknown_type_of_number_is_refused(family: Path) -> None:
+    for name in ("float33", "int8", "nn"):
+        with pytest.raises(ModelError, match=f"dtype '{name}' is not a floating-point type"):
+            load_model(str(family / "small"), dtype=name)
+
+
+def test_the_window_is_the_longest_sequence_a_model_takes() -> None:
+    config = LlamaConfig(max_position_embeddings=128)
+    config.name_or_path = "some/model"
+    check_window(config, 128)
+    with pytest.raises(ModelError, match="'some/model' takes 128 tokens and was to read 129"):
+        check_window(config, 129)
+    assert context_window(config) == 128
+
+
+def test_the_hash_sees_every_changed_bit_of_the_included_parameters() -> None:
+    first, second = torch.nn.Linear(3, 3).requires_grad_(False), torch.nn.Linear(3, 1)
+    model = torch.nn.Sequential(first, second).to(torch.bfloat16)
+    before = {include: parameter_hash(model, include) for include in (None, trainable, frozen)}
+    assert before == {include: parameter_hash(model, include) for include in before}
+    assert len(set(before.values())) == 3
+    with torch.no_grad():
+        second.weight.view(torch.int16)[0, 0] ^= 1
+    assert parameter_hash(model) != before[None]
+    assert parameter_hash(model, trainable) != before[trainable]
+    assert parameter_hash(model, frozen) == before[frozen]
+
+
+def test_the_hash_sees_names_types_and_shapes() -> None:
+    parameters = [torch.zeros(4), torch.zeros(2, 2), torch.zeros(4, dtype=torch.bfloat16), torch.zeros(())]
+    modules = [torch.nn.ParameterDict({"a": torch.nn.Parameter(values)}) for values in parameters]
+    modules.append(torch.nn.ParameterDict({"b": torch.nn.Parameter(torch.zeros(4))}))
+    assert len({parameter_hash(module) for module in modules}) == len(modules)

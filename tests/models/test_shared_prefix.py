@@ -1,0 +1,158 @@
+"""Shared-prefix log-probabilities equal the plain computation, on every kind of attention, and read prefixes once."""
+
+import random
+
+import pytest
+import torch
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
+)
+
+from models.shared_prefix import Continuation, batched_message_log_probs, full_sequence_log_probs, message_log_probs
+
+VOCABULARY = 97
+WINDOW = 16
+SIZE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+ARCHITECTURES = ("qwen2", "llama", "mistral", "gemma3", "gpt_neox")
+
+
+def tiny_model(architecture: str) -> PreTrainedModel:
+    """A random two-layer model; Mistral and Gemma-3 slide over a window shorter than the prefixes."""
+    torch.manual_seed(0)
+    models = {
+        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZE, num_key_value_heads=2)),
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZE, num_key_value_heads=2)),
+        "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZE, num_key_value_heads=2, sliding_window=WINDOW)),
+        "gemma3": lambda: Gemma3ForCausalLM(
+            Gemma3TextConfig(
+                **SIZE,
+                num_key_value_heads=2,
+                head_dim=16,
+                sliding_window=WINDOW,
+                layer_types=["sliding_attention", "full_attention"],
+            )
+        ),
+        "gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZE)),
+    }
+    return models[architecture]().eval()
+
+
+def tokens(generator: random.Random, length: int) -> list[int]:
+    return [generator.randrange(VOCABULARY) for _ in range(length)]
+
+
+def make_jobs() -> tuple[list[list[int]], list[list[Continuation]]]:
+    """Prefixes shorter and longer than the window, with one to four continuations of uneven length."""
+    generator = random.Random(0)
+    prefixes = [tokens(generator, length) for length in (40, 40, 37, 9, 55, 12)]
+    continuations = [
+        [Continuation(tokens(generator, generator.randint(1, 5)), tokens(generator, generator.randint(1, 9)))] * repeats
+        + [Continuation(tokens(generator, 3), tokens(generator, 6)), Continuation(tokens(generator, 1), [5])]
+        for repeats in (1, 2, 1, 1, 0, 1)
+    ]
+    shared = tokens(generator, 4)
+    continuations[1] = [Continuation(shared + list(suffix), message) for suffix, message in continuations[1]]
+    continuations[2] = [Continuation(shared, message) for _, message in continuations[2]]
+    return prefixes, continuations
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("max_tokens", "max_logits"), [(8192, 1 << 27), (150, 1 << 27), (8192, 10 * VOCABULARY), (1, 1)]
+)
+def test_log_probs_equal_one_pass_over_each_whole_sequence(architecture: str, max_tokens: int, max_logits: int) -> None:
+    model = tiny_model(architecture)
+    prefixes, continuations = make_jobs()
+    found = batched_message_log_probs(model, prefixes, continuations, max_tokens, max_logits)
+    for prefix, group, rows in zip(prefixes, continuations, found, strict=True):
+        assert len(rows) == len(group)
+        for (suffix, message), row in zip(group, rows, strict=True):
+            with torch.no_grad():
+                expected = full_sequence_log_probs(model, [*prefix, *suffix, *message], len(message))
+            torch.testing.assert_close(row, expected, atol=1e-4, rtol=0)
+
+
+def test_the_plain_computation_is_the_chain_rule() -> None:
+    model = tiny_model("qwen2")
+    ids = tokens(random.Random(1), 12)
+    with torch.no_grad():
+        steps = [model(torch.tensor([ids[:end]])).logits[0, -1].log_softmax(-1)[ids[end]] for end in (9, 10, 11)]
+        torch.testing.assert_close(full_sequence_log_probs(model, ids, 3), torch.stack(steps), atol=1e-5, rtol=0)
+
+
+def test_one_prefix_alone_gives_what_it_gives_among_others() -> None:
+    model = tiny_model("mistral")
+    prefixes, continuations = make_jobs()
+    together = batched_message_log_probs(model, prefixes, continuations)[3]
+    alone = message_log_probs(model, prefixes[3], continuations[3])
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
+
+
+def test_a_prefix_is_read_once_and_messages_alone_are_projected() -> None:
+    model = tiny_model("llama")
+    prefix, suffix, messages = [3] * 30, [7, 8, 9], [[1] * 10, [2] * 4, [4]]
+    read, projected = [], []
+    embedding, projection = model.get_input_embeddings(), model.get_output_embeddings()
+    assert projection is not None
+    embedding.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].numel()))
+    projection.register_forward_hook(lambda _, inputs, __: projected.append(inputs[0].shape[:-1].numel()))
+    message_log_probs(model, prefix, [Continuation(suffix, message) for message in messages])
+    # The two suffix tokens that every continuation begins with are read with the prefix, the last with each message.
+    assert read == [30 + 2, 3 * 10]
+    assert projected == [1, 10 + 4 + 1]
+
+
+def test_scores_are_float32_and_carry_no_gradient() -> None:
+    model = tiny_model("qwen2").bfloat16()
+    (row,) = message_log_probs(model, [1, 2, 3], [Continuation([4], [5, 6])])
+    assert row.dtype == torch.float32
+    assert not row.requires_grad
+
+
+def test_a_prefix_without_continuations_is_not_read() -> None:
+    model = tiny_model("qwen2")
+    assert batched_message_log_probs(model, [[1, 2], [3]], [[], [Continuation([4], [5])]])[0] == []
+
+
+@pytest.mark.parametrize(
+    ("prefix", "continuation", "reason"),
+    [
+        ([1], Continuation([], [2]), "at least one suffix token"),
+        ([1], Continuation([2], []), "one message token"),
+        ([], Continuation([1], [2]), "prefix 0 is empty"),
+    ],
+)
+def test_what_cannot_be_scored_is_named(prefix: list[int], continuation: Continuation, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        message_log_probs(tiny_model("qwen2"), prefix, [continuation])
+
+
+def test_a_model_with_recurrent_layers_is_refused() -> None:
+    config = Qwen3NextConfig(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=32, num_hidden_layers=4)
+    config.update({"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "num_experts": 2})
+    with torch.device("meta"):
+        model = Qwen3NextForCausalLM(config)
+    with pytest.raises(ValueError, match="qwen3_next: recurrent layers"):
+        message_log_probs(model, [1, 2], [Continuation([3], [4])])

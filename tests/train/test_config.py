@@ -1,0 +1,296 @@
+"""The configuration tree: what it reads, what it refuses, and how it says so."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from train import config as config_module
+from train.config import CONFIGS, TASK_NAMES, Config, ConfigError, describe_config, find_config, load_config, to_yaml
+
+ON_A_CPU = (
+    "compressor.model=miniature/qwen2-small",
+    "compressor.dtype=float32",
+    "compressor.max_context_tokens=null",
+    "predictor.model=miniature/llama-medium",
+    "predictor.dtype=float32",
+    "scorer.model=null",
+)
+
+
+@pytest.fixture(autouse=True)
+def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An embedded family of two members with a window of 2,048 tokens."""
+    weights = tmp_path / "weights"
+    for member in ("qwen2-small", "llama-medium"):
+        make_model(weights / member, window=2048)
+    monkeypatch.setattr(config_module, "MINIATURE_WEIGHTS", weights)
+    return weights
+
+
+def make_model(folder: Path, window: int) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": window}))
+    return folder
+
+
+def refusal(*overrides: str, path: str = "mi_rl.yaml") -> str:
+    """What the refusal of these overrides says."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    text = str(caught.value)
+    assert text and "\n" not in text
+    return text
+
+
+def written(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "written.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+def test_the_embedded_default_trains_on_all_five_shapes():
+    config = load_config("mi_rl.yaml")
+    assert config.name == "mi_rl"
+    assert config.folder == Path("runs/mi_rl")
+    assert [task.name for task in config.tasks] == list(config_module.MINIATURE_TASKS)
+    assert all(task.embedded for task in config.tasks)
+    assert config.train.messages_per_step == config.train.contexts_per_step * config.train.group_size
+
+
+def test_the_qasper_recipe_names_two_model_families():
+    config = load_config("qasper.yaml")
+    assert config.compressor.model.split("/")[0] != config.predictor.model.split("/")[0]
+    assert config.scorer.model == config.predictor.model
+    assert [task.name for task in config.tasks] == ["qasper"]
+
+
+def test_the_qasper_recipe_takes_embedded_models_and_a_local_file(tmp_path: Path):
+    papers = tmp_path / "papers.json"
+    papers.write_text("{}")
+    config = load_config("qasper.yaml", [*ON_A_CPU, f"tasks.0.source={papers}", "train.steps=3"])
+    assert config.tasks[0].source == str(papers)
+    assert config.train.steps == 3
+    assert config.scorer.model is None
+
+
+def test_both_recipes_work_with_two_processes():
+    for recipe in ("mi_rl.yaml", "qasper.yaml"):
+        load_config(recipe).check_world_size(2)
+
+
+def test_a_resolved_configuration_reads_back_as_itself(tmp_path: Path):
+    config = load_config("mi_rl.yaml", ["compressor.lora.target_modules=[q_proj, v_proj]", "train.beta=1e-3"])
+    assert load_config(written(tmp_path, to_yaml(config))) == config
+
+
+def test_a_config_is_looked_up_as_given_before_the_configs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config("mi_rl.yaml") == CONFIGS / "mi_rl.yaml"
+    (tmp_path / "mi_rl.yaml").write_text("seed: 1")
+    assert find_config("mi_rl.yaml").resolve() == tmp_path / "mi_rl.yaml"
+
+
+def test_a_config_that_is_nowhere_is_refused_with_those_there_are():
+    assert "mi_rl.yaml, qasper.yaml" in refusal(path="mi-rl.yaml")
+
+
+def test_a_run_without_a_name_takes_that_of_its_file(tmp_path: Path):
+    tree = yaml.safe_load((CONFIGS / "mi_rl.yaml").read_text())
+    del tree["name"]
+    assert load_config(written(tmp_path, yaml.safe_dump(tree))).name == "written"
+
+
+def test_an_override_is_read_as_yaml():
+    config = load_config(
+        "mi_rl.yaml",
+        ["train.learning_rate=3e-5", "compressor.max_context_tokens=900", "scorer.model=null", "tasks.1.facts=7"],
+    )
+    assert config.train.learning_rate == 3e-5
+    assert config.compressor.max_context_tokens == 900
+    assert config.scorer.model is None
+    assert [task.facts for task in config.tasks] == [None, 7, None, None, None]
+
+
+def test_an_override_may_open_a_section_the_file_leaves_out(tmp_path: Path):
+    tree = yaml.safe_load((CONFIGS / "mi_rl.yaml").read_text())
+    del tree["reward"]
+    config = load_config(written(tmp_path, yaml.safe_dump(tree)), ["reward.length=0"])
+    assert (config.reward.accuracy, config.reward.length) == (1.0, 0.0)
+
+
+def test_the_tree_is_frozen():
+    with pytest.raises(ValidationError):
+        load_config("mi_rl.yaml").train.steps = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_every_key_is_described_with_a_meaning():
+    lines = describe_config().splitlines()
+    assert all(len(line.split("  ")[-1]) > 10 for line in lines)
+    keys = {line.split()[0] for line in lines}
+    assert {"train.steps", "compressor.lora.rank", "tasks.N.source", "information.hard_negatives"} <= keys
+    assert next(line for line in lines if line.startswith("compressor.model ")).split()[2] == "required"
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("train.stepz=3", ["train.stepz", "unknown key", "train.steps?"]),
+        ("steps=3", ["steps", "unknown key", "train.steps?"]),
+        ("compressor.lora.rang=3", ["compressor.lora.rang", "compressor.lora.rank?"]),
+        ("tasks.0.fact=3", ["tasks.0.fact:", "tasks.0.facts?"]),
+        ("train.zzz=3", ["train.zzz", "learning_rate", "steps"]),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_likeliest(override: str, parts: list[str]):
+    assert all(part in refusal(override) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.steps=ten", "train.steps = 'ten': should be a valid integer"),
+        ("train.steps=yes", "train.steps = true: should be a valid integer"),
+        ("train.steps=1.5", "train.steps = 1.5: should be a valid integer"),
+        ("train.steps=0", "train.steps = 0: should be greater than 0"),
+        ("train.group_size=1", "train.group_size = 1: should be greater than or equal to 2"),
+        ("train.learning_rate=1e-4x", "train.learning_rate = '1e-4x': should be a valid number"),
+        ("reward.accuracy=.nan", "reward.accuracy = nan: should be a finite number"),
+        ("reward.length=-1", "reward.length = -1: should be greater than or equal to 0"),
+        ("compressor=3", "compressor = 3: should be a section with keys of its own"),
+        ("compressor.model=null", "compressor.model = null: should be a valid string"),
+        ("compressor.lora.target_modules=[1]", "compressor.lora.target_modules = [1]: should be a valid string"),
+        ("tasks=miniature/notes", "tasks = 'miniature/notes': should be a list"),
+        ("tasks=[]", "tasks = []: should have at least one item"),
+        ("tasks=[3]", "tasks.0 = 3: should be a section with keys of its own"),
+    ],
+)
+def test_a_value_of_the_wrong_type_or_size_is_named_with_its_key(override: str, expected: str):
+    assert refusal(override) == expected
+
+
+def test_a_misspelt_choice_is_refused_with_the_nearest():
+    assert refusal("tracking.wandb=ofline").endswith("did you mean 'offline'?")
+    assert "did you mean 'miniature/notes'?" in refusal("tasks=[miniature/note]")
+    assert all(name in refusal("tasks=[longhelth]") for name in TASK_NAMES)
+    assert "should be 'all-linear' or a list" in refusal("compressor.lora.target_modules=all")
+
+
+def test_further_mistakes_are_counted():
+    assert refusal("train.stepz=3", "train.group_size=1", "seed=-1").endswith("(and 2 more)")
+
+
+def test_what_is_missing_is_named(tmp_path: Path):
+    assert refusal(path=written(tmp_path, "predictor: {model: a/b}\ntasks: [qasper]")).startswith(
+        "compressor: is missing"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("seed: 1\ntrain:\n  steps: [", ["written.yaml", "line 3"]),
+        ("seed: 1\nseed: 2", ["written.yaml", "line 2", "'seed' occurs twice"]),
+        ("just words", ["written.yaml", "should hold keys and values", "'just words'"]),
+        ("", ["written.yaml", "should hold keys and values", "null"]),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_line(tmp_path: Path, text: str, parts: list[str]):
+    assert all(part in refusal(path=written(tmp_path, text)) for part in parts)
+
+
+@pytest.mark.parametrize("override", ["train.steps", "=3", "train..steps=3", "train.steps=[", "train.steps.x=3"])
+def test_a_broken_override_is_refused(override: str):
+    assert override.split("=")[0].removesuffix(".x") in refusal(override)
+
+
+def test_an_override_of_an_item_that_is_not_there_is_refused():
+    assert refusal("tasks.9.facts=3") == "tasks.9: '9' should be the number of an item, from 0 to 4"
+
+
+def test_a_missing_model_is_refused_before_it_is_loaded(tmp_path: Path):
+    assert "did you mean 'miniature/qwen2-small'?" in refusal("compressor.model=miniature/qwen2-smal")
+    absent = tmp_path / "absent"
+    assert refusal(f"predictor.model={absent}").startswith(f"predictor.model = '{absent}': no such folder")
+    (tmp_path / "empty").mkdir()
+    assert "no readable config.json" in refusal(f"scorer.model={tmp_path / 'empty'}")
+
+
+def test_a_relative_folder_that_is_missing_is_not_taken_for_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("mi_rl.yaml", ["predictor.model=exports/mine"]).predictor.model == "exports/mine"
+    (tmp_path / "exports").mkdir()
+    assert "no such folder" in refusal("predictor.model=exports/mine")
+
+
+def test_a_window_too_small_for_context_and_message_is_refused(tmp_path: Path):
+    small = make_model(tmp_path / "small", window=512)
+    assert load_config("mi_rl.yaml", [f"compressor.model={small}", "compressor.max_context_tokens=400"])
+    text = refusal(f"compressor.model={small}", "compressor.max_context_tokens=500")
+    assert all(part in text for part in ("compressor.max_context_tokens = 500", "budget_tokens = 64", "window of 512"))
+    assert "predictor.max_answer_tokens = 500" in refusal(f"predictor.model={small}", "predictor.max_answer_tokens=500")
+    assert "scorer.model" in refusal(f"scorer.model={small}", "compressor.max_context_tokens=500")
+
+
+def test_a_source_that_is_missing_is_refused_with_its_key(tmp_path: Path):
+    absent = tmp_path / "absent.json"
+    assert refusal(f"tasks=[{{name: qasper, source: {absent}}}]").startswith(f"tasks.0.source = '{absent}'")
+    assert refusal(f"tasks=[{{name: qasper, eval_source: {absent}}}]").startswith(f"tasks.0.eval_source = '{absent}'")
+
+
+def test_a_task_refuses_what_it_has_no_use_for(tmp_path: Path):
+    assert "is generated and reads nothing" in refusal(f"tasks.0.source={tmp_path}")
+    assert "tasks.0.facts = 3" in refusal("tasks=[{name: qasper, facts: 3}]")
+    assert "is there twice" in refusal("tasks=[qasper, qasper]")
+
+
+def test_the_contrastive_bound_needs_a_negative():
+    assert load_config("mi_rl.yaml", ["information.hard_negatives=0", "information.batch_negatives=1"])
+    text = refusal("information.hard_negatives=0", "information.batch_negatives=0")
+    assert text.startswith("information.hard_negatives = 0 and information.batch_negatives = 0")
+
+
+def test_no_more_batch_negatives_than_the_step_has_other_contexts():
+    assert load_config("mi_rl.yaml", ["train.contexts_per_step=4", "information.batch_negatives=3"])
+    assert "1 = 3 other" in refusal("train.contexts_per_step=4", "information.batch_negatives=4")
+
+
+def test_a_reward_of_nothing_is_refused():
+    assert "at least one weight should be positive" in refusal(
+        "reward.accuracy=0", "reward.information=0", "reward.length=0"
+    )
+
+
+def test_the_run_folder_takes_the_name_alone():
+    assert load_config("mi_rl.yaml", ["run_folder=/tmp/{name}/a", "name=b"]).folder == Path("/tmp/b/a")
+    assert "{name} alone" in refusal("run_folder=runs/{nam}")
+    assert "name = '../b'" in refusal("name=../b")
+
+
+def test_micro_batches_that_do_not_divide_are_refused():
+    assert "should divide contexts_per_step * group_size = 64" in refusal("train.micro_batch_messages=7")
+    text = refusal("train.group_size=6", "train.micro_batch_messages=16")
+    assert "multiple or a divisor of group_size = 6" in text
+
+
+@pytest.mark.parametrize(("world_size", "micro", "size", "passes"), [(1, None, 64, 1), (2, None, 32, 1), (2, 8, 8, 4)])
+def test_a_step_is_shared_among_processes(world_size: int, micro: int | None, size: int, passes: int):
+    config = load_config("mi_rl.yaml", [f"train.micro_batch_messages={micro or 'null'}"])
+    config.check_world_size(world_size)
+    assert config.train.micro_batch_size(world_size) == size
+    assert config.train.gradient_accumulation_steps(world_size) == passes
+    assert size * passes * world_size == config.train.messages_per_step
+
+
+def refused_world_size(config: Config, world_size: int) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.check_world_size(world_size)
+    return str(caught.value)
+
+
+def test_processes_that_cannot_share_the_batch_are_refused():
+    assert "choose a multiple of 3" in refused_world_size(load_config("mi_rl.yaml"), 3)
+    config = load_config("mi_rl.yaml", ["train.micro_batch_messages=32"])
+    assert "choose a divisor of 16" in refused_world_size(config, 4)

@@ -1,0 +1,136 @@
+"""The reward of a message as TRL calls for it: one number a message, and every component logged by itself."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from jaxtyping import Float
+from torch import Tensor
+
+from data.sample import Sample
+from models.channel import Channel, Readings
+from models.compressor import Compressor, Message
+from models.predictor import AnswerScore
+from objectives.accuracy import score
+from objectives.length import length_reward
+from objectives.mutual_information import Estimate, contrastive, leave_one_out, nats_to_bits, task_information
+from objectives.negatives import Columns, choose_columns, hard_contexts
+from objectives.reward import RewardWeights, combine
+from train.config import Config
+
+
+class MessageReward:
+    """Accuracy, information and length of the messages of this process's slice, groups contiguous."""
+
+    __name__ = "message"
+
+    def __init__(self, config: Config, compressor: Compressor, channel: Channel, samples: Mapping[str, Sample]) -> None:
+        """Fix the weights and the models; ``samples`` go by id."""
+        self.config = config
+        self.compressor = compressor
+        self.channel = channel
+        self.samples = samples
+        self.weights = RewardWeights(**config.reward.model_dump(exclude={"length_gate"}))
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        completion_ids: Sequence[Sequence[int]],
+        trainer_state: Any,
+        log_metric: Any,
+        **_: Any,
+    ) -> list[float]:
+        """One reward a message; metrics go to ``log_metric``."""
+        samples = [self.samples[prompt] for prompt in prompts]
+        messages = [self._message(ids) for ids in completion_ids]
+        columns = self._columns(samples, trainer_state.global_step)
+        readings = self.channel.read(samples, messages, columns.contexts, columns.valid)
+        rewards, metrics = self.rewards(samples, messages, columns, readings)
+        for name, value in metrics.items():
+            log_metric(name, value)
+        return rewards.tolist()
+
+    def rewards(
+        self, samples: Sequence[Sample], messages: Sequence[Message], columns: Columns, readings: Readings
+    ) -> tuple[Float[Tensor, " messages"], dict[str, float]]:
+        """The weighted sum, and metrics: information in bits, lengths in tokens."""
+        accuracy = torch.tensor(
+            [score(s.question.metric, a, s.question.answers) for s, a in zip(samples, readings.answers, strict=True)]
+        ).double()
+        tokens = torch.tensor([message.tokens for message in messages])
+        log_probs = readings.scores.log_probs
+        information = contrastive(log_probs, columns.own, columns.valid)
+        upper = leave_one_out(log_probs, columns.own, columns.valid)
+        task = task_information(_log_probs(readings.answer_scores), _log_probs(readings.null_scores))
+        reward, length = self.config.reward, self.compressor.budget_tokens
+        components = {
+            "accuracy": accuracy,
+            "information": _share_of_ceiling(information),
+            "length": length_reward(tokens, accuracy, length, reward.length_gate, self.config.train.group_size),
+            "task_information": _share_of_ceiling(task),
+        }
+        total, metrics = combine(components, self.weights, self.config.train.group_size)
+        metrics = {name: value for name, value in metrics.items() if name not in ("reward", "reward_std")}
+        return total, metrics | channel_metrics(accuracy, tokens, information, upper, task)
+
+    def _message(self, token_ids: Sequence[int]) -> Message:
+        ended = bool(token_ids) and token_ids[-1] == self.compressor.end_token_id
+        ids = list(token_ids[:-1] if ended else token_ids)
+        return Message(self.compressor.text(ids), ids, ended, [])
+
+    def _columns(self, samples: Sequence[Sample], step: int) -> Columns:
+        """Each message's contexts; those of the batch are drawn from all processes, so their number changes nothing."""
+        information, seed = self.config.information, self.config.seed + step
+        own = [sample.document.text for sample in samples]
+        hard = {
+            sample.id: hard_contexts(
+                sample.document.text,
+                sample.question.negatives,
+                sample.question.evidence,
+                information.hard_negatives,
+                seed,
+            )
+            for sample in dict.fromkeys(samples)
+        }
+        return choose_columns(
+            own,
+            [hard[sample.id] for sample in samples],
+            information.hard_negatives,
+            information.batch_negatives,
+            seed,
+            batch=sorted(set(gather_object(own))),
+        )
+
+
+def channel_metrics(
+    accuracy: Float[Tensor, " messages"],
+    tokens: Tensor,
+    information: Estimate,
+    upper: Estimate,
+    task: Estimate,
+) -> dict[str, float]:
+    """What a batch of messages carried: bits, tokens, shares."""
+    bits = float(nats_to_bits(information.mean))
+    length = tokens.double().mean().item()
+    return {
+        "accuracy": accuracy.mean().item(),
+        "message_tokens": length,
+        "information_bits": bits,
+        "information_upper_bits": float(nats_to_bits(upper.mean)),
+        "task_information_bits": float(nats_to_bits(task.mean)),
+        "bits_per_token": bits / length,
+        "saturated_share": float(information.saturated_share),
+    }
+
+
+def _log_probs(scores: Sequence[AnswerScore | None]) -> Float[Tensor, " messages"]:
+    return torch.tensor([torch.nan if score is None else score.log_prob for score in scores], dtype=torch.float64)
+
+
+def _share_of_ceiling(estimate: Estimate) -> Float[Tensor, " messages"]:
+    """Terms as a share of what the estimator could show at most; not finite is missing."""
+    if estimate.ceiling is None:
+        raise ValueError("an estimate without a ceiling has no share of it")
+    share = estimate.terms / estimate.ceiling.clamp(min=1e-6)
+    return share.where(share.isfinite(), torch.nan)

@@ -1,0 +1,45 @@
+"""The rollout: a group of messages for each (context, question), every context read once."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from data.sample import Sample
+from models.compressor import Compressor
+
+
+class Rollout:
+    """TRL's ``rollout_func``: prompts are sample ids, each repeated for its group, groups contiguous."""
+
+    def __init__(self, compressor: Compressor, samples: Mapping[str, Sample], temperature: float, seed: int) -> None:
+        """``compressor`` shares its model with the trainer, so it writes with the live policy."""
+        self.compressor = compressor
+        self.samples = samples
+        self.temperature = temperature
+        self.seed = seed
+
+    def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, list[Any]]:
+        """Sample the messages of this process; token ids end with the end token where one was written."""
+        groups = [(sample_id, len(list(group))) for sample_id, group in groupby(prompts)]
+        sizes = {size for _, size in groups}
+        if len(sizes) != 1:
+            raise ValueError(f"prompts of one group must lie next to each other in groups of one size, got {sizes}")
+        own = [self.samples[sample_id] for sample_id, _ in groups]
+        read = [self.compressor.prompt(sample.document.text, sample.question.text) for sample in own]
+        step = trainer.state.global_step
+        seeds = [sampling_seed(self.seed, step, sample.id) for sample in own]
+        group_size = sizes.pop()
+        replies = self.compressor.reply(read, group_size, self.temperature, seeds)
+        end = [self.compressor.end_token_id]
+        return {
+            "prompt_ids": [prompt.ids for prompt in read for _ in range(group_size)],
+            "completion_ids": [reply.token_ids + end * reply.ended for reply in replies],
+            "logprobs": [reply.log_probs for reply in replies],
+        }
+
+
+def sampling_seed(seed: int, step: int, sample_id: str) -> int:
+    """The seed a sample's group is drawn with: the same on any number of processes."""
+    digest = hashlib.sha256(f"{seed}/{step}/{sample_id}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")

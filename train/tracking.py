@@ -1,0 +1,119 @@
+"""One place logs: every metric of a step goes to ``metrics.jsonl`` in the run folder and, through Trainer, to W&B."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import wandb
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from train.config import Config
+
+METRICS_FILE = "metrics.jsonl"
+SHOWN = {
+    "reward": "reward {:.2f}",
+    "information_bits": "{:.2f} bits",
+    "message_tokens": "{:.1f} tokens",
+    "bits_per_token": "{:.3f} bits/token",
+}
+
+
+def start_wandb(config: Config, folder: Path) -> list[str]:
+    """Start a W&B run and return Trainer's ``report_to``; offline it writes to the run folder and asks for nothing."""
+    if config.tracking.wandb == "disabled":
+        return []
+    os.environ.setdefault("WANDB_SILENT", "true")
+    wandb.init(
+        mode=config.tracking.wandb,
+        project=config.tracking.project,
+        name=config.name,
+        dir=str(folder),
+        config=config.model_dump(mode="json"),
+    )
+    return ["wandb"]
+
+
+def log_results(results: Mapping[str, Any]) -> None:
+    """The overall figures of both stages, where a W&B run is open, and its end."""
+    if wandb.run is None:
+        return
+    for stage, figures in results["overall"].items():
+        values = {name: figure["value"] for name, figure in figures.items() if isinstance(figure, dict)}
+        wandb.run.summary.update({f"{stage}/{name}": value for name, value in values.items()})
+    wandb.finish()
+
+
+class MetricsFile(TrainerCallback):
+    """Appends a line a logged step; a resumed run drops what was logged beyond the checkpoint it goes on from."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write to ``metrics.jsonl`` in ``folder``."""
+        self.path = folder / METRICS_FILE
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep the lines up to the step that training goes on from."""
+        if state.is_world_process_zero and self.path.exists():
+            lines = self.path.read_text().splitlines()
+            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+            self.path.write_text("".join(line + "\n" for line in kept))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """One line of plain numbers."""
+        if not state.is_world_process_zero or not logs or "reward" not in logs:
+            return
+        line = {"step": state.global_step, "seconds": logs.get("step_time")}
+        line |= {name: value for name, value in logs.items() if isinstance(value, int | float | None)}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class ProgressBar(TrainerCallback):
+    """A bar with time left and the reward, bits, tokens and density of the last step."""
+
+    def __init__(self) -> None:
+        """The bar opens with the training."""
+        self.bar: tqdm | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar at the step training starts from."""
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", dynamic_ncols=True)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """One step further."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Show the figures that tell whether it works."""
+        if self.bar is not None and logs:
+            shown = [text.format(logs[name]) for name, text in SHOWN.items() if logs.get(name) is not None]
+            self.bar.set_postfix_str(", ".join(shown))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()

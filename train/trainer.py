@@ -1,0 +1,125 @@
+"""TRL's GRPO on the compressor's adapter: the config tree in TRL's terms, and the trainer built from it."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from datasets import Dataset
+from peft import PeftModel, get_peft_model
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from data.sample import Sample
+from train.checkpoint import CHECKPOINTS, StopOnSignal
+from train.config import Config, LoraConfig
+from train.reward import MessageReward
+from train.rollout import Rollout
+from train.tracking import MetricsFile, ProgressBar
+
+
+def world_size() -> int:
+    """Processes of this start: one, unless a launcher says otherwise."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launched() -> bool:
+    """Whether deepspeed (or torchrun) started this process."""
+    return "LOCAL_RANK" in os.environ
+
+
+def add_adapter(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
+    """The model with a fresh LoRA adapter called ``default``, the only part that trains."""
+    torch.manual_seed(seed)
+    modules = config.target_modules if isinstance(config.target_modules, str) else list(config.target_modules)
+    lora = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]
+        lora_dropout=config.dropout,
+        target_modules=modules,
+        task_type="CAUSAL_LM",
+    )
+    adapted = get_peft_model(model, lora)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def deepspeed_config(config: Config) -> dict[str, Any]:
+    """ZeRO as configured; sizes and rates come from Trainer."""
+    return {
+        "zero_optimization": {"stage": config.train.zero_stage},
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        "fp16": {"enabled": False},
+        "zero_allow_untested_optimizer": True,
+    }
+
+
+def grpo_config(config: Config, folder: Path, report_to: list[str]) -> GRPOConfig:
+    """The training section in TRL's terms."""
+    train = config.train
+    processes = world_size()
+    on_cpu = not torch.cuda.is_available()
+    return GRPOConfig(
+        output_dir=str(folder / CHECKPOINTS),
+        run_name=config.name,
+        seed=config.seed,
+        max_steps=train.steps,
+        num_generations=train.group_size,
+        per_device_train_batch_size=train.micro_batch_size(processes),
+        gradient_accumulation_steps=train.gradient_accumulation_steps(processes),
+        learning_rate=train.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=min(5, train.steps // 10),
+        beta=train.beta,
+        epsilon=train.epsilon,
+        temperature=train.temperature,
+        loss_type=train.loss_type,
+        max_grad_norm=train.max_grad_norm,
+        max_completion_length=config.compressor.budget_tokens,
+        logging_steps=train.log_every,
+        save_steps=train.save_every,
+        save_total_limit=2,
+        report_to=report_to,
+        remove_unused_columns=False,
+        gradient_checkpointing=not on_cpu,
+        use_cpu=on_cpu,
+        bf16=not on_cpu and config.compressor.dtype == "bfloat16",
+        dataloader_num_workers=0,
+        disable_tqdm=True,
+        logging_strategy="steps",
+        log_level="error",
+        deepspeed=deepspeed_config(config) if launched() else None,
+    )
+
+
+def build_trainer(
+    config: Config,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    samples: list[Sample],
+    rollout: Rollout,
+    reward: MessageReward,
+    report_to: list[str],
+    stop: StopOnSignal,
+) -> GRPOTrainer:
+    """TRL's trainer with our rollout and reward; the prompt column holds sample ids, which both of them look up."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        trainer = GRPOTrainer(
+            model=model,
+            reward_funcs=[reward],
+            args=grpo_config(config, config.folder, report_to),
+            train_dataset=Dataset.from_dict({"prompt": [sample.id for sample in samples]}),
+            processing_class=tokenizer,
+            rollout_func=rollout,  # type: ignore[arg-type]
+            callbacks=[MetricsFile(config.folder), ProgressBar(), stop],
+        )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer
