@@ -13,18 +13,32 @@ from typing import Literal
 from data.sample import Document, Question
 
 VERSION = 1
+"""Of the documents and questions: the same version and arguments give the same bytes."""
+
+DEFAULT_FACTS = 24
+"""Facts a document states."""
+
+SPARE_KEYS = 4
+"""Keys that even the longest document leaves out, so that there is something it does not answer."""
+
 Split = Literal["train", "test"]
 ValueType = Literal["number", "name", "yes_no"]
 
-FIRST_SYLLABLES = (
-    "Bal Ber Bol Cal Cor Dal Del Dor Fal Fen Gar Gil Hal Hen Hol Jar Jon Kal Kel Kor Lan Lor Lun Mal Mar Mel Mor Nal Nor "
-    "Pal Pel Pol Ral Ren Rol Sal Sel Sor Tal Ten Tol Tor Ulm Val Ver Vol Wal Wen Wil Yar Zan Zel Zor Bram Crom Drev "
-    "Flin Grat Klos Prin Stel Trov"
-).split()
-SECOND_SYLLABLES = (
-    "bex dak dim fop gat gix hup jev kesh kip lodd mox neb nuck pim quat rax sopp tiv tuz vack vish wopp yod zeth bruk "
-    "crit drup flom glim plit skev"
-).split()
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a list written with spaces."""
+    return tuple(text.split())
+
+
+FIRST_SYLLABLES = words(
+    "Bal Ber Bol Cal Cor Dal Del Dor Fal Fen Gar Gil Hal Hen Hol Jar Jon Kal Kel Kor Lan Lor Lun Mal Mar Mel Mor Nal "
+    "Nor Pal Pel Pol Ral Ren Rol Sal Sel Sor Tal Ten Tol Tor Ulm Val Ver Vol Wal Wen Wil Yar Zan Zel Zor Bram Crom "
+    "Drev Flin Grat Klos Prin Stel Trov"
+)
+SECOND_SYLLABLES = words(
+    "bex dak dim fop gat gix hup jev kesh kip lodd mox neb nuck pim quat rax sopp tiv tuz vack vish wopp yod zeth "
+    "bruk crit drup flom glim plit skev"
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,11 @@ class Shape:
     relations: tuple[Relation, ...]
     separator: str = " "
     sections: tuple[str, ...] = ()
+
+    @property
+    def max_facts(self) -> int:
+        """The most facts a document can state: every key but ``SPARE_KEYS``."""
+        return sum(len(relation.keys) for relation in self.relations) - SPARE_KEYS
 
 
 @dataclass(frozen=True)
@@ -117,12 +136,10 @@ NOTES = Shape(
     sections=("Admission note.", "Progress note.", "Laboratory report.", "Discharge letter."),
     relations=(
         Relation(
-            keys=tuple(
-                (
-                    "potassium sodium glucose creatinine ferritin albumin bilirubin calcium lipase troponin lactate "
-                    "magnesium phosphate urea insulin cortisol protein hemoglobin cholesterol amylase zinc iron folate "
-                    "thyroxine"
-                ).split()
+            keys=words(
+                "potassium sodium glucose creatinine ferritin albumin bilirubin calcium lipase troponin lactate "
+                "magnesium phosphate urea insulin cortisol protein hemoglobin cholesterol amylase zinc iron folate "
+                "thyroxine"
             ),
             value="number",
             document=(
@@ -139,11 +156,9 @@ NOTES = Shape(
             kind="choice",
         ),
         Relation(
-            keys=tuple(
-                (
-                    "asthma gout migraine eczema reflux anemia insomnia psoriasis arthritis bronchitis sinusitis "
-                    "hypertension nausea vertigo cough edema"
-                ).split()
+            keys=words(
+                "asthma gout migraine eczema reflux anemia insomnia psoriasis arthritis bronchitis sinusitis "
+                "hypertension nausea vertigo cough edema"
             ),
             value="name",
             document=(
@@ -153,7 +168,11 @@ NOTES = Shape(
                 "Plan for the {k}: {v}.",
                 "Against the {k} we gave {v}.",
             ),
-            questions=("What is the drug for the {k}?", "What does she take for the {k}?", "Which drug treats the {k}?"),
+            questions=(
+                "What is the drug for the {k}?",
+                "What does she take for the {k}?",
+                "Which drug treats the {k}?",
+            ),
             statement="The {k} needs {v}.",
             metric="multiple_choice",
             kind="choice",
@@ -177,11 +196,9 @@ FILINGS = Shape(
     sections=("Results of operations.", "Balance sheet.", "Cash flows.", "Notes."),
     relations=(
         Relation(
-            keys=tuple(
-                (
-                    "revenue inventory goodwill depreciation payroll dividend tax debt equity cash turnover surplus "
-                    "rent royalty interest backlog capex margin pension lease provision deposit freight marketing"
-                ).split()
+            keys=words(
+                "revenue inventory goodwill depreciation payroll dividend tax debt equity cash turnover surplus rent "
+                "royalty interest backlog capex margin pension lease provision deposit freight marketing"
             ),
             value="number",
             document=(
@@ -198,7 +215,7 @@ FILINGS = Shape(
             kind="numeric",
         ),
         Relation(
-            keys=tuple("auditor lender landlord insurer chairman treasurer supplier custodian broker notary".split()),
+            keys=words("auditor lender landlord insurer chairman treasurer supplier custodian broker notary"),
             value="name",
             document=(
                 "The {k} is {v}.",
@@ -230,8 +247,8 @@ PAPERS = Shape(
     sections=("Introduction.", "Method.", "Experiments.", "Conclusion."),
     relations=(
         Relation(
-            keys=tuple(
-                "encoder corpus baseline optimizer tokenizer parser dataset decoder benchmark toolkit tagger embedding".split()
+            keys=words(
+                "encoder corpus baseline optimizer tokenizer parser dataset decoder benchmark toolkit tagger embedding"
             ),
             value="name",
             document=(
@@ -247,7 +264,7 @@ PAPERS = Shape(
             kind="span",
         ),
         Relation(
-            keys=tuple("epochs layers sentences annotators speakers questions dialogues tweets parameters tables".split()),
+            keys=words("epochs layers sentences annotators speakers questions dialogues tweets parameters tables"),
             value="number",
             document=(
                 "The number of {k} is {v}.",
@@ -261,7 +278,7 @@ PAPERS = Shape(
             kind="span",
         ),
         Relation(
-            keys=tuple("code weights license ethics slides video demo survey translation logs".split()),
+            keys=words("code weights license ethics slides video demo survey translation logs"),
             value="yes_no",
             document=(
                 "Checklist, {k}: {v}.",
@@ -293,11 +310,9 @@ PAGES = Shape(
     sections=("History.", "Places.", "People.", "Practical matters."),
     relations=(
         Relation(
-            keys=tuple(
-                (
-                    "bakery museum harbour bridge library tower market chapel garden theatre station castle mill school "
-                    "hospital fountain"
-                ).split()
+            keys=words(
+                "bakery museum harbour bridge library tower market chapel garden theatre station castle mill school "
+                "hospital fountain"
             ),
             value="number",
             document=(
@@ -316,7 +331,7 @@ PAGES = Shape(
             kind="extractive",
         ),
         Relation(
-            keys=tuple("mayor painter guide baker teacher captain poet priest gardener singer doctor smith".split()),
+            keys=words("mayor painter guide baker teacher captain poet priest gardener singer doctor smith"),
             value="name",
             document=(
                 "The {k} is called {v}.",
@@ -349,8 +364,9 @@ CHATS = Shape(
     separator="\n",
     relations=(
         Relation(
-            keys=tuple(
-                "sister brother dog cat boss dentist neighbour cousin uncle aunt tutor nurse friend horse parrot roommate".split()
+            keys=words(
+                "sister brother dog cat boss dentist neighbour cousin uncle aunt tutor nurse friend horse parrot "
+                "roommate"
             ),
             value="name",
             document=(
@@ -365,9 +381,7 @@ CHATS = Shape(
             kind="memory",
         ),
         Relation(
-            keys=tuple(
-                "locker flat seat hotel gate invoice ticket password parcel bike badge garage booking cabin".split()
-            ),
+            keys=words("locker flat seat hotel gate invoice ticket password parcel bike badge garage booking cabin"),
             value="number",
             document=(
                 "User: My {k} has number {v}.",
@@ -396,7 +410,7 @@ def held_out_name(first: int, second: int) -> bool:
 
 
 def held_out_number(key: str, number: int) -> bool:
-    """Whether this number as the value of this key belongs to the test split: every number is known, the pair is not."""
+    """Whether this number as this key's value belongs to the test split: every number is known, the pair is not."""
     return (sum(key.encode()) + number) % 5 == 0
 
 
@@ -443,12 +457,23 @@ def wording(choices: tuple[str, ...], split: Split, generator: random.Random) ->
 
 
 def make_layout(shape: Shape, seed: int, split: Split, facts: int, filler: float) -> tuple[Layout, Values]:
-    """Draw a document: which facts, their values and wordings, and the filler between them."""
+    """Draw a document: which facts, their values and wordings, and the filler between them.
+
+    Args:
+        shape: what kind of document.
+        seed: the document.
+        split: ``test`` draws from what is held out.
+        facts: how many facts it states; more than ``shape.max_facts`` are that many.
+        filler: probability of a filler sentence behind each fact.
+
+    Returns:
+        The layout, and the values it has left to draw from.
+    """
     generator = random.Random(f"{shape.name}/{split}/{seed}/{facts}")
     values = Values(generator, split)
     title = (values.name(), values.number("title"))
     pairs = [(relation, key) for relation in shape.relations for key in relation.keys]
-    chosen = generator.sample(pairs, min(facts, len(pairs) - 4))
+    chosen = generator.sample(pairs, min(facts, shape.max_facts))
     drawn = tuple(
         Fact(key, values.draw(relation.value, key), relation, wording(relation.document, split, generator))
         for relation, key in chosen
@@ -498,11 +523,19 @@ def ask(layout: Layout, index: int, values: Values, generator: random.Random, tw
     )
 
 
-def ask_absent(layout: Layout, generator: random.Random, values: Values, twins: int) -> Question:
-    """A question the document does not answer; its twins are documents that do."""
+def absent_keys(layout: Layout) -> list[tuple[Relation, str]]:
+    """What the document could have stated and does not; a yes/no question always has an answer to guess."""
     present = {fact.key for fact in layout.facts}
-    pairs = [(r, k) for r in layout.shape.relations for k in r.keys if k not in present and r.value != "yes_no"]
-    relation, key = generator.choice(pairs)
+    return [(r, k) for r in layout.shape.relations for k in r.keys if k not in present and r.value != "yes_no"]
+
+
+def ask_absent(layout: Layout, generator: random.Random, values: Values, twins: int) -> Question:
+    """A question the document does not answer; its twins are documents that do.
+
+    Raises:
+        IndexError: the document leaves out nothing that can be asked (see ``absent_keys``).
+    """
+    relation, key = generator.choice(absent_keys(layout))
     template = wording(relation.document, layout.split, generator)
     negatives = []
     for _ in range(twins):
@@ -521,7 +554,13 @@ def ask_absent(layout: Layout, generator: random.Random, values: Values, twins: 
 
 
 def make_document(
-    task: str, seed: int, split: Split, facts: int = 24, filler: float = 0.35, questions: int | None = None, twins: int = 3
+    task: str,
+    seed: int,
+    split: Split,
+    facts: int = DEFAULT_FACTS,
+    filler: float = 0.35,
+    questions: int | None = None,
+    twins: int = 3,
 ) -> Document:
     """One document with its questions.
 
@@ -529,17 +568,18 @@ def make_document(
         task: a key of ``SHAPES``.
         seed: the document; the same arguments give the same document.
         split: ``test`` holds out names, numbers and wordings.
-        facts: how many facts the document states.
+        facts: how many facts the document states; more than the shape's ``max_facts`` are that many.
         filler: probability of a filler sentence behind each fact.
-        questions: how many of the facts are asked, all by default; a tenth of a paper's questions have no answer.
-        twins: counterfactual twins a question.
+        questions: how many of the facts are asked, all by default. About a tenth of a paper's questions ask for a fact
+            it does not state; where two of these are the same, the document has one question fewer.
+        twins: counterfactual twins a question; a yes/no question has one.
     """
     layout, values = make_layout(SHAPES[task], seed, split, facts, filler)
     generator = values.generator
     count = len(layout.facts) if questions is None else min(questions, len(layout.facts))
     asked = []
     for index in generator.sample(range(len(layout.facts)), count):
-        absent = task == PAPERS.name and generator.random() < 0.1
+        absent = task == PAPERS.name and generator.random() < 0.1 and bool(absent_keys(layout))
         fork = values.fork()
         asked.append(
             ask_absent(layout, generator, fork, twins) if absent else ask(layout, index, fork, generator, twins)
@@ -548,6 +588,16 @@ def make_document(
     return Document(f"{split}-{seed}", task, layout.render(), tuple(unique.values()), group=f"{split}-{seed}")
 
 
-def make_documents(task: str, first_seed: int, count: int, split: Split, **kwargs: int) -> list[Document]:
-    """``count`` documents of consecutive seeds."""
-    return [make_document(task, seed, split, **kwargs) for seed in range(first_seed, first_seed + count)]
+def make_documents(
+    task: str,
+    first_seed: int,
+    count: int,
+    split: Split,
+    facts: int = DEFAULT_FACTS,
+    filler: float = 0.35,
+    questions: int | None = None,
+    twins: int = 3,
+) -> list[Document]:
+    """``count`` documents of consecutive seeds from ``first_seed`` on; the rest as for ``make_document``."""
+    seeds = range(first_seed, first_seed + count)
+    return [make_document(task, seed, split, facts, filler, questions, twins) for seed in seeds]

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from data.sample import Sample
 from models.channel import Channel, Readings
 from models.compressor import Compressor, Message
+from models.generation import sampling_seed
 from models.predictor import AnswerScore
 from objectives.accuracy import score
 from objectives.mutual_information import contrastive, contrastive_token_terms, leave_one_out, nats_to_bits
@@ -25,18 +26,20 @@ class Evaluation:
         hard_negatives: versions of the same document with the answer-bearing facts changed or removed.
         other_negatives: other documents of the same task.
         batch_size: questions in one pass.
-        seed: of the choice of negatives.
+        temperature: messages are sampled at; 0 takes the most likely tokens.
+        seed: of the messages and of the choice of negatives.
     """
 
     hard_negatives: int
     other_negatives: int
     batch_size: int
+    temperature: float
     seed: int
 
     def run(
         self, samples: Sequence[Sample], compressor: Compressor, channel: Channel, stage: str, pool: Sequence[Sample]
     ) -> list[dict[str, Any]]:
-        """One record a sample, greedy messages.
+        """One record a sample, in the order of task and document.
 
         Args:
             samples: what to evaluate: all of ``pool``, or one process's share of it.
@@ -61,7 +64,12 @@ class Evaluation:
     def _batch(
         self, samples: list[Sample], compressor: Compressor, channel: Channel, stage: str, pool: Sequence[str]
     ) -> list[dict[str, Any]]:
-        messages = compressor.write([s.document.text for s in samples], [s.question.text for s in samples])
+        messages = compressor.write(
+            [sample.document.text for sample in samples],
+            [sample.question.text for sample in samples],
+            temperature=self.temperature,
+            seeds=[sampling_seed(self.seed, sample.id) for sample in samples],
+        )
         columns = self.columns(samples, pool)
         readings = channel.read(samples, messages, columns.contexts, columns.valid)
         return records(samples, messages, columns, readings, channel, stage)

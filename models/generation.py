@@ -4,6 +4,7 @@ Each prompt draws from a generator of its own, so that its replies do not depend
 """
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -69,6 +70,12 @@ def generate(
         for place, index in enumerate(batch):
             replies[index] = rows[place * group_size : (place + 1) * group_size]
     return [reply for group in replies for reply in group]
+
+
+def sampling_seed(*parts: int | str) -> int:
+    """The seed that belongs to a run, a step and a sample: the same on any number of processes."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:7], "big")
 
 
 def _generators(seeds: Sequence[int] | None, batch: list[int]) -> list[torch.Generator]:

@@ -22,7 +22,9 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 MINIATURE_WEIGHTS = Path(__file__).parent / "miniature" / "weights"
 HUB_TIMEOUT_SECONDS = 10.0
@@ -53,7 +55,7 @@ def load_model(
     source = _resolve(name)
     torch_dtype = _dtype(dtype)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.location, local_files_only=source.local_only)
+        tokenizer = _load_tokenizer(source)
         loaded = AutoModelForCausalLM.from_pretrained(
             source.location, dtype=torch_dtype, local_files_only=source.local_only, output_loading_info=True
         )
@@ -92,6 +94,18 @@ def _resolve(name: str) -> _Source:
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(f"model {name!r}: no such folder, and not a hub id of the form owner/name")
     return _resolve_on_hub(name)
+
+
+def _load_tokenizer(source: _Source) -> PreTrainedTokenizerBase:
+    """The tokenizer as its files describe it.
+
+    AutoTokenizer goes by the model's type first: of any Qwen2 model it replaces the pre-tokenizer by Qwen's own, which
+    splits every digit off. A tokenizer saved as a plain fast one says that its ``tokenizer.json`` is all there is to it.
+    """
+    declared = get_tokenizer_config(source.location, local_files_only=source.local_only).get("tokenizer_class")
+    plain = declared in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    loader = PreTrainedTokenizerFast if plain else AutoTokenizer
+    return loader.from_pretrained(source.location, local_files_only=source.local_only)
 
 
 def _resolve_on_hub(name: str) -> _Source:

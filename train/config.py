@@ -265,6 +265,9 @@ class EvalConfig(Section):
     batch_size: PositiveInt = 16
     """Questions evaluated together."""
 
+    temperature: NonNegativeFloat = 1.0
+    """Of the evaluated messages: 1 samples what was trained, 0 takes the most likely tokens."""
+
     every: PositiveInt | None = None
     """Training steps between two evaluations; null evaluates before and after only."""
 

@@ -1,12 +1,12 @@
 """The rollout: a group of messages for each (context, question), every context read once."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from data.sample import Sample
 from models.compressor import Compressor
+from models.generation import sampling_seed
 
 
 class Rollout:
@@ -37,9 +37,3 @@ class Rollout:
             "completion_ids": [reply.token_ids + end * reply.ended for reply in replies],
             "logprobs": [reply.log_probs for reply in replies],
         }
-
-
-def sampling_seed(seed: int, step: int, sample_id: str) -> int:
-    """The seed a sample's group is drawn with: the same on any number of processes."""
-    digest = hashlib.sha256(f"{seed}/{step}/{sample_id}".encode()).digest()
-    return int.from_bytes(digest[:7], "big")

@@ -104,7 +104,11 @@ def run(config: Config, fresh: bool) -> int:
     eval_samples = draw(config, models.compressor, "eval")
     report_to = start_wandb(config, folder) if is_main() else []
     evaluation = Evaluation(
-        config.information.hard_negatives, config.information.batch_negatives, config.eval.batch_size, config.seed
+        config.information.hard_negatives,
+        config.information.batch_negatives,
+        config.eval.batch_size,
+        config.eval.temperature,
+        config.seed,
     )
     hashes = fingerprints(models)
     start = time.time()

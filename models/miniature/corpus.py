@@ -27,6 +27,9 @@ STYLES = ("{s}", "{s}", "We read this: {s}", "It is written here that: {s}")
 KEEP_NEEDED = 0.7
 """How often an untrained message holds the fact it was asked for."""
 
+NEEDED_FIRST = 0.6
+"""How often it then opens with it; elsewhere among others it is all but lost to a learner."""
+
 NO_MESSAGE = 0.08
 """How often the predictor is asked without any message: the null model of task information."""
 
@@ -50,13 +53,15 @@ def message_length(generator: random.Random, available: int) -> int:
     return min(available, generator.choices(range(1, 11), weights=(6, 5, 6, 8, 10, 12, 12, 10, 8, 6))[0])
 
 
-def wordy_message(needed: str, facts: list[Fact], key: str, generator: random.Random) -> str:
-    """Several statements of the document in any order, ``needed`` among them with probability ``KEEP_NEEDED``."""
+def wordy_message(needed: str, facts: list[Fact], key: str, generator: random.Random, focused: bool) -> str:
+    """Several statements, ``needed`` among them with probability ``KEEP_NEEDED``; ``needed`` alone if focused."""
     others = [fact.statement for fact in facts if fact.key != key]
     count = message_length(generator, len(others))
-    if generator.random() < KEEP_NEEDED:
-        statements = [needed, *generator.sample(others, count - 1)]
-        generator.shuffle(statements)
+    if focused:
+        statements = [needed]
+    elif generator.random() < KEEP_NEEDED:
+        statements = generator.sample(others, count - 1)
+        statements.insert(0 if generator.random() < NEEDED_FIRST else generator.randrange(count), needed)
     else:
         statements = generator.sample(others, count)
     return restate(statements, generator)
@@ -73,8 +78,10 @@ def draw_layout(generator: random.Random, facts: int, filler: float) -> tuple[La
     return make_layout(shape, generator.randrange(1 << 40), "train", facts, filler)
 
 
-def compressor_turns(generator: random.Random, facts: int, filler: float, questions: int) -> list[Turn]:
-    """One document and messages for ``questions`` of its facts."""
+def compressor_turns(
+    generator: random.Random, facts: int, filler: float, questions: int, focused: bool = False
+) -> list[Turn]:
+    """One document and messages for ``questions`` of its facts; focused ones hold nothing but what was asked."""
     layout, values = draw_layout(generator, facts, filler)
     indices = generator.sample(range(len(layout.facts)), min(questions, len(layout.facts)))
     turns = []
@@ -86,7 +93,7 @@ def compressor_turns(generator: random.Random, facts: int, filler: float, questi
         else:
             question = ask(layout, index, values.fork(), generator, 0)
             key, needed = layout.facts[index].key, layout.facts[index].statement
-        message = wordy_message(needed, list(layout.facts), key, generator)
+        message = wordy_message(needed, list(layout.facts), key, generator, focused)
         context = layout.render() + "\n\n" if not turns else ""
         turns.append(Turn(f"{context}Question: {question.text}", message))
     return turns

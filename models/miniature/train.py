@@ -41,6 +41,12 @@ SMEARED = 3
 LOOKUP_FORMED = 12
 """Facts a document that the curriculum has to reach before the rest of a message is learned at full weight."""
 
+FOCUSED = 0.87
+"""Share of the budget in which messages hold the fact asked for alone: reading the question is learned first."""
+
+COOLDOWN = 0.15
+"""Share of the budget, at its end, over which the learning rate falls."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -57,8 +63,8 @@ class Member:
 
 
 MEMBERS = {
-    "qwen2-small": Member("qwen2", 128, 2, 4, 256, tokens=24e6),
-    "llama-medium": Member("llama", 192, 2, 6, 512, tokens=12e6, learning_rate=6e-4),
+    "qwen2-small": Member("qwen2", 128, 2, 4, 256, tokens=38e6),
+    "llama-medium": Member("llama", 192, 2, 6, 512, tokens=18e6, learning_rate=6e-4),
     "qwen2-large": Member("qwen2", 256, 3, 8, 640, tokens=16e6, learning_rate=4e-4),
 }
 
@@ -187,17 +193,17 @@ def loss_and_accuracy(model: PreTrainedModel, packer: Packer, rows: list, other:
     return (losses * weights).sum() / weights.sum(), accuracy, ids.numel()
 
 
-def draw_rows(packer: Packer, generator: random.Random, progress: Progress, sequences: int) -> list:
+def draw_rows(packer: Packer, generator: random.Random, progress: Progress, sequences: int, focused: bool) -> list:
     """Three batches of compressor conversations, then one of predictor conversations."""
     if progress.step % 4 == 3:
         return [packer.row(predictor_turns(generator, 10)) for _ in range(sequences * 2)]
     facts = [generator.randint(min(4, progress.facts), progress.facts) for _ in range(sequences)]
-    return [packer.row(compressor_turns(generator, count, generator.random() * 0.7, 8)) for count in facts]
+    return [packer.row(compressor_turns(generator, count, generator.random() * 0.7, 8, focused)) for count in facts]
 
 
 def schedule(progress: Progress, budget: float) -> tuple[float, float]:
     """Learning rate factor and the weight of tokens outside values: these count fully once lookup has formed."""
-    cooldown = min(1.0, max(0.0, 1 - progress.tokens / budget) / 0.3)
+    cooldown = min(1.0, max(0.0, 1 - progress.tokens / budget) / COOLDOWN)
     return min(1.0, (progress.step + 1) / 50) * max(0.02, cooldown), 0.1 if progress.facts < LOOKUP_FORMED else 1.0
 
 
@@ -231,9 +237,8 @@ def train(name: str, folder: Path, budget: float, sequences: int, most_facts: in
         factor, other = schedule(progress, budget)
         for group in optimizer.param_groups:
             group["lr"] = member.learning_rate * factor
-        loss, accuracy, tokens = loss_and_accuracy(
-            model, packer, draw_rows(packer, generator, progress, sequences), other
-        )
+        rows = draw_rows(packer, generator, progress, sequences, progress.tokens < FOCUSED * budget)
+        loss, accuracy, tokens = loss_and_accuracy(model, packer, rows, other)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,0 +1,105 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from data.miniature import make_document
+from data.sample import Sample, samples_of
+from models.channel import Channel
+from models.compressor import Compressor
+from models.loading import load_model
+from models.predictor import LocalPredictor
+from models.scorer import Scorer
+from models.shared_prefix import full_sequence_log_probs
+from train.config import Config, load_config
+from train.reward import MessageReward
+
+GROUP = 4
+
+
+def build(*overrides: str) -> tuple[MessageReward, list[Sample], Config]:
+    config = load_config("mi_rl.yaml", [f"train.group_size={GROUP}", "compressor.budget_tokens=40", *overrides])
+    samples = samples_of(
+        [make_document(task, 5, "train", facts=6, questions=1) for task in ("miniature/notes", "miniature/chats")]
+    )
+    model, tokenizer = load_model("miniature/qwen2-small")
+    compressor = Compressor(model, tokenizer, 40)
+    channel = Channel(
+        LocalPredictor(model, tokenizer, 12), Scorer(model, tokenizer, compressor.prompts.max_first_tokens), True
+    )
+    return MessageReward(config, compressor, channel, {sample.id: sample for sample in samples}), samples, config
+
+
+def call(reward: MessageReward, samples: list[Sample], texts: list[str]) -> tuple[list[float], dict[str, float]]:
+    """Rewards of one group of texts a sample, each ended."""
+    metrics: dict[str, float] = {}
+    ids = [reward.compressor.prompts.format.text_ids(text) + [reward.compressor.end_token_id] for text in texts]
+    prompts = [sample.id for sample in samples for _ in range(GROUP)]
+    state = SimpleNamespace(global_step=3)
+    return reward(prompts, ids, state, lambda name, value: metrics.update({name: value})), metrics
+
+
+def messages_for(sample: Sample) -> list[str]:
+    """The needed fact in short and at length, another fact, and nothing."""
+    answer, key = sample.question.answers[0], sample.question.id.partition("-")[2]
+    return [
+        f"The {key} is {answer}.",
+        f"We read this: The {key} is {answer}. The rest is fine.",
+        "The view is good.",
+        "",
+    ]
+
+
+def test_the_reward_is_the_weighted_sum_of_what_is_logged() -> None:
+    reward, samples, config = build()
+    rewards, metrics = call(reward, samples, [text for sample in samples for text in messages_for(sample)])
+    weights = config.reward
+    mean = sum(
+        getattr(weights, name) * metrics[f"rewards/{name}/mean"] for name in ("accuracy", "information", "length")
+    )
+    assert math.isclose(sum(rewards) / len(rewards), mean, rel_tol=1e-6)
+    assert all(math.isfinite(value) for value in rewards)
+    assert {"saturated_share", "information_upper_bits", "task_information_bits", "bits_per_token"} <= metrics.keys()
+
+
+def test_the_short_message_with_the_fact_is_worth_most_and_silence_least() -> None:
+    reward, samples, _ = build()
+    rewards, _ = call(reward, samples, [text for sample in samples for text in messages_for(sample)])
+    for start in (0, GROUP):
+        short, long, other, silent = rewards[start : start + GROUP]
+        assert short > long > max(other, silent)
+
+
+def test_information_is_the_contrastive_bound_over_the_contexts_of_a_plain_pass() -> None:
+    reward, samples, config = build("reward.accuracy=0", "reward.length=0", "reward.information=1")
+    sample = samples[0]
+    texts = messages_for(sample)
+    rewards, _ = call(reward, samples, texts + messages_for(samples[1]))
+    information = config.information
+    contexts = [
+        sample.document.text,
+        *sample.question.negatives[: information.hard_negatives],
+        samples[1].document.text,
+    ]
+    prompts, scorer = reward.compressor.prompts, reward.channel.scorer
+    ids = prompts.format.text_ids(texts[0]) + [scorer.end_token_id]
+    with torch.no_grad():
+        row = torch.stack(
+            [
+                full_sequence_log_probs(scorer.model, prompts(context, sample.question.text).ids + ids, len(ids)).sum()
+                for context in contexts
+            ]
+        )
+    expected = (row[0] - row.logsumexp(0)).item() / math.log(len(contexts)) + 1
+    assert rewards[0] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_process_with_half_of_the_batch_gives_the_same_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    reward, samples, _ = build()
+    texts = [text for sample in samples for text in messages_for(sample)]
+    together, _ = call(reward, samples, texts)
+    every = [sample.document.text for sample in samples]
+    monkeypatch.setattr("train.reward.gather_object", lambda mine: every)
+    apart = [call(reward, [sample], messages_for(sample))[0] for sample in samples]
+    assert sum(apart, []) == pytest.approx(together, abs=1e-4)

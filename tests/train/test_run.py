@@ -1,0 +1,109 @@
+"""The whole command on tiny settings: what it leaves, how it resumes, what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from peft import PeftModel
+
+from models.loading import load_model
+from train.config import PROJECT
+from train.run import main
+
+TINY = [
+    "tasks=[{name: miniature/notes, facts: 6}, {name: miniature/papers, facts: 6}]",
+    "train.steps=3",
+    "train.contexts_per_step=2",
+    "train.group_size=4",
+    "train.save_every=1",
+    "information.batch_negatives=1",
+    "compressor.budget_tokens=24",
+    "eval.documents=2",
+    "eval.questions_per_document=2",
+]
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    return ["--config", "mi_rl.yaml", f"run_folder={folder}", *TINY, *more]
+
+
+def test_a_run_leaves_a_folder_that_holds_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert main(arguments(folder)) == 0
+    printed = capsys.readouterr().out
+    assert "Accuracy" in printed and str(folder / "report.html") in printed
+    results = json.loads((folder / "results.json").read_text())
+    assert results["overall"]["before"]["n"] == results["overall"]["after"]["n"] == 8
+    assert set(results["tasks"]) == {"miniature/notes", "miniature/papers"}
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics] == [1, 2, 3]
+    assert {"rewards/accuracy/mean", "rewards/information/std", "rewards/length/mean", "saturated_share"} <= metrics[
+        0
+    ].keys()
+    assert "<html" in (folder / "report.html").read_text().lower()
+    assert list(folder.glob("wandb/offline-run-*"))
+    base, _ = load_model("miniature/qwen2-small")
+    assert PeftModel.from_pretrained(base, str(folder / "compressor")).peft_config["default"].r == 16
+    assert main(arguments(folder)) == 0
+    assert "is finished" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_resumes_with_the_same_command(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "train/run.py", *arguments(folder, "train.steps=12", "tracking.wandb=disabled")]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 400
+    while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 130 and "the same command goes on from" in output
+    done = len((folder / "metrics.jsonl").read_text().splitlines())
+    assert 1 <= done < 12
+    finished = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=900)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 13))
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_rewards_of_one(tmp_path: Path) -> None:
+    found = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        launcher = [str(Path(sys.executable).parent / "deepspeed"), "--num_accelerators", str(processes)]
+        command = [*launcher, "train/run.py", *arguments(folder, "train.steps=1", "tracking.wandb=disabled")]
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = os.environ | {"PYTHONPATH": str(PROJECT), "DS_ACCELERATOR": "cpu", "PATH": path}
+        finished = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=900)
+        assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-2000:]
+        found.append(json.loads((folder / "metrics.jsonl").read_text().splitlines()[0]))
+    for name in ("reward", "rewards/accuracy/mean", "rewards/information/mean", "message_tokens", "information_bits"):
+        assert found[0][name] == pytest.approx(found[1][name], rel=1e-3), name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("train.stepz=3", "train.stepz: unknown key; did you mean train.steps?"),
+        ("tasks=[miniature/note]", "did you mean 'miniature/notes'"),
+        ("compressor.model=./no/such/folder", "no such folder"),
+        ("train.micro_batch_messages=3", "train.micro_batch_messages = 3"),
+        ("information={hard_negatives: 0, batch_negatives: 0}", "ask for at least one"),
+        ("tasks=[{name: qasper, source: no-such.json}]", "no such file or folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_status(
+    wrong: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(tmp_path / "run", wrong)) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and error.startswith("error: ")
+    assert not (tmp_path / "run").exists()
