@@ -40,7 +40,10 @@ class _Source(NamedTuple):
 
 
 def load_model(
-    name: str, dtype: str | torch.dtype = "float32", device: str | torch.device = "cpu"
+    name: str,
+    dtype: str | torch.dtype = "float32",
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal LM in evaluation mode and its tokenizer.
 
@@ -48,16 +51,21 @@ def load_model(
         name: ``miniature/<member>``, a folder, or a hub id, ``owner/name``.
         dtype: the name of a torch floating-point type, or ``auto`` for the one the weights are stored in.
         device: where the parameters go.
+        revision: branch, tag or commit on the hub; None takes the default branch.
 
     Raises:
         ModelError: no such member, folder or hub model, no way to reach the hub, or broken or incomplete weights.
     """
-    source = _resolve(name)
+    source = _resolve(name, revision)
     torch_dtype = _dtype(dtype)
     try:
-        tokenizer = _load_tokenizer(source)
+        tokenizer = _load_tokenizer(source, revision or "main")
         loaded = AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=torch_dtype, local_files_only=source.local_only, output_loading_info=True
+            source.location,
+            dtype=torch_dtype,
+            local_files_only=source.local_only,
+            revision=revision or "main",
+            output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
@@ -67,13 +75,13 @@ def load_model(
     return cast(PreTrainedModel, cast(nn.Module, model).to(device).eval()), tokenizer
 
 
-def check_model_name(name: str) -> None:
+def check_model_name(name: str, revision: str | None = None) -> None:
     """Refuse a name that `load_model` could not resolve, without loading anything.
 
     Raises:
         ModelError: no such member, folder or hub model, or no way to reach the hub.
     """
-    _resolve(name)
+    _resolve(name, revision)
 
 
 def miniature_members() -> list[str]:
@@ -81,7 +89,7 @@ def miniature_members() -> list[str]:
     return sorted(config.parent.name for config in MINIATURE_WEIGHTS.glob("*/config.json"))
 
 
-def _resolve(name: str) -> _Source:
+def _resolve(name: str, revision: str | None = None) -> _Source:
     family, _, member = name.partition("/")
     if family == "miniature":
         if member not in miniature_members():
@@ -93,30 +101,31 @@ def _resolve(name: str) -> _Source:
         return _Source(str(folder), True)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(f"model {name!r}: no such folder, and not a hub id of the form owner/name")
-    return _resolve_on_hub(name)
+    return _resolve_on_hub(name, revision)
 
 
-def _load_tokenizer(source: _Source) -> PreTrainedTokenizerBase:
+def _load_tokenizer(source: _Source, revision: str) -> PreTrainedTokenizerBase:
     """The tokenizer as its files describe it.
 
     AutoTokenizer goes by the model's type first: of any Qwen2 model it replaces the pre-tokenizer by Qwen's own, which
-    splits every digit off. A tokenizer saved as a plain fast one says that its ``tokenizer.json`` is all there is to it.
+    splits every digit off. A tokenizer saved as a plain fast one says that its ``tokenizer.json`` is all of it.
     """
-    declared = get_tokenizer_config(source.location, local_files_only=source.local_only).get("tokenizer_class")
+    options = {"local_files_only": source.local_only, "revision": revision}
+    declared = get_tokenizer_config(source.location, **options).get("tokenizer_class")
     plain = declared in ("TokenizersBackend", "PreTrainedTokenizerFast")
     loader = PreTrainedTokenizerFast if plain else AutoTokenizer
-    return loader.from_pretrained(source.location, local_files_only=source.local_only)
+    return loader.from_pretrained(source.location, **options)
 
 
-def _resolve_on_hub(name: str) -> _Source:
+def _resolve_on_hub(name: str, revision: str | None) -> _Source:
     """Ask the hub once, with a time limit: loading without network would retry every file for half a minute each."""
     try:
-        HfApi().model_info(name, timeout=HUB_TIMEOUT_SECONDS)
+        HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT_SECONDS)
         return _Source(name, False)
     except HFValidationError as error:
         raise ModelError(f"model {name!r}: no such folder, and not a well-formed hub id") from error
     except (HTTPError, OSError) as error:
-        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
             return _Source(name, True)
         raise ModelError(f"model {name!r}: no such folder, not in the local hub cache, and {_reason(error)}") from error
 

@@ -28,11 +28,13 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from data.miniature import SHAPES
+from data.tasks import TASKS
+from models.loading import MINIATURE_WEIGHTS
+
 PROJECT = Path(__file__).resolve().parents[1]
 CONFIGS = PROJECT / "configs"
-MINIATURE_WEIGHTS = PROJECT / "models" / "miniature" / "weights"
-MINIATURE_TASKS = ("miniature/notes", "miniature/filings", "miniature/papers", "miniature/pages", "miniature/chats")
-TASK_NAMES = (*MINIATURE_TASKS, "qasper")
+TASK_NAMES = tuple(TASKS)
 
 _SHOWN_CHARACTERS = 100
 _EXPECTATIONS = {
@@ -162,7 +164,7 @@ class TaskConfig(Section):
     @property
     def embedded(self) -> bool:
         """Whether the documents are generated instead of read."""
-        return self.name in MINIATURE_TASKS
+        return self.name in SHAPES
 
 
 class TrainConfig(Section):
@@ -583,7 +585,7 @@ def _check_model(key: str, model: str, tokens: int, named: str) -> None:
 def _model_folder(key: str, model: str) -> Path | None:
     """The folder of an embedded or local model, None for a model on the hub."""
     if model.startswith("miniature/"):
-        members = sorted(f"miniature/{folder.name}" for folder in MINIATURE_WEIGHTS.glob("*") if folder.is_dir())
+        members = sorted(f"miniature/{file.parent.name}" for file in MINIATURE_WEIGHTS.glob("*/config.json"))
         if model not in members:
             family = ", ".join(members) or "none"
             hint = _did_you_mean(model, members)

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from data.tasks import TASKS, load_documents
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from data.sample import Document, Sample, samples_of
+from data.tasks import TASKS, load_documents
 from eval.density import summarise
 from eval.report.page import write_report
 from eval.report.table import console_table
@@ -156,12 +156,14 @@ def load_models(config: Config) -> Models:
     """Load and wire the three models; the scorer is the compressor's base unless another is named."""
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     instruction, answer_instruction = instructions(config)
-    base, tokenizer = load_model(config.compressor.model, config.compressor.dtype, device)
+    base, tokenizer = load_model(config.compressor.model, config.compressor.dtype, device, config.compressor.revision)
     adapted = add_adapter(base, config.compressor.lora, config.seed)
     compressor = Compressor(
         adapted, tokenizer, config.compressor.budget_tokens, config.compressor.max_context_tokens, instruction
     )
-    predictor_model, predictor_tokenizer = load_model(config.predictor.model, config.predictor.dtype, device)
+    predictor_model, predictor_tokenizer = load_model(
+        config.predictor.model, config.predictor.dtype, device, config.predictor.revision
+    )
     predictor_model.requires_grad_(False)
     predictor = LocalPredictor(
         predictor_model, predictor_tokenizer, config.predictor.max_answer_tokens, instruction=answer_instruction
@@ -170,7 +172,9 @@ def load_models(config: Config) -> Models:
     if config.scorer.model is None:
         scorer, scorer_model = Scorer(adapted, tokenizer, limit, instruction), None
     else:
-        scorer_model, scorer_tokenizer = load_model(config.scorer.model, config.scorer.dtype, device)
+        scorer_model, scorer_tokenizer = load_model(
+            config.scorer.model, config.scorer.dtype, device, config.scorer.revision
+        )
         scorer_model.requires_grad_(False)
         scorer = Scorer(scorer_model, scorer_tokenizer, limit, instruction)
     shares = config.scorer.model is None or scorer.prompts.format.tokenizer.get_vocab() == tokenizer.get_vocab()

@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_the_command_prints_the_message_and_its_length(tmp_path: Path, capsys: p
 def test_bad_input_is_one_line(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", (Path(__file__)).open())
+    monkeypatch.setattr("sys.stdin", io.StringIO("The zinc was 41."))
     assert main([*arguments, "--question", "What?"]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1

@@ -55,7 +55,7 @@ def test_the_embedded_default_trains_on_all_five_shapes():
     config = load_config("mi_rl.yaml")
     assert config.name == "mi_rl"
     assert config.folder == Path("runs/mi_rl")
-    assert [task.name for task in config.tasks] == list(config_module.MINIATURE_TASKS)
+    assert [task.name for task in config.tasks] == list(config_module.SHAPES)
     assert all(task.embedded for task in config.tasks)
     assert config.train.messages_per_step == config.train.contexts_per_step * config.train.group_size
 
