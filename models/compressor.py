@@ -101,11 +101,11 @@ class Compressor:
     def _fit(self, text: str) -> tuple[str, int]:
         limit = self.prompts.max_first_tokens
         ids = self.prompts.format.text_ids(text)
-        kept = ids
+        kept, target = ids, limit
         # Cut text can take a token more when it is read again, where the two ends meet: cut further until it does not.
         while len(kept) > limit:
-            text = str(self.tokenizer.decode(truncate_middle(kept, limit)))
-            kept, limit = self.prompts.format.text_ids(text), limit - 1
+            text = str(self.tokenizer.decode(truncate_middle(ids, target)))
+            kept, target = self.prompts.format.text_ids(text), target - 1
         return text, len(ids) - len(kept)
 
     def prompt(self, context: str, question: str) -> Prompt:

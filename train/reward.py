@@ -40,7 +40,7 @@ class MessageReward:
         trainer_state: Any,
         log_metric: Any,
         **_: Any,
-    ) -> list[float]:
+    ) -> list[float | None]:
         """One reward a message; metrics go to ``log_metric``."""
         samples = [self.samples[prompt] for prompt in prompts]
         messages = [self._message(ids) for ids in completion_ids]
@@ -49,7 +49,8 @@ class MessageReward:
         rewards, metrics = self.rewards(samples, messages, columns, readings)
         for name, value in metrics.items():
             log_metric(name, value)
-        return rewards.tolist()
+        values: list[float | None] = rewards.tolist()
+        return values
 
     def rewards(
         self, samples: Sequence[Sample], messages: Sequence[Message], columns: Columns, readings: Readings

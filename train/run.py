@@ -127,7 +127,7 @@ def run(config: Config, fresh: bool) -> int:
     }
     check_fingerprints(hashes, fingerprints(models))
     if is_main():
-        export(models, folder)
+        export(config, models, folder)
         finish(config, folder, before + after, {"seconds": seconds, "hashes": fingerprints(models)})
     PartialState().wait_for_everyone()
     return 0
@@ -298,9 +298,12 @@ def check_fingerprints(before: dict[str, str], after: dict[str, str]) -> None:
         raise RuntimeError(f"training must change the adapter and nothing else, but it changed {sorted(changed)}")
 
 
-def export(models: Models, folder: Path) -> None:
-    """The adapter in PEFT's own format, and its tokenizer."""
-    models.adapted.save_pretrained(str(folder / "compressor"), selected_adapters=["default"])
+def export(config: Config, models: Models, folder: Path) -> None:
+    """The adapter in PEFT's own format, which names its base as the config does, and its tokenizer."""
+    models.adapted.peft_config["default"].base_model_name_or_path = config.compressor.model
+    models.adapted.save_pretrained(
+        str(folder / "compressor"), selected_adapters=["default"], save_embedding_layers=False
+    )
     models.tokenizer.save_pretrained(str(folder / "compressor"))
 
 

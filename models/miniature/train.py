@@ -63,8 +63,8 @@ class Member:
 
 
 MEMBERS = {
-    "qwen2-small": Member("qwen2", 128, 2, 4, 256, tokens=35e6),
-    "llama-medium": Member("llama", 192, 2, 6, 512, tokens=16e6, learning_rate=6e-4),
+    "qwen2-small": Member("qwen2", 128, 2, 4, 256, tokens=39e6),
+    "llama-medium": Member("llama", 192, 2, 6, 512, tokens=18e6, learning_rate=6e-4),
     "qwen2-large": Member("qwen2", 256, 3, 8, 640, tokens=16e6, learning_rate=4e-4),
 }
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
@@ -7,7 +9,7 @@ from models.shared_prefix import full_sequence_log_probs
 
 VOCABULARY = 40
 END = 3
-SIZES = dict(
+SIZES: dict[str, Any] = dict(
     vocab_size=VOCABULARY,
     hidden_size=32,
     intermediate_size=64,

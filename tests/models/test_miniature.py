@@ -110,7 +110,7 @@ def test_an_untrained_message_keeps_the_needed_fact_about_two_times_in_three() -
     generator = random.Random(1)
     layout, _ = make_layout(SHAPES["miniature/notes"], 0, "train", 20, 0.0)
     fact, facts = layout.facts[3], list(layout.facts)
-    messages = [wordy_message(fact.statement, facts, fact.key, generator) for _ in range(2000)]
+    messages = [wordy_message(fact.statement, facts, fact.key, generator, focused=False) for _ in range(2000)]
     assert np.mean([fact.statement in message for message in messages]) == pytest.approx(0.7, abs=0.04)
     claims = [read_claims("miniature/notes", message)[0] for message in messages]
     assert 4 < np.mean([len(found) for found in claims]) < 7
