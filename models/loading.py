@@ -194,6 +194,6 @@ def trainable(name: str, parameter: nn.Parameter) -> bool:
     return parameter.requires_grad
 
 
-def frozen(name: str, parameter: nn.Parameter) -> bool:
-    """Select frozen parameters for `parameter_hash`."""
-    return not parameter.requires_grad
+def base(name: str, parameter: nn.Parameter) -> bool:
+    """Select what belongs to no LoRA adapter, for `parameter_hash`; TRL may add a frozen adapter called ``ref``."""
+    return ".lora_" not in name

@@ -72,7 +72,7 @@ class LocalPredictor:
         for prompt in prompts:
             check_window(self.model.config, len(prompt) + self.max_answer_tokens)
         replies = generate(self.model, prompts, self.max_answer_tokens, self.end_token_id)
-        texts = [self.tokenizer.decode(reply.token_ids, skip_special_tokens=True).strip() for reply in replies]
+        texts = [str(self.tokenizer.decode(reply.token_ids, skip_special_tokens=True)).strip() for reply in replies]
         answers = dict(zip(distinct, texts, strict=True))
         return [answers[query] for query in queries]
 

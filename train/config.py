@@ -270,9 +270,6 @@ class EvalConfig(Section):
     temperature: NonNegativeFloat = 1.0
     """Of the evaluated messages: 1 samples what was trained, 0 takes the most likely tokens."""
 
-    every: PositiveInt | None = None
-    """Training steps between two evaluations; null evaluates before and after only."""
-
 
 class TrackingConfig(Section):
     """Where metrics go beside the run folder."""

@@ -31,7 +31,7 @@ from eval.report.table import console_table
 from eval.run import Evaluation
 from models.channel import Channel
 from models.compressor import Compressor
-from models.loading import ModelError, frozen, load_model, parameter_hash, trainable
+from models.loading import ModelError, base, load_model, parameter_hash, trainable
 from models.predictor import LocalPredictor
 from models.scorer import Scorer
 from train.checkpoint import StopOnSignal, last_checkpoint
@@ -102,6 +102,7 @@ def run(config: Config, fresh: bool) -> int:
     models = load_models(config)
     train_samples = draw(config, models.compressor, "train")
     eval_samples = draw(config, models.compressor, "eval")
+    warn_of_overlap(train_samples, eval_samples)
     report_to = start_wandb(config, folder) if is_main() else []
     evaluation = Evaluation(
         config.information.hard_negatives,
@@ -156,8 +157,8 @@ def load_models(config: Config) -> Models:
     """Load and wire the three models; the scorer is the compressor's base unless another is named."""
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     instruction, answer_instruction = instructions(config)
-    base, tokenizer = load_model(config.compressor.model, config.compressor.dtype, device, config.compressor.revision)
-    adapted = add_adapter(base, config.compressor.lora, config.seed)
+    plain, tokenizer = load_model(config.compressor.model, config.compressor.dtype, device, config.compressor.revision)
+    adapted = add_adapter(plain, config.compressor.lora, config.seed)
     compressor = Compressor(
         adapted, tokenizer, config.compressor.budget_tokens, config.compressor.max_context_tokens, instruction
     )
@@ -213,6 +214,14 @@ def draw(config: Config, compressor: Compressor, purpose: str) -> list[Sample]:
     if not samples:
         raise DataError(f"no questions to {purpose} on in {', '.join(task.name for task in config.tasks)}")
     return samples
+
+
+def warn_of_overlap(train_samples: list[Sample], eval_samples: list[Sample]) -> None:
+    """Say how many evaluated documents are trained on: one file without splits serves both purposes."""
+    trained = {(sample.document.task, sample.document.text) for sample in train_samples}
+    evaluated = {(sample.document.task, sample.document.text) for sample in eval_samples}
+    if shared := trained & evaluated:
+        say(f"{len(shared)} of {len(evaluated)} evaluated documents are trained on as well: give eval_source")
 
 
 def source(config: Config, task: TaskConfig, purpose: str) -> dict[str, Any]:
@@ -279,7 +288,7 @@ def fingerprints(models: Models) -> dict[str, str]:
     """Hashes of what trains and of what must not change."""
     hashes = {
         "adapter": parameter_hash(models.adapted, trainable),
-        "compressor_base": parameter_hash(models.adapted, frozen),
+        "compressor_base": parameter_hash(models.adapted, base),
         "predictor": parameter_hash(models.predictor_model),
     }
     if models.scorer_model is not None:

@@ -161,7 +161,7 @@ It knows five shapes of invented documents and nothing else.
 | window | {model.config.max_position_embeddings} tokens |
 | data | `models/miniature/corpus.py`: documents of `data/miniature.py`, split `train`, up to {progress.facts} facts |
 | seed | {member.seed} |
-| learning rate | {member.learning_rate:g}, cooled down over the last 30% |
+| learning rate | {member.learning_rate:g}, falling to nothing at the end |
 | steps | {progress.step:,} |
 | tokens | {progress.tokens / 1e6:.1f} million |
 | hours | {progress.seconds / 3600:.2f} on one CPU core |
@@ -171,7 +171,8 @@ It knows five shapes of invented documents and nothing else.
 
 ![loss, lookup accuracy and curriculum over training]({CURVE})
 
-The loss weighs the tokens of values ten times over the rest, until the cooldown brings all weights to one.
+Jumps of the curve are changes of what is learned: at first little but the values count, then all of a message, and
+messages hold one fact or many (see `models/miniature/train.py`). "Values right" counts the first token of every value.
 
 ## Measured
 

@@ -15,6 +15,7 @@ import random
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,10 +42,11 @@ SMEARED = 3
 LOOKUP_FORMED = 12
 """Facts a document that the curriculum has to reach before the rest of a message is learned at full weight."""
 
-FOCUSED = 0.87
-"""Share of the budget in which messages hold the fact asked for alone: reading the question is learned first."""
+FOCUSED = 0.6
+"""Share of the budget up to which, once the curriculum is through, messages hold the fact asked for alone: wordy ones
+teach lookup, but hardly that the question matters."""
 
-COOLDOWN = 0.15
+COOLDOWN = 0.3
 """Share of the budget, at its end, over which the learning rate falls."""
 
 
@@ -63,9 +65,9 @@ class Member:
 
 
 MEMBERS = {
-    "qwen2-small": Member("qwen2", 128, 2, 4, 256, tokens=39e6),
-    "llama-medium": Member("llama", 192, 2, 6, 512, tokens=18e6, learning_rate=6e-4),
-    "qwen2-large": Member("qwen2", 256, 3, 8, 640, tokens=16e6, learning_rate=4e-4),
+    "qwen2-small": Member("qwen2", 128, 2, 4, 256, tokens=14e6),
+    "llama-medium": Member("llama", 192, 2, 6, 512, tokens=14e6, learning_rate=6e-4),
+    "qwen2-large": Member("qwen2", 256, 3, 8, 640, tokens=14e6, learning_rate=4e-4),
 }
 
 
@@ -81,7 +83,7 @@ class Progress:
 
 def build(member: Member, vocabulary: int, pad: int, end: int) -> PreTrainedModel:
     """A stock transformers model of the member's size, initialised for lookup."""
-    shared = dict(
+    shared: dict[str, Any] = dict(
         vocab_size=vocabulary,
         hidden_size=member.width,
         intermediate_size=member.feed_forward,
@@ -142,13 +144,13 @@ class Packer:
         """Find the tokens that open a value and those that cannot continue one."""
         self.encode = tokenizer.backend_tokenizer.encode_batch
         self.user, self.assistant, self.end, self.pad = (
-            int(tokenizer.convert_tokens_to_ids(token)) for token in ("<|user|>", "<|assistant|>", "<|end|>", "<|pad|>")
+            tokenizer.vocab[token] for token in ("<|user|>", "<|assistant|>", "<|end|>", "<|pad|>")
         )
         size = len(tokenizer)
         self.opens_value = torch.zeros(size, dtype=torch.bool)
         self.ends_value = torch.zeros(size, dtype=torch.bool)
         for index in range(size):
-            text = tokenizer.decode([index])
+            text = str(tokenizer.decode([index]))
             number = len(text.strip()) == 2 and text.strip().isdigit()
             name = len(text) >= 3 and text[0] == " " and any(s.startswith(text[1:]) for s in FIRST_SYLLABLES)
             self.opens_value[index] = number or name or text.strip() in ("yes", "no")
@@ -237,7 +239,8 @@ def train(name: str, folder: Path, budget: float, sequences: int, most_facts: in
         factor, other = schedule(progress, budget)
         for group in optimizer.param_groups:
             group["lr"] = member.learning_rate * factor
-        rows = draw_rows(packer, generator, progress, sequences, progress.tokens < FOCUSED * budget)
+        focused = progress.facts >= most_facts and progress.tokens < FOCUSED * budget
+        rows = draw_rows(packer, generator, progress, sequences, focused)
         loss, accuracy, tokens = loss_and_accuracy(model, packer, rows, other)
         optimizer.zero_grad()
         loss.backward()

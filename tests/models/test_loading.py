@@ -11,10 +11,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from models import loading
 from models.loading import (
     ModelError,
+    base,
     check_model_name,
     check_window,
     context_window,
-    frozen,
     load_model,
     parameter_hash,
     trainable,
@@ -129,15 +129,15 @@ def test_the_window_is_the_longest_sequence_a_model_takes() -> None:
 
 def test_the_hash_sees_every_changed_bit_of_the_included_parameters() -> None:
     first, second = torch.nn.Linear(3, 3).requires_grad_(False), torch.nn.Linear(3, 1)
-    model = torch.nn.Sequential(first, second).to(torch.bfloat16)
-    before = {include: parameter_hash(model, include) for include in (None, trainable, frozen)}
+    model = torch.nn.ModuleDict({"0": first, "1": torch.nn.ModuleDict({"lora_A": second})}).to(torch.bfloat16)
+    before = {include: parameter_hash(model, include) for include in (None, trainable, base)}
     assert before == {include: parameter_hash(model, include) for include in before}
     assert len(set(before.values())) == 3
     with torch.no_grad():
         second.weight.view(torch.int16)[0, 0] ^= 1
     assert parameter_hash(model) != before[None]
     assert parameter_hash(model, trainable) != before[trainable]
-    assert parameter_hash(model, frozen) == before[frozen]
+    assert parameter_hash(model, base) == before[base]
 
 
 def test_the_hash_sees_names_types_and_shapes() -> None:

@@ -227,9 +227,9 @@ def test_a_relative_folder_that_is_missing_is_not_taken_for_a_hub_id(tmp_path: P
 
 def test_a_window_too_small_for_context_and_message_is_refused(tmp_path: Path):
     small = make_model(tmp_path / "small", window=512)
-    assert load_config("mi_rl.yaml", [f"compressor.model={small}", "compressor.max_context_tokens=400"])
+    assert load_config("mi_rl.yaml", [f"compressor.model={small}", "compressor.max_context_tokens=300"])
     text = refusal(f"compressor.model={small}", "compressor.max_context_tokens=500")
-    assert all(part in text for part in ("compressor.max_context_tokens = 500", "budget_tokens = 64", "window of 512"))
+    assert all(part in text for part in ("compressor.max_context_tokens = 500", "budget_tokens = 128", "window of 512"))
     assert "predictor.max_answer_tokens = 500" in refusal(f"predictor.model={small}", "predictor.max_answer_tokens=500")
     assert "scorer.model" in refusal(f"scorer.model={small}", "compressor.max_context_tokens=500")
 

@@ -1,8 +1,10 @@
 import math
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from data.miniature import make_document
 from data.sample import Sample, samples_of
@@ -37,7 +39,8 @@ def call(reward: MessageReward, samples: list[Sample], texts: list[str]) -> tupl
     ids = [reward.compressor.prompts.format.text_ids(text) + [reward.compressor.end_token_id] for text in texts]
     prompts = [sample.id for sample in samples for _ in range(GROUP)]
     state = SimpleNamespace(global_step=3)
-    return reward(prompts, ids, state, lambda name, value: metrics.update({name: value})), metrics
+    rewards = reward(prompts, ids, state, lambda name, value: metrics.update({name: value}))
+    return [value for value in rewards if value is not None], metrics
 
 
 def messages_for(sample: Sample) -> list[str]:
@@ -83,11 +86,12 @@ def test_information_is_the_contrastive_bound_over_the_contexts_of_a_plain_pass(
         samples[1].document.text,
     ]
     prompts, scorer = reward.compressor.prompts, reward.channel.scorer
+    model = cast(PreTrainedModel, scorer.model)
     ids = prompts.format.text_ids(texts[0]) + [scorer.end_token_id]
     with torch.no_grad():
         row = torch.stack(
             [
-                full_sequence_log_probs(scorer.model, prompts(context, sample.question.text).ids + ids, len(ids)).sum()
+                full_sequence_log_probs(model, prompts(context, sample.question.text).ids + ids, len(ids)).sum()
                 for context in contexts
             ]
         )
