@@ -43,7 +43,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def hub_that_fails(error: Exception) -> type:
     class Hub:
-        def model_info(self, name: str, timeout: float) -> None:
+        def model_info(self, name: str, revision: str | None, timeout: float) -> None:
             raise error
 
     return Hub
