@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from data.sample import Sample
@@ -54,7 +55,8 @@ class Evaluation:
         # Questions of one document stand next to each other, so that its context is read once for all of them.
         ordered = sorted(samples, key=lambda sample: (sample.document.task, sample.document.id))
         records = []
-        with tqdm(total=len(ordered), desc=f"evaluating {stage}", dynamic_ncols=True) as bar:
+        quiet = not PartialState().is_main_process
+        with tqdm(total=len(ordered), desc=f"evaluating {stage}", dynamic_ncols=True, disable=quiet) as bar:
             for task, group in itertools.groupby(ordered, key=lambda sample: sample.document.task):
                 for batch in _batched(list(group), self.batch_size):
                     records += self._batch(batch, compressor, channel, stage, contexts[task])

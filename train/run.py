@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,7 @@ def prepare(config: Config, folder: Path) -> None:
     if launched() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
         for lock in clear_stale_locks():
             print(f"removed {lock}, left by a compilation that was killed", file=sys.stderr)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|torch")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
