@@ -126,7 +126,7 @@ def check_size(weights: Path) -> None:
 def draw_curve(log: list[dict[str, float]], path: Path) -> None:
     """The loss and the lookup accuracy over the tokens read, with the number of facts the curriculum stood at."""
     millions = [line["tokens"] / 1e6 for line in log]
-    with rc_context({"svg.hashsalt": "curve", "font.size": 9}):
+    with rc_context({"svg.hashsalt": "curve", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True)
         above.plot(millions, [line["loss"] for line in log])

@@ -339,8 +339,7 @@ def test_a_member_answers_what_its_message_holds_and_guesses_what_it_lacks(membe
     assert found["accuracy_with_fact"][ALL].value >= 0.9
     open_ended = ("miniature/filings", "miniature/pages", "miniature/chats")
     assert np.mean([found["accuracy_without_fact"][group].value for group in open_ended]) <= 0.1
-    choices = found["accuracy_without_fact"]["miniature/notes"]
-    assert choices.low <= 0.2 + 0.2
+    assert found["accuracy_without_fact"]["miniature/notes"].low <= 1 / 5
 
 
 @needs_weights
@@ -359,8 +358,8 @@ def test_a_member_finds_a_value_by_its_key_and_writes_honest_messages(member: st
         for observation in quality._message_observations("sampled", case, message)
     )
     assert found["sampled/honest"][ALL].value >= 0.85
-    assert 0.4 <= found["sampled/kept"][ALL].value <= 0.9
-    assert found["sampled/malformed"][ALL].value <= 0.1
+    assert 0.35 <= found["sampled/kept"][ALL].value <= 0.9
+    assert found["sampled/malformed"][ALL].value <= 0.2
 
 
 @needs_weights
