@@ -93,13 +93,11 @@ class DataError(ValueError):
 def run(config: Config, fresh: bool) -> int:
     """The whole job, from where the run folder says it stands."""
     folder = config.folder
-    if fresh and is_main() and folder.exists():
-        shutil.rmtree(folder)
+    prepare(config, folder, fresh)
     if (folder / "results.json").exists():
         say(f"{folder} is finished; --fresh starts over\n")
         say(console_table(json.loads((folder / "results.json").read_text())))
         return 0
-    prepare(config, folder)
     models = load_models(config)
     train_samples = draw(config, models.compressor, "train")
     eval_samples = draw(config, models.compressor, "eval")
@@ -135,24 +133,44 @@ def run(config: Config, fresh: bool) -> int:
     return 0
 
 
-def prepare(config: Config, folder: Path) -> None:
-    """The run folder and its config; a lock that a killed compilation left is removed, and said."""
-    folder.mkdir(parents=True, exist_ok=True)
-    resolved = folder / "config.yaml"
-    if resolved.exists() and resolved.read_text() != to_yaml(config) and (folder / "checkpoints").exists():
-        raise ConfigError(
-            f"run_folder = {str(folder)!r}: holds an unfinished run of another configuration; "
-            "choose another name=..., or --fresh to drop it"
-        )
-    if is_main():
-        resolved.write_text(to_yaml(config))
+def prepare(config: Config, folder: Path, fresh: bool) -> None:
+    """The run folder and its config; a lock that a killed compilation left is removed, and said.
+
+    Raises:
+        ConfigError: the folder holds a run of another configuration, or is none of ours to drop.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|torch")
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     prefer_own_ninja()
     if launched() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
         for lock in clear_stale_locks():
             print(f"removed {lock}, left by a compilation that was killed", file=sys.stderr)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|torch")
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    if fresh and is_main():
+        drop(folder)
+    # Every process looks at the same folder: nobody before it is dropped, and nobody after it is written to.
+    PartialState().wait_for_everyone()
+    resolved = folder / "config.yaml"
+    if resolved.exists() and resolved.read_text() != to_yaml(config):
+        raise ConfigError(
+            f"run_folder = {str(folder)!r}: holds a run of another configuration; "
+            "choose another name=..., or --fresh to drop it"
+        )
+    PartialState().wait_for_everyone()
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_main():
+        resolved.write_text(to_yaml(config))
+
+
+def drop(folder: Path) -> None:
+    """Remove a run folder; what does not look like one is left alone.
+
+    Raises:
+        ConfigError: the folder holds files but no config of a run.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / "config.yaml").is_file():
+        raise ConfigError(f"run_folder = {str(folder)!r}: has no config.yaml of a run, so --fresh does not drop it")
+    shutil.rmtree(folder, ignore_errors=not folder.exists())
 
 
 def load_models(config: Config) -> Models:

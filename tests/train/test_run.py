@@ -109,3 +109,16 @@ def test_bad_input_is_one_line_and_a_status(
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1 and error.startswith("error: ")
     assert not (tmp_path / "run").exists()
+
+
+def test_fresh_leaves_a_folder_that_is_no_run_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert main(arguments(tmp_path, "--fresh")) == 2
+    assert "--fresh does not drop it" in capsys.readouterr().err
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_folder_of_another_configuration_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text("name: other\n")
+    assert main(arguments(tmp_path)) == 2
+    assert "holds a run of another configuration" in capsys.readouterr().err
