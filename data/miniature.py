@@ -12,11 +12,14 @@ from typing import Literal
 
 from data.sample import Document, Question
 
-VERSION = 1
+VERSION = 2
 """Of the documents and questions: the same version and arguments give the same bytes."""
 
 DEFAULT_FACTS = 24
 """Facts a document states."""
+
+DEFAULT_FILLER = 0.6
+"""Probability of a sentence that states no fact behind each one that does."""
 
 SPARE_KEYS = 4
 """Keys that even the longest document leaves out, so that there is something it does not answer."""
@@ -132,6 +135,18 @@ NOTES = Shape(
         "Diet was advanced as tolerated.",
         "The next visit was planned.",
         "No fever overnight.",
+        "She asked about the parking places and the visiting hours.",
+        "The dressing was changed this morning and stays in place until the evening round.",
+        "Lungs clear on both sides, abdomen soft, no pain on pressure.",
+        "She was seen by the ward team together with the physiotherapist.",
+        "A copy of this letter goes to the general practitioner.",
+        "The monitor showed a regular rhythm through the whole night.",
+        "She prefers the window side and keeps the light on while reading.",
+        "We spoke at length about going home and about help in the household.",
+        "The results of the earlier visit were not at hand.",
+        "Stairs are possible with one pause on each floor.",
+        "Consent was given after a talk in which all open points were cleared.",
+        "There is nothing new to report since the last entry.",
     ),
     sections=("Admission note.", "Progress note.", "Laboratory report.", "Discharge letter."),
     relations=(
@@ -192,6 +207,18 @@ FILINGS = Shape(
         "Prior periods were not restated.",
         "The policy did not change.",
         "Risks are described elsewhere.",
+        "The statements were prepared under the same principles as in the year before.",
+        "Our people are the reason for the progress that we made this year.",
+        "Forward looking statements are subject to uncertainty and may prove wrong.",
+        "The segment was affected by weather and by a late start of the season.",
+        "Comparable figures are shown where they were available.",
+        "We continue to invest in our plants and in the training of our staff.",
+        "No event after the balance sheet date needs to be disclosed.",
+        "The committee met several times and reviewed the controls.",
+        "Exchange rates had only a small effect on the group.",
+        "Customers stayed with us although prices moved up in the spring.",
+        "Amounts may not add up because of rounding.",
+        "The company operates in one segment and in several regions.",
     ),
     sections=("Results of operations.", "Balance sheet.", "Cash flows.", "Notes."),
     relations=(
@@ -243,6 +270,18 @@ PAPERS = Shape(
         "The gap is small.",
         "All runs used one machine.",
         "Related work is discussed below.",
+        "To our knowledge this has not been tried before in this form.",
+        "An error analysis shows that most mistakes come from rare words.",
+        "We thank the reviewers for comments that improved the text.",
+        "The second column of the table repeats the experiment without the extra signal.",
+        "Training takes a few hours and fits into the memory of a small machine.",
+        "These findings agree with what was seen on other languages.",
+        "The method has one knob, which we set by hand on held out material.",
+        "We describe the procedure in detail so that it can be repeated.",
+        "The difference is significant under a paired test.",
+        "As shown in the figure, the curve flattens towards the end.",
+        "We stress that the aim is understanding and not a higher score.",
+        "Some examples were removed because they were broken.",
     ),
     sections=("Introduction.", "Method.", "Experiments.", "Conclusion."),
     relations=(
@@ -306,6 +345,18 @@ PAGES = Shape(
         "Read more in our letter.",
         "The path is easy.",
         "Photos are allowed.",
+        "In the morning the square is quiet and the light is at its best.",
+        "Buses leave from the main road every half hour until late in the evening.",
+        "Children find a playground behind the old wall.",
+        "The river was moved after the great flood, and the town grew around it.",
+        "Please leave the gates as you found them.",
+        "A small shop sells maps, postcards and cold drinks.",
+        "Most people stay for a day, but the place deserves a whole weekend.",
+        "The festival fills the streets in early summer.",
+        "Volunteers keep the trail clear of branches and stones.",
+        "From the hill one sees the lake and, on clear days, the mountains.",
+        "Opening times change with the season, so look at the board first.",
+        "We update this page whenever something new comes to our ears.",
     ),
     sections=("History.", "Places.", "People.", "Practical matters."),
     relations=(
@@ -359,6 +410,18 @@ CHATS = Shape(
         "Assistant: It will be fine.",
         "User: I am tired.",
         "Assistant: Take a rest.",
+        "User: I have been thinking about what to cook tonight.",
+        "Assistant: A soup is quick, and you can keep the rest for tomorrow.",
+        "User: Do you think that I should start running again?",
+        "Assistant: Start slowly, and stop when it hurts.",
+        "User: The train was late again and I stood in the rain.",
+        "Assistant: That sounds unpleasant, I hope that you are dry by now.",
+        "User: Can you help me with a letter later on?",
+        "Assistant: Of course, just paste it here when you are ready.",
+        "User: I watched an old film and fell asleep before the end.",
+        "Assistant: Then you have something to look forward to.",
+        "User: Thanks, that was all for the moment.",
+        "Assistant: You are welcome, come back at any time.",
     ),
     sections=("Session on Monday.", "Session on Tuesday.", "Session on Friday.", "Session on Sunday."),
     separator="\n",
@@ -558,7 +621,7 @@ def make_document(
     seed: int,
     split: Split,
     facts: int = DEFAULT_FACTS,
-    filler: float = 0.35,
+    filler: float = DEFAULT_FILLER,
     questions: int | None = None,
     twins: int = 3,
 ) -> Document:
@@ -594,7 +657,7 @@ def make_documents(
     count: int,
     split: Split,
     facts: int = DEFAULT_FACTS,
-    filler: float = 0.35,
+    filler: float = DEFAULT_FILLER,
     questions: int | None = None,
     twins: int = 3,
 ) -> list[Document]:

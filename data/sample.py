@@ -1,5 +1,6 @@
 """The records every task speaks: documents, their questions, and the (document, question) pairs drawn from them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -58,6 +59,19 @@ class Sample:
     def id(self) -> str:
         """Unique across tasks: task, document and question."""
         return f"{self.document.task}/{self.document.id}/{self.question.id}"
+
+
+def neighbours(documents: Iterable[Document]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """By task and id of each document, the texts of the others of its group (patient, company, paper, user)."""
+    distinct = {(document.task, document.id): document for document in documents}
+    groups: dict[tuple[str, str], list[Document]] = {}
+    for document in distinct.values():
+        groups.setdefault((document.task, document.group or document.id), []).append(document)
+    return {
+        (one.task, one.id): tuple(other.text for other in group if other.id != one.id)
+        for group in groups.values()
+        for one in group
+    }
 
 
 def samples_of(documents: list[Document]) -> list[Sample]:

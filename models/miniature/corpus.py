@@ -27,8 +27,8 @@ STYLES = ("{s}", "{s}", "We read this: {s}", "It is written here that: {s}")
 NEEDED_ALONE = 0.25
 """How often an untrained message holds the fact it was asked for and nothing else."""
 
-KEEP_NEEDED = 0.6
-"""How often a wordy one holds it: seven messages in ten hold it in all."""
+KEEP_NEEDED = 0.75
+"""How often a wordy one holds it: four messages in five hold it in all; of those sampled from a member, fewer."""
 
 NEEDED_FIRST = 0.75
 """How often it then opens with it; elsewhere among others it is all but lost to a learner."""

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.miniature import NOT_STATED, PAPERS, SHAPES, Fact, Layout, Shape, ask, ask_absent, make_layout
+from data.miniature import DEFAULT_FILLER, NOT_STATED, PAPERS, SHAPES, Fact, Layout, Shape, ask, ask_absent, make_layout
 from data.sample import Question
 from models.compressor import Compressor, Message
 from models.generation import generate
@@ -131,7 +131,7 @@ def draw_cases(
 
 
 def _document_cases(shape: Shape, seed: int, questions: int, facts: int) -> list[Case]:
-    layout, values = make_layout(shape, seed, "test", facts, filler=0.35)
+    layout, values = make_layout(shape, seed, "test", facts, filler=DEFAULT_FILLER)
     generator = values.generator
     document = f"{shape.name}/{facts}/{seed}"
     cases = []

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 from data.miniature import SHAPES
 from models.loading import load_model
 from models.miniature.quality import ALL, FACT_COUNTS, Estimate, Quality, is_share, measure
-from models.miniature.train import MEMBERS, WEIGHTS, Member, Progress, build
+from models.miniature.train import CHECKPOINT, MEMBERS, WEIGHTS, Member, Progress, build
 from models.prompts import end_token_id
 
 MOST_BYTES = 40_000_000
@@ -75,7 +75,7 @@ def release(name: str, folder: Path, weights: Path, documents: int) -> None:
     """
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     target = weights / name
-    progress = save_weights(name, folder / "checkpoint.pt", weights)
+    progress = save_weights(name, folder / CHECKPOINT, weights)
     check_size(weights)
     model, tokenizer = load_model(str(target))
     quality = measure(model, tokenizer, documents)
@@ -160,6 +160,7 @@ It knows five shapes of invented documents and nothing else.
 | vocabulary | {model.config.vocab_size} byte-level tokens |
 | window | {model.config.max_position_embeddings} tokens |
 | data | `models/miniature/corpus.py`: documents of `data/miniature.py`, split `train`, up to {progress.facts} facts |
+| start | {origin(member)} |
 | seed | {member.seed} |
 | learning rate | {member.learning_rate:g}, falling to nothing at the end |
 | steps | {progress.step:,} |
@@ -189,6 +190,13 @@ A document's value by its key, when a message has begun the sentence about it:
 Chance counts every value as equally likely: one in five options, yes or no, one in 90 numbers, next to nothing for an
 invented name. A message that lacks the fact may still rule out options that it states about other things.
 """
+
+
+def origin(member: Member) -> str:
+    """What the weights were before the first step."""
+    if member.grown_from is None:
+        return "random, attention initialised for lookup"
+    return f"`{member.grown_from}` widened to the same function (`models/miniature/grow.py`): its tokens come on top"
 
 
 def quality_table(quality: Quality) -> str:

@@ -5,7 +5,8 @@ the loss weighs a value's tokens ten times over the rest (whose order is noise u
 has to go (mimetic initialisation, Trockman and Kolter 2023: a layer that smears the last tokens over each position,
 then layers that match like with like), a learning rate of 1e-3 and no more, and a curriculum over the number of facts.
 
-A start continues from the member's last checkpoint; ``--tokens`` is the whole budget, cooldown included.
+Three phases: the curriculum, for as long as it takes; focused messages; wordy ones with the learning rate falling.
+A start continues from the member's last checkpoint.
 """
 
 import argparse
@@ -31,54 +32,84 @@ from transformers import (
 
 from data.miniature import FIRST_SYLLABLES
 from models.miniature.corpus import Turn, compressor_turns, corpus_texts, predictor_turns
+from models.miniature.grow import widen
 from models.miniature.tokenizer import train_tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 VOCABULARY = 1536
+CHECKPOINT = "checkpoint.pt"
 IGNORED = -100
 SMEARED = 3
 """How many tokens back the first layer looks at the start, one head for each."""
 
+CURRICULUM_ACCURACY = 0.93
+"""Share of right values over a hundred steps from which on documents become longer."""
+
 LOOKUP_FORMED = 12
 """Facts a document that the curriculum has to reach before the rest of a message is learned at full weight."""
 
-FOCUSED = 0.6
-"""Share of the budget up to which, once the curriculum is through, messages hold the fact asked for alone: wordy ones
-teach lookup, but hardly that the question matters."""
+FOCUSED_TOKENS = 2e6
+"""Tokens, once the curriculum is through, over which messages hold the fact asked for alone: wordy ones teach lookup,
+but hardly that the question matters."""
 
-COOLDOWN = 0.3
-"""Share of the budget, at its end, over which the learning rate falls."""
+WORDY_TOKENS = 5e6
+"""Tokens, after these, over which messages are as wordy as the untrained compressor's are to be."""
+
+COOLDOWN_TOKENS = 4e6
+"""Tokens, at the end, over which the learning rate falls."""
+
+MOST_TOKENS = 25e6
+"""Where training gives up on a curriculum that does not get through."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One model of the family and the budget it is trained on."""
+    """One model of the family and how it is trained.
+
+    ``more_facts`` is by how much the curriculum's documents grow, ``grown_from`` the member it starts as a wider copy
+    of (lookup is there then, and only the wordy phase is left).
+    """
 
     architecture: str
     width: int
     layers: int
     heads: int
     feed_forward: int
-    tokens: float
     learning_rate: float = 1e-3
+    more_facts: int = 2
+    grown_from: str | None = None
     seed: int = 0
 
 
 MEMBERS = {
-    "qwen2-small": Member("qwen2", 128, 2, 4, 256, tokens=14e6),
-    "llama-medium": Member("llama", 192, 2, 6, 512, tokens=14e6, learning_rate=6e-4),
-    "qwen2-large": Member("qwen2", 256, 3, 8, 640, tokens=14e6, learning_rate=4e-4),
+    "qwen2-small": Member("qwen2", 128, 2, 4, 256),
+    "llama-medium": Member("llama", 192, 2, 6, 512, learning_rate=6e-4, more_facts=4),
+    "qwen2-large": Member("qwen2", 256, 2, 8, 800, learning_rate=5e-4, grown_from="qwen2-small"),
 }
 
 
 @dataclass
 class Progress:
-    """Where the curriculum stands; saved beside the weights."""
+    """Where training stands; saved beside the weights.
+
+    ``mastered`` is the number of tokens after which the curriculum was through, None until then.
+    """
 
     step: int = 0
     tokens: float = 0.0
     facts: int = 4
     seconds: float = 0.0
+    mastered: float | None = None
+
+    @property
+    def focused(self) -> bool:
+        """Whether messages hold the fact asked for alone."""
+        return self.mastered is not None and self.tokens < self.mastered + FOCUSED_TOKENS
+
+    @property
+    def end(self) -> float:
+        """The number of tokens after which training ends, as far as is known."""
+        return MOST_TOKENS if self.mastered is None else self.mastered + FOCUSED_TOKENS + WORDY_TOKENS
 
 
 def build(member: Member, vocabulary: int, pad: int, end: int) -> PreTrainedModel:
@@ -195,18 +226,30 @@ def loss_and_accuracy(model: PreTrainedModel, packer: Packer, rows: list, other:
     return (losses * weights).sum() / weights.sum(), accuracy, ids.numel()
 
 
-def draw_rows(packer: Packer, generator: random.Random, progress: Progress, sequences: int, focused: bool) -> list:
+def draw_rows(packer: Packer, generator: random.Random, progress: Progress, sequences: int) -> list:
     """Three batches of compressor conversations, then one of predictor conversations."""
     if progress.step % 4 == 3:
         return [packer.row(predictor_turns(generator, 10)) for _ in range(sequences * 2)]
     facts = [generator.randint(min(4, progress.facts), progress.facts) for _ in range(sequences)]
-    return [packer.row(compressor_turns(generator, count, generator.random() * 0.7, 8, focused)) for count in facts]
+    filler = [generator.random() for _ in facts]
+    return [
+        packer.row(compressor_turns(generator, count, share, 8, progress.focused))
+        for count, share in zip(facts, filler, strict=True)
+    ]
 
 
-def schedule(progress: Progress, budget: float) -> tuple[float, float]:
+def schedule(progress: Progress) -> tuple[float, float]:
     """Learning rate factor and the weight of tokens outside values: these count fully once lookup has formed."""
-    cooldown = min(1.0, max(0.0, 1 - progress.tokens / budget) / COOLDOWN)
+    cooldown = min(1.0, max(0.0, progress.end - progress.tokens) / COOLDOWN_TOKENS)
     return min(1.0, (progress.step + 1) / 50) * max(0.02, cooldown), 0.1 if progress.facts < LOOKUP_FORMED else 1.0
+
+
+def advance(progress: Progress, accuracy: float, more_facts: int, most_facts: int) -> None:
+    """Move the curriculum on where the last steps' value accuracy allows it."""
+    if accuracy > CURRICULUM_ACCURACY and progress.mastered is None:
+        if progress.facts >= most_facts:
+            progress.mastered = progress.tokens
+        progress.facts = min(most_facts, progress.facts + more_facts)
 
 
 def save(model: PreTrainedModel, optimizer: torch.optim.Optimizer, progress: Progress, folder: Path) -> None:
@@ -214,33 +257,37 @@ def save(model: PreTrainedModel, optimizer: torch.optim.Optimizer, progress: Pro
     folder.mkdir(parents=True, exist_ok=True)
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": asdict(progress)}
     torch.save(state, folder / "checkpoint.tmp")
-    (folder / "checkpoint.tmp").replace(folder / "checkpoint.pt")
+    (folder / "checkpoint.tmp").replace(folder / CHECKPOINT)
 
 
-def train(name: str, folder: Path, budget: float, sequences: int, most_facts: int) -> None:
-    """Train one member until its token budget is spent, logging and saving as it goes."""
+def train(name: str, folder: Path, sequences: int, most_facts: int) -> None:
+    """Train one member through its phases, logging and saving as it goes."""
     member = MEMBERS[name]
     tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / "tokenizer")
     packer = Packer(tokenizer)
     model = build(member, len(tokenizer), packer.pad, packer.end)
+    progress = Progress()
+    if member.grown_from:
+        small = build(MEMBERS[member.grown_from], len(tokenizer), packer.pad, packer.end)
+        small.load_state_dict(torch.load(folder.parent / member.grown_from / CHECKPOINT, weights_only=True)["model"])
+        widen(small, model)
+        progress = Progress(facts=most_facts, mastered=-FOCUSED_TOKENS)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=member.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
-    progress = Progress()
-    if (folder / "checkpoint.pt").exists():
-        state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    if (folder / CHECKPOINT).exists():
+        state = torch.load(folder / CHECKPOINT, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         progress = Progress(**state["progress"])
     generator = random.Random(f"{name}/{member.seed}/{progress.step}")
     window: list[tuple[float, float]] = []
     start, before = time.time(), progress.seconds
-    while progress.tokens < budget:
-        factor, other = schedule(progress, budget)
+    while progress.tokens < progress.end:
+        factor, other = schedule(progress)
         for group in optimizer.param_groups:
             group["lr"] = member.learning_rate * factor
-        focused = progress.facts >= most_facts and progress.tokens < FOCUSED * budget
-        rows = draw_rows(packer, generator, progress, sequences, focused)
+        rows = draw_rows(packer, generator, progress, sequences)
         loss, accuracy, tokens = loss_and_accuracy(model, packer, rows, other)
         optimizer.zero_grad()
         loss.backward()
@@ -252,8 +299,7 @@ def train(name: str, folder: Path, budget: float, sequences: int, most_facts: in
         progress.seconds = before + time.time() - start
         if progress.step % 100 == 0:
             report(progress, window, folder)
-            if compressor_accuracy(window) > 0.93:
-                progress.facts = min(most_facts, progress.facts + 2)
+            advance(progress, compressor_accuracy(window), member.more_facts, most_facts)
             window.clear()
             save(model, optimizer, progress, folder)
     save(model, optimizer, progress, folder)
@@ -286,7 +332,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("member", choices=sorted(MEMBERS))
     parser.add_argument("--folder", type=Path, default=Path("runs/miniature"), help="checkpoints and logs go here")
-    parser.add_argument("--tokens", type=float, help="the whole budget in tokens (default: the member's own)")
     parser.add_argument("--sequences", type=int, default=6, help="documents a batch")
     parser.add_argument("--facts", type=int, default=26, help="facts a document at the end of the curriculum")
     parser.add_argument("--threads", type=int, default=1)
@@ -294,8 +339,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if not (WEIGHTS / "tokenizer").exists():
         train_tokenizer(corpus_texts(seed=0, count=3000), VOCABULARY).save_pretrained(WEIGHTS / "tokenizer")
-    budget = arguments.tokens or MEMBERS[arguments.member].tokens
-    train(arguments.member, arguments.folder / arguments.member, budget, arguments.sequences, arguments.facts)
+    train(arguments.member, arguments.folder / arguments.member, arguments.sequences, arguments.facts)
 
 
 if __name__ == "__main__":
