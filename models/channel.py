@@ -3,6 +3,7 @@
 Raw log-probabilities only; `objectives` turns them into accuracy and information.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,12 +25,14 @@ class Readings:
         answer_scores: log p(gold answer given message, question); None where the predictor cannot say.
         null_scores: the same without any message.
         scores: the log-prob matrix of the messages.
+        seconds: what the predictor and the scorer took.
     """
 
     answers: list[str]
     answer_scores: list[AnswerScore | None]
     null_scores: list[AnswerScore | None]
     scores: Scores
+    seconds: dict[str, float]
 
 
 class Channel:
@@ -53,13 +56,18 @@ class Channel:
         nulls = [_query(sample, "") for sample in samples]
         gold = [sample.question.answers[0] for sample in samples]
         own = list(dict.fromkeys(zip(nulls, gold, strict=True)))
+        start = time.perf_counter()
         null_scores = self.predictor.answer_log_probs([query for query, _ in own], [answer for _, answer in own])
         null_of = dict(zip(own, null_scores, strict=True))
+        answers, answer_scores = self.predictor.answer(queries), self.predictor.answer_log_probs(queries, gold)
+        answered = time.perf_counter()
+        scores = self._score(samples, messages, contexts, valid)
         return Readings(
-            answers=self.predictor.answer(queries),
-            answer_scores=self.predictor.answer_log_probs(queries, gold),
+            answers=answers,
+            answer_scores=answer_scores,
             null_scores=[null_of[key] for key in zip(nulls, gold, strict=True)],
-            scores=self._score(samples, messages, contexts, valid),
+            scores=scores,
+            seconds={"predictor": answered - start, "scorer": time.perf_counter() - answered},
         )
 
     def _score(

@@ -1,25 +1,34 @@
-"""Log-probabilities of many continuations of a few long prefixes, each prefix read once.
+"""Log-probabilities of many continuations of a few long prefixes, each prefix read once, forward and backward.
 
-A pass over the prefixes leaves their keys and values in a cache, whose rows are then repeated for the continuations:
-P prefixes of C tokens, each with K continuations of M tokens, cost P·(C + K·M) tokens instead of P·K·(C + M).
+A prefix and its continuations lie in one row (see `models.prefix_attention`): P prefixes of C tokens, each with K
+continuations of M tokens, cost P·(C + K·M) tokens instead of P·K·(C + M). What prefixes have in common, as versions of
+one document do up to the first difference, is read once for all of them. Only the tokens asked for go through the
+vocabulary projection, in chunks.
 """
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
+from weakref import WeakSet
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
+from peft import PeftModel
 from torch import Tensor
-from torch.nn.functional import cross_entropy
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import LinearAttentionCacheLayerMixin
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from models.prefix_attention import Layout, share_prefixes
 
 MAX_TOKENS_PER_PASS = 8_192
-MAX_LOGITS_PER_PASS = 1 << 27
+MAX_LOGITS_PER_PASS = 1 << 25
+LEAST_SHARED = 32
+"""Tokens that prefixes have to begin with in common, and a quarter of their length, to be read as branches of one."""
+
 _LEAST_FILLED = 0.8
-"""Prefixes read together differ in length by at most this ratio, so that padding stays cheap."""
+"""Rows read together hold at least this share of real tokens, so that padding stays cheap."""
+
+_projections_checked: "WeakSet[PreTrainedModel]" = WeakSet()
 
 
 class Continuation(NamedTuple):
@@ -29,32 +38,61 @@ class Continuation(NamedTuple):
     message_ids: Sequence[int]
 
 
+class TokenScores(NamedTuple):
+    """Of every token of one message: its log-probability, and the entropy of the distribution it came from; nats."""
+
+    log_probs: Float[Tensor, " tokens"]
+    entropies: Float[Tensor, " tokens"]
+
+
+class _Place(NamedTuple):
+    """Which of the continuations asked for."""
+
+    prefix: int
+    continuation: int
+
+
 @dataclass(frozen=True)
-class _Prefix:
+class _Job:
+    """One prefix and what follows it."""
+
+    index: int
     ids: list[int]
     continuations: list[Continuation]
-    index: int
 
 
-@dataclass(frozen=True)
-class _Row:
-    cache_row: int
-    prefix_index: int
-    index: int
-    suffix_ids: Sequence[int]
-    message_ids: Sequence[int]
+@dataclass
+class _Branch:
+    """What one prefix has of its own behind the row's, and continuations of it."""
+
+    ids: list[int]
+    continuations: list[Continuation]
+    places: list[_Place]
 
     @property
     def length(self) -> int:
-        # The last token predicts nothing that is asked for, so it is not read.
-        return len(self.suffix_ids) + len(self.message_ids) - 1
+        return len(self.ids) + sum(map(_read_tokens, self.continuations))
 
 
-@dataclass(frozen=True)
-class _ReadPrefixes:
-    cache: DynamicCache
-    mask: Bool[Tensor, "prefixes positions"]
-    lengths: Int[Tensor, " prefixes"]
+@dataclass
+class _Row:
+    """What prefixes have in common, and as many branches as one pass has room for."""
+
+    prefix: list[int]
+    branches: list[_Branch]
+
+    @property
+    def tail(self) -> int:
+        return sum(branch.length for branch in self.branches)
+
+    @property
+    def length(self) -> int:
+        return len(self.prefix) + self.tail
+
+
+def _read_tokens(continuation: Continuation) -> int:
+    # The last token predicts nothing that is asked for, so it is not read.
+    return len(continuation.suffix_ids) + len(continuation.message_ids) - 1
 
 
 def full_sequence_log_probs(
@@ -84,47 +122,109 @@ def message_log_probs(
 
 @torch.no_grad()
 def batched_message_log_probs(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     prefixes: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[Continuation]],
     max_tokens_per_pass: int = MAX_TOKENS_PER_PASS,
     max_logits_per_pass: int = MAX_LOGITS_PER_PASS,
 ) -> list[list[Float[Tensor, " tokens"]]]:
-    """Per-token log-probabilities of messages, every prefix read once whatever the number of its continuations.
+    """Log-probabilities of messages without gradient: the first part of what `token_scores` gives."""
+    found = token_scores(model, prefixes, continuations, 1.0, max_tokens_per_pass, max_logits_per_pass)
+    return [[scores.log_probs for scores in group] for group in found]
 
-    Tokens that all continuations of a prefix begin with count as part of it. Only message positions go through the
-    vocabulary projection. No gradient; the model runs in the mode it is in.
+
+def token_scores(
+    model: PreTrainedModel | PeftModel,
+    prefixes: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[Continuation]],
+    temperature: float = 1.0,
+    max_tokens_per_pass: int = MAX_TOKENS_PER_PASS,
+    max_logits_per_pass: int = MAX_LOGITS_PER_PASS,
+) -> list[list[TokenScores]]:
+    """Log-probabilities and entropies of messages, every prefix read once for as many of them as a pass has room for.
+
+    Tokens that all continuations of a prefix begin with count as part of it. The model runs in the mode it is in, with
+    gradients where they are enabled.
 
     Args:
-        model: a causal LM (or PEFT wrapper) with an attention cache; sliding windows are fine.
+        model: any decoder of transformers with full or sliding-window attention (or its PEFT wrapper).
         prefixes: token ids, P sequences.
         continuations: for each prefix its continuations; both parts of each must hold at least one token.
-        max_tokens_per_pass: bound on rows times cached positions in one forward pass: the memory it needs.
-        max_logits_per_pass: bound on message positions times vocabulary in one pass. One row is always allowed.
+        temperature: the logits are divided by it.
+        max_tokens_per_pass: bound on the tokens of one forward pass; one continuation is always allowed.
+        max_logits_per_pass: bound on positions times vocabulary of one chunk of the projection. With gradients a chunk
+            is computed again on the way back.
 
     Returns:
-        For each prefix and continuation a float32 tensor of the message's length, in nats, on the model's device.
+        For each prefix and continuation float32 tensors of the message's length, in nats, on the model's device.
 
     Raises:
-        ValueError: an empty prefix, suffix or message, or a model with recurrent layers.
+        ValueError: an empty prefix, suffix or message, or a model whose layers cannot share a prefix.
     """
-    jobs = [_extended(index, *pair) for index, pair in enumerate(zip(prefixes, continuations, strict=True)) if pair[1]]
-    results: list[list[Tensor]] = [[torch.empty(0)] * len(group) for group in continuations]
-    max_positions = max_logits_per_pass // model.config.get_text_config().vocab_size
-    for bucket in _buckets(jobs, max_tokens_per_pass):
-        read = _read_prefixes(model, [job.ids for job in bucket])
-        rows = [
-            _Row(cache_row, job.index, index, *continuation)
-            for cache_row, job in enumerate(bucket)
-            for index, continuation in enumerate(job.continuations)
-        ]
-        for chunk in _chunks(rows, read.mask.shape[1], max_tokens_per_pass, max_positions):
-            for row, log_probs in zip(chunk, _read_continuations(model, read, chunk), strict=True):
-                results[row.prefix_index][row.index] = log_probs
-    return results
+    plain = cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
+    share_prefixes(plain)
+    results: list[list[TokenScores | None]] = [[None] * len(group) for group in continuations]
+    jobs = [
+        _extended(index, prefix, group)
+        for index, (prefix, group) in enumerate(zip(prefixes, continuations, strict=True))
+        if group
+    ]
+    packed = [row for shared, family in _families(jobs) for row in _rows(shared, family, max_tokens_per_pass)]
+    for rows in _passes(packed, max_tokens_per_pass):
+        hidden, targets = _read(plain, rows)
+        log_probs, entropies = _project(plain, hidden, targets, temperature, max_logits_per_pass)
+        branches = [branch for row in rows for branch in row.branches]
+        lengths = [len(continuation.message_ids) for branch in branches for continuation in branch.continuations]
+        places = [place for branch in branches for place in branch.places]
+        for place, *scores in zip(places, log_probs.split(lengths), entropies.split(lengths), strict=True):
+            results[place.prefix][place.continuation] = TokenScores(*scores)
+    return cast(list[list[TokenScores]], results)
 
 
-def _extended(index: int, prefix_ids: Sequence[int], continuations: Sequence[Continuation]) -> _Prefix:
+def _families(jobs: list[_Job]) -> list[tuple[int, list[_Job]]]:
+    """Prefixes that are read together, and how many tokens they begin with in common: all of them, where it is one."""
+    families: list[tuple[int, list[_Job]]] = []
+    for job in sorted(jobs, key=lambda job: job.ids):
+        if families:
+            shared, family = families[-1]
+            common = _common(family[0].ids[:shared], job.ids)
+            # One more member at the price of a shorter common part: worth it where more tokens are saved than before.
+            saved = common * len(family) >= shared * (len(family) - 1)
+            if saved and common >= max(LEAST_SHARED, len(job.ids) // 4):
+                families[-1] = (common, [*family, job])
+                continue
+        families.append((len(job.ids), [job]))
+    return families
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _rows(shared: int, family: list[_Job], max_tokens: int) -> list[_Row]:
+    """One row for prefixes with a common part; what does not fit into a pass goes into further rows."""
+    prefix = family[0].ids[:shared]
+    rows: list[_Row] = []
+    room = 0
+    for job in family:
+        own = job.ids[shared:]
+        opened = False
+        for at, continuation in enumerate(job.continuations):
+            tokens = _read_tokens(continuation)
+            needed = tokens + (0 if opened else len(own))
+            if not rows or needed > room:
+                rows.append(_Row(prefix, []))
+                room, opened = max_tokens - len(prefix), False
+            if not opened:
+                rows[-1].branches.append(_Branch(own, [], []))
+                room, opened = room - len(own), True
+            rows[-1].branches[-1].continuations.append(continuation)
+            rows[-1].branches[-1].places.append(_Place(job.index, at))
+            room -= tokens
+    return rows
+
+
+def _extended(index: int, prefix: Sequence[int], continuations: Sequence[Continuation]) -> _Job:
     """Move the tokens that all suffixes begin with into the prefix; each suffix keeps at least one, to predict from."""
     if any(not len(suffix) or not len(message) for suffix, message in continuations):
         raise ValueError(f"prefix {index}: every continuation needs at least one suffix token and one message token")
@@ -132,93 +232,140 @@ def _extended(index: int, prefix_ids: Sequence[int], continuations: Sequence[Con
     shared = 0
     while all(len(suffix) > shared + 1 and suffix[shared] == suffixes[0][shared] for suffix in suffixes):
         shared += 1
-    ids = [*prefix_ids, *suffixes[0][:shared]]
+    ids = [*prefix, *suffixes[0][:shared]]
     if not ids:
         raise ValueError(f"prefix {index} is empty")
-    return _Prefix(ids, [Continuation(suffix[shared:], message) for suffix, message in continuations], index)
+    return _Job(index, ids, [Continuation(suffix[shared:], message) for suffix, message in continuations])
 
 
-def _buckets(jobs: list[_Prefix], max_tokens: int) -> list[list[_Prefix]]:
-    """Prefixes of similar length that are read together."""
-    buckets: list[list[_Prefix]] = []
-    for job in sorted(jobs, key=lambda job: len(job.ids)):
-        length = len(job.ids)
-        bucket = buckets[-1] if buckets else []
-        if bucket and (len(bucket) + 1) * length <= max_tokens and len(bucket[0].ids) >= _LEAST_FILLED * length:
-            bucket.append(job)
+def _passes(rows: list[_Row], max_tokens: int) -> list[list[_Row]]:
+    """Rows of similar shape that are read together."""
+    passes: list[list[_Row]] = []
+    for row in sorted(rows, key=lambda row: (len(row.prefix), row.tail)):
+        together = [*passes[-1], row] if passes else []
+        width = max((len(one.prefix) for one in together), default=0) + max((one.tail for one in together), default=0)
+        filled = sum(one.length for one in together)
+        if together and len(together) * width <= max_tokens and filled >= _LEAST_FILLED * len(together) * width:
+            passes[-1] = together
         else:
-            buckets.append([job])
-    return buckets
+            passes.append([row])
+    return passes
 
 
-def _chunks(rows: list[_Row], prefix_length: int, max_tokens: int, max_positions: int) -> list[list[_Row]]:
-    """Continuations of similar length that are read together."""
-    chunks: list[list[_Row]] = []
-    positions = 0
-    for row in sorted(rows, key=lambda row: row.length):
-        positions += len(row.message_ids)
-        fits = chunks and (len(chunks[-1]) + 1) * (prefix_length + row.length) <= max_tokens
-        if fits and positions <= max_positions:
-            chunks[-1].append(row)
-        else:
-            chunks.append([row])
-            positions = len(row.message_ids)
-    return chunks
-
-
-def _read_prefixes(model: PreTrainedModel, prefixes: list[list[int]]) -> _ReadPrefixes:
-    """Fill a cache, padding on the left: a sliding window then ends where the continuation begins."""
-    width = max(map(len, prefixes))
-    ids = torch.tensor([[0] * (width - len(prefix)) + prefix for prefix in prefixes], device=model.device)
-    lengths = torch.tensor([len(prefix) for prefix in prefixes], device=model.device)
-    positions = torch.arange(width, device=model.device) - (width - lengths)[:, None]
-    cache = DynamicCache(config=model.config)
-    if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers):
-        raise ValueError(f"{model.config.model_type}: recurrent layers keep no cache that continuations could share")
-    mask = positions >= 0
-    model(
-        input_ids=ids,
-        attention_mask=mask.long(),
-        position_ids=positions.clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return _ReadPrefixes(cache, mask, lengths)
-
-
-def _read_continuations(model: PreTrainedModel, read: _ReadPrefixes, rows: list[_Row]) -> Sequence[Tensor]:
-    """Log-probabilities of one chunk's messages: padded on the right, where causal attention never looks."""
+def _read(
+    model: PreTrainedModel, rows: list[_Row]
+) -> tuple[Float[Tensor, "positions width"], Int[Tensor, " positions"]]:
+    """One pass: the hidden states that messages are predicted from, and the tokens of the messages."""
+    width, tail = max(len(row.prefix) for row in rows), max(row.tail for row in rows)
+    packed = [_packed(row, width, tail) for row in rows]
     device = model.device
-    width = max(row.length for row in rows)
-    ids = [[*row.suffix_ids, *row.message_ids[:-1], *[0] * (width - row.length)] for row in rows]
-    kept = [[len(row.suffix_ids) - 1 <= at < row.length for at in range(width)] for row in rows]
-    targets = torch.tensor([token for row in rows for token in row.message_ids], device=device)
-    cache_rows = torch.tensor([row.cache_row for row in rows], device=device)
-    positions = torch.arange(width, device=device)
-    mask = torch.cat([read.mask[cache_rows], read.mask.new_ones(len(rows), width)], dim=1)
-    logits = model(
-        input_ids=torch.tensor(ids, device=device),
-        attention_mask=mask.long(),
-        position_ids=read.lengths[cache_rows, None] + positions,
-        past_key_values=_repeated(read.cache, cache_rows),
-        use_cache=True,
-        logits_to_keep=torch.tensor(kept, device=device),
-    ).logits
-    log_probs = token_log_probs(logits.reshape(-1, logits.shape[-1]), targets)
-    return log_probs.split([len(row.message_ids) for row in rows])
+    lengths = torch.tensor([len(row.prefix) for row in rows], device=device)
+    ids, kept, starts, branch_starts, branch_ends = (
+        torch.tensor(part, device=device) for part in zip(*packed, strict=True)
+    )
+    layout = Layout(width, lengths, starts, branch_starts, branch_ends)
+    hidden = model.base_model(
+        input_ids=ids,
+        # A mask of four dimensions is taken as it is: no other one is built, and the layout stands for it.
+        attention_mask=torch.zeros((1, 1, 1, 1), device=device),
+        position_ids=layout.position_ids(),
+        use_cache=False,
+        layout=layout,
+    ).last_hidden_state
+    if not layout.masks:
+        raise ValueError(f"{model.config.model_type} does not attend through transformers' attention interface")
+    targets = [
+        token
+        for row in rows
+        for branch in row.branches
+        for continuation in branch.continuations
+        for token in continuation.message_ids
+    ]
+    return hidden[kept], torch.tensor(targets, device=device)
 
 
-def token_log_probs(
-    logits: Float[Tensor, "positions vocabulary"], targets: Int[Tensor, " positions"]
-) -> Float[Tensor, " positions"]:
-    """Log-softmax in float32 at ``targets``, in nats."""
-    return -cross_entropy(logits.float(), targets, reduction="none")
+def _packed(row: _Row, width: int, tail: int) -> tuple[list[int], list[bool], list[int], list[int], list[int]]:
+    """Ids and kept positions of all columns, and the segments of the columns behind the prefix (see `Layout`)."""
+    ids = row.prefix + [0] * (width - len(row.prefix))
+    kept = [False] * width
+    starts: list[int] = []
+    branch_starts: list[int] = []
+    branch_ends: list[int] = []
+
+    def add(segment: Sequence[int], keep: int, branch: tuple[int, int] | None) -> None:
+        begin = len(starts)
+        first, last = branch or (begin, begin)
+        ids.extend(segment)
+        kept.extend([False] * (len(segment) - keep) + [True] * keep)
+        starts.extend([begin] * len(segment))
+        branch_starts.extend([first] * len(segment))
+        branch_ends.extend([last] * len(segment))
+
+    for branch in row.branches:
+        begin = len(starts)
+        add(branch.ids, 0, None)
+        end = len(starts)
+        for suffix, message in branch.continuations:
+            add([*suffix, *message[:-1]], len(message), (begin, end))
+    for _ in range(tail - row.tail):
+        add([0], 0, None)
+    return ids, kept, starts, branch_starts, branch_ends
 
 
-def _repeated(cache: DynamicCache, rows: Int[Tensor, " rows"]) -> DynamicCache:
-    """A cache of the given rows that grows on its own; the original keeps its tensors."""
-    repeated = copy.copy(cache)
-    repeated.layers = [copy.copy(layer) for layer in cache.layers]
-    repeated.reorder_cache(rows)  # type: ignore[arg-type]
-    return repeated
+def _project(
+    model: PreTrainedModel,
+    hidden: Float[Tensor, "positions width"],
+    targets: Int[Tensor, " positions"],
+    temperature: float,
+    max_logits: int,
+) -> tuple[Float[Tensor, " positions"], Float[Tensor, " positions"]]:
+    """Log-softmax in float32 at the targets, and the entropy (without gradient), chunk by chunk."""
+    project = _projection(model)
+
+    def scores(chunk: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs = (project(chunk).float() / temperature).log_softmax(-1)
+        with torch.no_grad():
+            entropies = -(log_probs.exp() * log_probs).nansum(-1)
+        return log_probs.gather(-1, ids[:, None])[:, 0], entropies
+
+    size = max(1, max_logits // model.config.get_text_config().vocab_size)
+    chunks = list(zip(hidden.split(size), targets.split(size), strict=True))
+    if len(chunks) > 1 and torch.is_grad_enabled():
+        found = [checkpoint(scores, *chunk, use_reentrant=False) for chunk in chunks]
+    else:
+        found = [scores(*chunk) for chunk in chunks]
+    log_probs, entropies = zip(*cast(list[tuple[Tensor, Tensor]], found), strict=True)
+    return torch.cat(log_probs), torch.cat(entropies)
+
+
+def _projection(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
+    """From hidden states to logits as the model's own forward pass does it, shown once for each model.
+
+    Raises:
+        ValueError: the model changes its logits in a way that is not known here.
+    """
+    head = model.get_output_embeddings()
+    assert head is not None
+    config = model.config.get_text_config()
+
+    def finish(logits: Tensor) -> Tensor:
+        if (scale := getattr(config, "logit_scale", None)) is not None:
+            logits = logits * scale
+        if (scaling := getattr(config, "logits_scaling", None)) is not None:
+            logits = logits / scaling
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    if model not in _projections_checked:
+        projected: list[Tensor] = []
+        hook = head.register_forward_hook(lambda _, __, output: projected.append(output))
+        try:
+            with torch.no_grad():
+                logits = model(input_ids=torch.zeros((1, 2), dtype=torch.long, device=model.device)).logits
+        finally:
+            hook.remove()
+        if not torch.allclose(finish(projected[-1]).float(), logits.float(), atol=1e-3, rtol=1e-3):
+            raise ValueError(f"{config.model_type} changes its logits in a way that is not known here")
+        _projections_checked.add(model)
+    return lambda hidden: finish(head(hidden))

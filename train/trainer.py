@@ -1,7 +1,6 @@
 """TRL's GRPO on the compressor's adapter: the config tree in TRL's terms, and the trainer built from it."""
 
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from train.checkpoint import CHECKPOINTS, StopOnSignal
 from train.config import Config, LoraConfig
 from train.reward import MessageReward
 from train.rollout import Rollout
+from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
 from train.tracking import MetricsFile, ProgressBar
 
 
@@ -105,21 +105,21 @@ def build_trainer(
     rollout: Rollout,
     reward: MessageReward,
     report_to: list[str],
-    stop: StopOnSignal,
+    trainer_class: type[GRPOTrainer] = SharedPrefixGRPOTrainer,
 ) -> GRPOTrainer:
-    """TRL's trainer with our rollout and reward; the prompt column holds sample ids, which both of them look up."""
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        trainer = GRPOTrainer(
-            model=model,
-            reward_funcs=[reward],
-            args=grpo_config(config, config.folder, report_to),
-            train_dataset=Dataset.from_dict({"prompt": [sample.id for sample in samples]}),
-            processing_class=tokenizer,
-            rollout_func=rollout,  # type: ignore[arg-type]
-            callbacks=[MetricsFile(config.folder), ProgressBar(), stop],
-        )
+    """TRL's trainer with our rollout and reward; the prompt column holds sample ids, which both of them look up.
+
+    ``trainer_class`` is there for comparisons with TRL's own trainer.
+    """
+    trainer = trainer_class(
+        model=model,
+        reward_funcs=[reward],
+        args=grpo_config(config, config.folder, report_to),
+        train_dataset=Dataset.from_dict({"prompt": [sample.id for sample in samples]}),
+        processing_class=tokenizer,
+        rollout_func=rollout,  # type: ignore[arg-type]
+        callbacks=[MetricsFile(config.folder), ProgressBar(), StopOnSignal()],
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer

@@ -81,8 +81,9 @@ def test_contexts_are_read_once_and_equal_cells_scored_once(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     read: list[int] = []
-    model.get_input_embeddings().register_forward_hook(lambda _, inputs, __: read.append(inputs[0].numel()))
     scorer, message = Scorer(model, tokenizer, 1000), ids_of(tokenizer, "pulse 71")
+    scorer.fill([message], ["Who?"], CONTEXTS[:1], torch.ones(1, 1, dtype=torch.bool))
+    model.get_input_embeddings().register_forward_hook(lambda _, inputs, __: read.append(inputs[0].numel()))
     twice = [CONTEXTS[0], CONTEXTS[0]]
     scores = scorer.fill([message] * 3, ["Who?"] * 3, twice, torch.ones(3, 2, dtype=torch.bool))
     prompt = compressor_prompt(tokenizer, CONTEXTS[0], "Who?", 1000)

@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
@@ -20,7 +21,14 @@ from transformers import (
     Qwen3NextForCausalLM,
 )
 
-from models.shared_prefix import Continuation, batched_message_log_probs, full_sequence_log_probs, message_log_probs
+from models.prefix_attention import share_prefixes
+from models.shared_prefix import (
+    Continuation,
+    batched_message_log_probs,
+    full_sequence_log_probs,
+    message_log_probs,
+    token_scores,
+)
 
 VOCABULARY = 97
 WINDOW = 16
@@ -94,12 +102,110 @@ def test_log_probs_equal_one_pass_over_each_whole_sequence(architecture: str, ma
             torch.testing.assert_close(row, expected, atol=1e-4, rtol=0)
 
 
+def lora(model: PreTrainedModel) -> PeftModel:
+    """A random adapter on every linear layer, both of its matrices at work."""
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    torch.manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def gradients(model: PeftModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return dict(zip(trained, torch.autograd.grad(loss, list(trained.values())), strict=True))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("max_tokens", "max_logits", "checkpointing", "only"),
+    [
+        (8192, 1 << 27, False, None),
+        (150, 10 * VOCABULARY, False, None),
+        (8192, 1 << 27, True, None),
+        (8192, 1 << 27, False, 1),
+    ],
+)
+def test_gradients_equal_those_of_one_pass_over_each_whole_sequence(
+    architecture: str, max_tokens: int, max_logits: int, checkpointing: bool, only: int | None
+) -> None:
+    model = lora(tiny_model(architecture))
+    if checkpointing:
+        model.train()
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    prefixes, continuations = make_jobs()
+    if only is not None:
+        prefixes, continuations = prefixes[only : only + 1], [continuations[only][:1]]
+    generator = torch.Generator().manual_seed(0)
+    weights = [[torch.randn(len(m), generator=generator) for _, m in group] for group in continuations]
+    found = token_scores(model, prefixes, continuations, 1.3, max_tokens, max_logits)
+    loss = sum(
+        (w * s.log_probs).sum() for ws, ss in zip(weights, found, strict=True) for w, s in zip(ws, ss, strict=True)
+    )
+    plain = torch.zeros(())
+    for prefix, group, group_weights, rows in zip(prefixes, continuations, weights, found, strict=True):
+        for (suffix, message), weight, scores in zip(group, group_weights, rows, strict=True):
+            ids = torch.tensor([[*prefix, *suffix, *message]])
+            log_probs = (model(ids, use_cache=False).logits[0] / 1.3).log_softmax(-1)[-len(message) - 1 : -1]
+            plain = plain + (weight * log_probs.gather(1, ids[0, -len(message) :, None])[:, 0]).sum()
+            entropies = -(log_probs.exp() * log_probs).sum(-1)
+            torch.testing.assert_close(scores.entropies, entropies, atol=1e-4, rtol=0)
+    expected = gradients(model, plain)
+    for name, gradient in gradients(model, loss).items():  # type: ignore[arg-type]
+        assert (gradient - expected[name]).norm() <= 1e-3 * expected[name].norm(), name
+
+
 def test_the_plain_computation_is_the_chain_rule() -> None:
     model = tiny_model("qwen2")
     ids = tokens(random.Random(1), 12)
     with torch.no_grad():
         steps = [model(torch.tensor([ids[:end]])).logits[0, -1].log_softmax(-1)[ids[end]] for end in (9, 10, 11)]
         torch.testing.assert_close(full_sequence_log_probs(model, ids, 3), torch.stack(steps), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("max_tokens", [8192, 150])
+def test_versions_of_one_document_are_read_as_branches_of_what_they_have_in_common(
+    architecture: str, max_tokens: int
+) -> None:
+    model, generator = tiny_model(architecture), random.Random(3)
+    document = tokens(generator, 60)
+    changed = [[*document[:at], 0, *document[at + 1 :]] for at in (40, 40, 45)]
+    prefixes = [document, changed[0][:-1], *changed, tokens(generator, 50), document[:50]]
+    suffixes = [tokens(generator, 3) for _ in range(3)]
+    continuations = [[Continuation(suffix, tokens(generator, 5)) for suffix in suffixes] for _ in prefixes]
+    share_prefixes(model)
+    found = batched_message_log_probs(model, prefixes, continuations, max_tokens)
+    for prefix, group, rows in zip(prefixes, continuations, found, strict=True):
+        for (suffix, message), row in zip(group, rows, strict=True):
+            with torch.no_grad():
+                expected = full_sequence_log_probs(model, [*prefix, *suffix, *message], len(message))
+            torch.testing.assert_close(row, expected, atol=1e-4, rtol=0)
+
+
+def test_what_prefixes_have_in_common_is_read_once() -> None:
+    model = tiny_model("llama")
+    prefixes = [[5] * 50 + [version] * 10 for version in (1, 2, 3)]
+    continuations = [[Continuation([7], [8, 9]), Continuation([6], [8])] for _ in prefixes]
+    message_log_probs(model, prefixes[0], continuations[0])
+    read: list[int] = []
+    model.get_input_embeddings().register_forward_hook(lambda _, inputs, __: read.append(inputs[0].numel()))
+    batched_message_log_probs(model, prefixes, continuations)
+    assert read == [50 + 3 * (10 + 2 + 1)]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral"])
+def test_more_messages_than_the_prefix_is_long_are_attended_to_in_pieces(architecture: str) -> None:
+    model, generator = tiny_model(architecture), random.Random(2)
+    prefix = tokens(generator, 40)
+    group = [Continuation(tokens(generator, 2), tokens(generator, generator.randint(1, 20))) for _ in range(60)]
+    assert sum(len(message) for _, message in group) > 2 * 256
+    for (suffix, message), row in zip(group, message_log_probs(model, prefix, group), strict=True):
+        with torch.no_grad():
+            expected = full_sequence_log_probs(model, [*prefix, *suffix, *message], len(message))
+        torch.testing.assert_close(row, expected, atol=1e-4, rtol=0)
 
 
 def test_one_prefix_alone_gives_what_it_gives_among_others() -> None:
@@ -113,15 +219,18 @@ def test_one_prefix_alone_gives_what_it_gives_among_others() -> None:
 def test_a_prefix_is_read_once_and_messages_alone_are_projected() -> None:
     model = tiny_model("llama")
     prefix, suffix, messages = [3] * 30, [7, 8, 9], [[1] * 10, [2] * 4, [4]]
+    continuations = [Continuation(suffix, message) for message in messages]
+    # The first call to a model looks at its projection.
+    message_log_probs(model, prefix, continuations)
     read, projected = [], []
     embedding, projection = model.get_input_embeddings(), model.get_output_embeddings()
     assert projection is not None
     embedding.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].numel()))
     projection.register_forward_hook(lambda _, inputs, __: projected.append(inputs[0].shape[:-1].numel()))
-    message_log_probs(model, prefix, [Continuation(suffix, message) for message in messages])
+    message_log_probs(model, prefix, continuations)
     # The two suffix tokens that every continuation begins with are read with the prefix, the last with each message.
-    assert read == [30 + 2, 3 * 10]
-    assert projected == [1, 10 + 4 + 1]
+    assert read == [30 + 2 + 10 + 4 + 1]
+    assert projected == [10 + 4 + 1]
 
 
 def test_scores_are_float32_and_carry_no_gradient() -> None:
@@ -154,5 +263,5 @@ def test_a_model_with_recurrent_layers_is_refused() -> None:
     config.update({"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "num_experts": 2})
     with torch.device("meta"):
         model = Qwen3NextForCausalLM(config)
-    with pytest.raises(ValueError, match="qwen3_next: recurrent layers"):
+    with pytest.raises(ValueError, match="qwen3_next: layers with linear_attention"):
         message_log_probs(model, [1, 2], [Continuation([3], [4])])

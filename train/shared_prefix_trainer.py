@@ -1,0 +1,173 @@
+"""TRL's GRPO with every context read once in the policy update: the one place where Shorthand reaches into TRL.
+
+Written for TRL 1.16. `_get_per_token_logps_and_entropies` gives what TRL's own gives (a test compares the two) from
+rows in which a context and its group lie together; `_prepare_inputs` keeps groups together that TRL shuffles apart, and
+`_generate_and_score_completions` adds the credit of single tokens to the advantage of their message.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+from trl import GRPOTrainer
+
+from models.shared_prefix import Continuation, token_scores
+from train.reward import MessageReward
+
+
+class SharedPrefixGRPOTrainer(GRPOTrainer):
+    """Text-only GRPO whose log-probabilities cost C + G·M tokens a context and group instead of G·(C + M)."""
+
+    max_tokens_per_pass = 8_192
+    """Bound on the tokens of one forward pass."""
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: nn.Module,
+        input_ids: Int[Tensor, "messages tokens"],
+        attention_mask: Int[Tensor, "messages tokens"],
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **multimodal: Any,
+    ) -> tuple[Float[Tensor, "messages kept"], Float[Tensor, "messages kept"] | None, None]:
+        """Log-probabilities and entropies of the last ``logits_to_keep`` tokens, nats; 0 where there is padding.
+
+        ``batch_size`` bounds memory in TRL; here ``max_tokens_per_pass`` does.
+
+        Raises:
+            ValueError: images, or a loss of a mixture of experts, which this trainer does not compute.
+        """
+        if compute_aux_loss or any(value is not None for value in multimodal.values()):
+            raise ValueError("SharedPrefixGRPOTrainer trains on text alone, without router losses")
+        plain = cast(PreTrainedModel, self.accelerator.unwrap_model(model))
+
+        def scores(*_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+            return group_scores(
+                plain, input_ids, attention_mask.bool(), logits_to_keep, self.temperature, self.max_tokens_per_pass
+            )
+
+        with self.accelerator.autocast(), _forward_replaced(plain, scores):
+            # Through the wrapper that synchronises gradients, where there is one.
+            log_probs, entropies = model(input_ids)
+        return log_probs, entropies if compute_entropy else None, None
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """TRL's messages, rewards and advantages; with the credit of each token where the reward gives one."""
+        output = super()._generate_and_score_completions(inputs)
+        credits = [reward.token_credit for reward in self.reward_funcs if isinstance(reward, MessageReward)]
+        for credit in credits:
+            if credit is not None:
+                output["advantages"] = with_token_credit(
+                    output["advantages"], credit, output["completion_ids"].shape[1]
+                )
+        return output
+
+    def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
+        """TRL's inputs of this micro batch, with each generation's messages in groups again."""
+        buffered = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._buffered_inputs is buffered or self._buffered_inputs is None:
+            return inputs
+        self._buffered_inputs = grouped(self._buffered_inputs)
+        return self._buffered_inputs[self._step % len(self._buffered_inputs)]
+
+
+def with_token_credit(
+    advantages: Float[Tensor, " messages"], credit: Float[Tensor, "messages tokens"], width: int
+) -> Float[Tensor, "messages width"]:
+    """The advantage of every token: its message's and its own."""
+    own = nn.functional.pad(credit, (0, max(0, width - credit.shape[1])))[:, :width]
+    return advantages[:, None] + own.to(advantages)
+
+
+def group_scores(
+    model: PreTrainedModel,
+    input_ids: Int[Tensor, "messages tokens"],
+    mask: Bool[Tensor, "messages tokens"],
+    kept: int,
+    temperature: float,
+    max_tokens_per_pass: int,
+) -> tuple[Float[Tensor, "messages kept"], Float[Tensor, "messages kept"]]:
+    """Log-probabilities (with gradient) and entropies of the last ``kept`` columns, equal prompts read once.
+
+    Args:
+        model: the policy, without a wrapper.
+        input_ids: prompts padded on the left, then messages padded on the right.
+        mask: the real tokens.
+        kept: columns of the messages.
+        temperature: of the distribution.
+        max_tokens_per_pass: see `token_scores`.
+
+    Returns:
+        Nats, float32; 0 where there is padding.
+    """
+    rows = [row[real].tolist() for row, real in zip(input_ids, mask, strict=True)]
+    lengths = mask[:, -kept:].sum(dim=1).tolist()
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        if length:
+            groups.setdefault(tuple(row[: len(row) - length]), []).append(index)
+    found = token_scores(
+        model,
+        [prompt[:-1] for prompt in groups],
+        [
+            [Continuation(prompt[-1:], rows[index][len(prompt) :]) for index in indices]
+            for prompt, indices in groups.items()
+        ],
+        temperature,
+        max_tokens_per_pass,
+    )
+    empty = torch.zeros(0, device=input_ids.device)
+    log_probs, entropies = [empty] * len(rows), [empty] * len(rows)
+    for indices, group in zip(groups.values(), found, strict=True):
+        for index, score in zip(indices, group, strict=True):
+            log_probs[index], entropies[index] = score
+    return _padded(log_probs, kept), _padded(entropies, kept)
+
+
+def _padded(rows: list[Float[Tensor, " tokens"]], width: int) -> Float[Tensor, "messages width"]:
+    padded = pad_sequence(rows, batch_first=True)
+    return nn.functional.pad(padded, (0, width - padded.shape[1]))
+
+
+def grouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Micro batches with the messages of one prompt next to each other, prompts in the order of their first message."""
+    sizes = [len(batch["prompt_ids"]) for batch in batches]
+    prompts = [tuple(row.tolist()) for batch in batches for row in batch["prompt_ids"]]
+    first = {prompt: index for index, prompt in reversed(list(enumerate(prompts)))}
+    order = torch.tensor(sorted(range(len(prompts)), key=lambda index: (first[prompts[index]], index)))
+    joined = {key: _joined([batch[key] for batch in batches], len(prompts)) for key in batches[0]}
+    parts = order.split(sizes)
+    return [{key: _selected(value, part, len(prompts)) for key, value in joined.items()} for part in parts]
+
+
+def _joined(values: list[Any], rows: int) -> Any:
+    """One value for the whole generation batch; what is no tensor of rows is the same in every micro batch."""
+    first = values[0]
+    if isinstance(first, Tensor) and first.ndim > 0:
+        return torch.cat(values)
+    return first
+
+
+def _selected(value: Any, rows: Int[Tensor, " rows"], total: int) -> Any:
+    if isinstance(value, Tensor) and value.ndim > 0 and len(value) == total:
+        return value[rows.to(value.device)]
+    return value
+
+
+@contextmanager
+def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let a module's next calls run ``forward``, so that hooks of whatever wraps it run around it."""
+    original = module.forward
+    module.forward = forward
+    try:
+        yield
+    finally:
+        module.forward = original
