@@ -32,7 +32,7 @@ help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 run: $(READY) compiler ## train and evaluate: make run CONFIG=mi_rl.yaml ARGS="train.steps=10"
-	deepspeed --num_accelerators $(PROCESSES) train/run.py --config $(CONFIG) $(ARGS)
+	deepspeed --log_level error --num_accelerators $(PROCESSES) train/run.py --config $(CONFIG) $(ARGS)
 
 test: $(READY) ## the tests, but for the slow ones
 	python -m pytest -m "not slow" $(ARGS)

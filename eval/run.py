@@ -9,14 +9,14 @@ import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from data.sample import Sample
+from data.sample import Document, Sample, neighbours
 from models.channel import Channel, Readings
 from models.compressor import Compressor, Message
 from models.generation import sampling_seed
 from models.predictor import AnswerScore
 from objectives.accuracy import score
 from objectives.mutual_information import contrastive, contrastive_token_terms, leave_one_out, nats_to_bits
-from objectives.negatives import Columns, choose_columns, hard_contexts
+from objectives.negatives import Candidates, Columns, NegativeCounts, choose_columns, parts_removed
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,13 @@ class Evaluation:
     """How to evaluate: the columns of the log-prob matrix and the questions taken together.
 
     Attributes:
-        hard_negatives: versions of the same document with the answer-bearing facts changed or removed.
-        other_negatives: other documents of the same task.
+        negatives: of each kind; those of the batch are other documents of the same task.
         batch_size: questions in one pass.
         temperature: messages are sampled at; 0 takes the most likely tokens.
         seed: of the messages and of the choice of negatives.
     """
 
-    hard_negatives: int
-    other_negatives: int
+    negatives: NegativeCounts
     batch_size: int
     temperature: float
     seed: int
@@ -49,22 +47,21 @@ class Evaluation:
             stage: "before" or "after".
             pool: every sample of the evaluation: its documents are the other negatives, whatever the share.
         """
-        contexts: dict[str, list[str]] = {}
-        for sample in pool:
-            contexts.setdefault(sample.document.task, []).append(sample.document.text)
+        documents = [sample.document for sample in pool]
         # Questions of one document stand next to each other, so that its context is read once for all of them.
         ordered = sorted(samples, key=lambda sample: (sample.document.task, sample.document.id))
         records = []
         quiet = not PartialState().is_main_process
-        with tqdm(total=len(ordered), desc=f"evaluating {stage}", dynamic_ncols=True, disable=quiet) as bar:
+        what = f"evaluating {stage}{', greedy' if self.temperature == 0 else ''}"
+        with tqdm(total=len(ordered), desc=what, dynamic_ncols=True, disable=quiet) as bar:
             for task, group in itertools.groupby(ordered, key=lambda sample: sample.document.task):
                 for batch in _batched(list(group), self.batch_size):
-                    records += self._batch(batch, compressor, channel, stage, contexts[task])
+                    records += self._batch(batch, compressor, channel, stage, [d for d in documents if d.task == task])
                     bar.update(len(batch))
         return records
 
     def _batch(
-        self, samples: list[Sample], compressor: Compressor, channel: Channel, stage: str, pool: Sequence[str]
+        self, samples: list[Sample], compressor: Compressor, channel: Channel, stage: str, pool: Sequence[Document]
     ) -> list[dict[str, Any]]:
         messages = compressor.write(
             [sample.document.text for sample in samples],
@@ -74,16 +71,24 @@ class Evaluation:
         )
         columns = self.columns(samples, pool)
         readings = channel.read(samples, messages, columns.contexts, columns.valid)
-        return records(samples, messages, columns, readings, channel, stage)
+        made = {"stage": stage, "temperature": self.temperature}
+        return [made | record for record in records(samples, messages, columns, readings, channel)]
 
-    def columns(self, samples: Sequence[Sample], pool: Sequence[str]) -> Columns:
-        """The contexts each sample's message is compared over."""
-        hard = [
-            hard_contexts(s.document.text, s.question.negatives, s.question.evidence, self.hard_negatives, self.seed)
-            for s in samples
+    def columns(self, samples: Sequence[Sample], pool: Sequence[Document]) -> Columns:
+        """The contexts each sample's message is compared over; ``pool`` holds the documents of its task."""
+        near = neighbours(pool)
+        batch = [document.text for document in pool]
+        candidates = [
+            Candidates(
+                own=document.text,
+                counterfactual=question.negatives,
+                same_document=parts_removed(document.text, question.evidence, self.negatives.same_document, self.seed),
+                neighbour=near[document.task, document.id],
+                batch=batch,
+            )
+            for document, question in ((sample.document, sample.question) for sample in samples)
         ]
-        own = [sample.document.text for sample in samples]
-        return choose_columns(own, hard, self.hard_negatives, self.other_negatives, self.seed, batch=pool)
+        return choose_columns(candidates, self.negatives, self.seed)
 
 
 def records(
@@ -92,7 +97,6 @@ def records(
     columns: Columns,
     readings: Readings,
     channel: Channel,
-    stage: str,
 ) -> list[dict[str, Any]]:
     """Readings as records: nats by message, bits by token, None where a score is missing."""
     scores = readings.scores
@@ -108,7 +112,7 @@ def records(
         assert isinstance(bits, torch.Tensor)
         answer, null = readings.answer_scores[i], readings.null_scores[i]
         rows.append(
-            _sample_fields(sample, stage)
+            _sample_fields(sample)
             | {
                 "message": message.text,
                 "message_tokens": message.tokens,
@@ -128,12 +132,11 @@ def records(
     return rows
 
 
-def _sample_fields(sample: Sample, stage: str) -> dict[str, Any]:
+def _sample_fields(sample: Sample) -> dict[str, Any]:
     return {
         "id": sample.id,
         "task": sample.document.task,
         "document_id": sample.document.id,
-        "stage": stage,
         "context": sample.document.text,
         "question": sample.question.text,
         "kind": sample.question.kind,

@@ -1,7 +1,12 @@
 """Estimators of the information a message passes, over the log-prob matrix ``L[j, l] = log s(z_j | x_l, q_j)``.
 
-Formulas: Poole et al. 2019 (contrastive, leave-one-out), Barber and Agakov 2003 (rate, task information), Cheng et al.
-2020 (CLUB). Everything is in nats and computed in float64, whatever the precision of the scores.
+Formulas: Poole et al. 2019, "On variational bounds of mutual information" (contrastive, leave-one-out, interpolated),
+Barber and Agakov 2003 (rate, task information, reconstruction), Cheng et al. 2020 (CLUB). Bounds that need a critic's
+prior stand in `objectives.critics`, confidence intervals in `objectives.intervals`. Everything is in nats and computed
+in float64, whatever the precision of the scores.
+
+A missing score is NaN and stays missing. ``-inf`` is a score, and arithmetic with it follows the extended reals: a
+term is infinite where its formula is, and missing where its formula is ``inf - inf``. No term is ever replaced by 0.
 """
 
 import math
@@ -23,7 +28,7 @@ class Estimate:
     """Per-message terms of one estimator; their mean is the estimate.
 
     Attributes:
-        terms: nats per message; NaN where a score it needs is missing.
+        terms: nats per message; NaN where the term is missing.
         side: which side of the true information the mean stands on, in expectation.
         ceiling: the largest value each term can take, nats; None where the estimator has none.
         saturated: terms within the tolerance of their ceiling; False where there is no ceiling or no term.
@@ -62,8 +67,8 @@ def contrastive(
 
     N counts a message's usable columns, its own included, and ``log N`` is the term's ceiling. A missing negative (NaN)
     leaves the message's columns and N shrinks; without its own score, or without any negative's, the term is missing.
-    A message impossible under its own context and possible under another has the term ``-inf``; one impossible under
-    every context tells none of them apart, and its term is 0. Terms are not clipped at 0: that would bias the mean.
+    A message impossible (``-inf``) under its own context and possible under another has the term ``-inf``; one
+    impossible under every context has none. Terms are not clipped at 0: that would bias the mean.
 
     Args:
         log_probs: nats, summed over the message's tokens, end token included; NaN is a missing score.
@@ -74,9 +79,9 @@ def contrastive(
     Raises:
         ValueError: shapes disagree, a message has no negative, its own column is not valid, or a score is ``+inf``.
     """
-    columns = _compare(log_probs, own, valid)
-    ceiling = columns.without_missing(columns.usable.sum(dim=1).double().log())
-    terms = columns.without_missing(ceiling - _logsumexp(columns.lead, columns.usable))
+    columns = compare(log_probs, own, valid)
+    ceiling = columns.known(columns.usable.sum(dim=1).double().log())
+    terms = columns.known(columns.own_lead - _log_sum(columns.lead, columns.usable) + ceiling)
     return Estimate(terms, "lower", ceiling, ceiling - terms <= tolerance, columns.missing_negatives)
 
 
@@ -88,12 +93,58 @@ def leave_one_out(
     """Upper bound ``L_ji - LSE_{l != i} L_jl + log(N - 1)`` if the scorer is the true conditional (Poole et al. 2019).
 
     Arguments, errors and missing scores are those of :func:`contrastive`. A message impossible under every negative has
-    the term ``+inf``, under its own context alone ``-inf``, under all contexts 0.
+    the term ``+inf``, under its own context alone ``-inf``, under all contexts none.
     """
-    columns = _compare(log_probs, own, valid)
-    log_count = columns.negative.sum(dim=1).double().log()
-    terms = columns.without_missing(log_count - _logsumexp(columns.lead, columns.negative))
-    return _without_ceiling(terms, "upper", columns.missing_negatives)
+    columns = compare(log_probs, own, valid)
+    terms = columns.known(columns.own_lead - columns.log_mean_of_negatives())
+    return without_ceiling(terms, "upper", columns.missing_negatives)
+
+
+def interpolated(
+    log_probs: Float[Tensor, "messages contexts"],
+    own: Int[Tensor, " messages"],
+    log_baseline: Float[Tensor, " messages"],
+    alpha: float,
+    valid: Bool[Tensor, "messages contexts"] | None = None,
+    tolerance: float = SATURATION_TOLERANCE,
+) -> Estimate:
+    """Lower bound I_alpha between the contrastive bound (alpha 1) and TUBA (towards 0): less bias, more variance.
+
+    ``1 + mean_{k != i} [L_ji - log a_j(k)] - mean_{l != i} s_jl / a_j(i)``, where ``a_j(k) = alpha m_j(k) + (1 - alpha)
+    r_j`` and ``m_j(k)`` is the mean of ``s_jl = exp L_jl`` over the columns but k (Poole et al. 2019, section 2.3, and
+    their published code). Both expectations of the bound are over equally many contexts, so with N columns each uses
+    N - 1: the joint term leaves out every negative in turn, the correction leaves out the own context. At alpha 1 the
+    correction is 1 and the term is the contrastive one over N - 1 columns.
+
+    A term's ceiling is ``log((N - 1) / alpha) + 1 - correction``, reached when the own context outweighs all others
+    and the baseline. It is the published ``log(N / alpha)`` where the correction is 1, and up to a nat more where it is
+    less. A message impossible under every context has the term ``-inf``, and none where its baseline is 0 too.
+
+    Args:
+        log_probs: as in :func:`contrastive`.
+        own: as in :func:`contrastive`.
+        log_baseline: ``log r_j`` of each message, nats: any positive function of message and question, e.g. the scorer
+            shown no context; ``-inf`` is its limit 0, NaN makes the term missing.
+        alpha: the weight of the contrastive baseline, above 0 and at most 1.
+        valid: as in :func:`contrastive`.
+        tolerance: nats below the ceiling within which a term counts as saturated.
+
+    Raises:
+        ValueError: as :func:`contrastive`; alpha is out of range; or baselines are not one a message, or ``+inf``.
+    """
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha must be above 0 and at most 1, got {alpha} (at 0 the bound is critics.tuba)")
+    columns = compare(log_probs, own, valid)
+    baseline = columns.relative(log_baseline)
+    rest = math.log1p(-alpha) if alpha < 1 else -math.inf
+    mixtures = torch.logaddexp(math.log(alpha) + columns.log_means_without_each(), (rest + baseline)[:, None])
+    joint = columns.own_lead - columns.mean_of_negatives(mixtures)
+    # m / (alpha m + (1 - alpha) r) by way of m / r, which may be 0 or infinite.
+    odds = columns.log_mean_of_negatives(baseline).exp()
+    correction = 1 / (alpha + (1 - alpha) / odds) if alpha < 1 else torch.ones_like(odds)
+    terms = columns.known(1 + joint - correction)
+    ceiling = columns.known(1 - correction + (columns.negative.sum(dim=1) / alpha).log())
+    return Estimate(terms, "lower", ceiling, ceiling - terms <= tolerance, columns.missing_negatives)
 
 
 def club(
@@ -103,13 +154,12 @@ def club(
 ) -> Estimate:
     """Upper bound ``L_ji - mean_{l != i} L_jl`` (Cheng et al. 2020), very loose on text: a diagnostic.
 
-    Arguments, errors and missing scores are those of :func:`contrastive`; infinite scores are compared pair by pair as
-    in :func:`leave_one_out`.
+    Arguments, errors and missing scores are those of :func:`contrastive`. A message impossible under a negative has the
+    term ``+inf``, under its own context ``-inf``, under both none.
     """
-    columns = _compare(log_probs, own, valid)
-    total = torch.where(columns.negative, columns.lead, 0.0).sum(dim=1)
-    terms = columns.without_missing(-total / columns.negative.sum(dim=1))
-    return _without_ceiling(terms, "upper", columns.missing_negatives)
+    columns = compare(log_probs, own, valid)
+    terms = columns.known(columns.own_lead - columns.mean_of_negatives(columns.lead))
+    return without_ceiling(terms, "upper", columns.missing_negatives)
 
 
 def rate_against_prior(
@@ -118,7 +168,7 @@ def rate_against_prior(
     """Upper bound ``L_ji - log r(z_j | q)`` for any normalised prior r (Barber and Agakov; the IB rate). No ceiling.
 
     A message impossible under the prior alone has the term ``+inf``, one impossible under its own context alone
-    ``-inf``, one impossible under both 0.
+    ``-inf``, one impossible under both none.
 
     Args:
         own_log_probs: log s(z | x, q) of each message under its own context, nats; NaN is a missing score.
@@ -127,8 +177,8 @@ def rate_against_prior(
     Raises:
         ValueError: shapes disagree or a score is ``+inf``.
     """
-    _require_scores(own_log_probs, prior_log_probs)
-    return _without_ceiling(_difference(own_log_probs.double(), prior_log_probs.double()), "upper")
+    require_scores(own_log_probs, prior_log_probs)
+    return without_ceiling(own_log_probs.double() - prior_log_probs.double(), "upper")
 
 
 def task_information(
@@ -140,6 +190,7 @@ def task_information(
 
     A lower bound on I(A;Z given Q), up to the gap between the null model and the true p(a given q). A term's ceiling is
     ``-log p(a | q)``, reached when the message makes the answer certain; its mean is H(A given Q) up to the same gap.
+    An answer impossible with and without the message has no term.
 
     Args:
         answer_log_probs: log-prob of the gold answer given message and question, nats; NaN is a missing score.
@@ -149,11 +200,30 @@ def task_information(
     Raises:
         ValueError: shapes disagree or a score is ``+inf``.
     """
-    _require_scores(answer_log_probs, null_log_probs)
-    terms = _difference(answer_log_probs.double(), null_log_probs.double())
-    # Compared on the answer's log-prob itself: the ceiling less the term is infinity less infinity at a null of -inf.
-    saturated = (-answer_log_probs.double() <= tolerance) & ~terms.isnan()
-    return Estimate(terms, "lower", -null_log_probs.double(), saturated)
+    require_scores(answer_log_probs, null_log_probs)
+    return _barber_agakov(answer_log_probs.double(), -null_log_probs.double(), tolerance)
+
+
+def reconstruction(
+    context_log_probs: Float[Tensor, " messages"], context_entropy: float, tolerance: float = SATURATION_TOLERANCE
+) -> Estimate:
+    """Lower bound ``log s(x | z, q) + H(X | Q)``: how well the context is told from the message (Barber and Agakov).
+
+    Contexts are discrete, so ``H(X | Q)`` is every term's ceiling, reached when the message makes the context certain.
+
+    Args:
+        context_log_probs: log s(x | z, q) of each message's own context, nats; NaN is a missing score.
+        context_entropy: H(X given Q), nats, a constant of the source: log N for N equally likely contexts.
+        tolerance: nats below the ceiling within which a term counts as saturated.
+
+    Raises:
+        ValueError: a score is ``+inf`` or the entropy is not finite.
+    """
+    if not math.isfinite(context_entropy):
+        raise ValueError(f"context_entropy must be finite, got {context_entropy}")
+    require_scores(context_log_probs, context_log_probs)
+    scores = context_log_probs.double()
+    return _barber_agakov(scores, torch.full_like(scores, context_entropy), tolerance)
 
 
 def contrastive_token_terms(
@@ -166,8 +236,8 @@ def contrastive_token_terms(
 
     Token t adds ``log s(z_t | z_<t, x_i) - log sum_l w_l(t) s(z_t | z_<t, x_l)``, where w starts uniform and is updated
     by Bayes' rule: the contrastive term of the message up to t, less that up to t - 1, which is how it is computed.
-    Tokens outside the mask get 0. Tokens after the message became impossible under its own context get 0; a message
-    impossible under every context gets 0 throughout. A message whose term is missing is NaN at each of its tokens.
+    Tokens outside the mask get 0, and so do tokens after the one that made the message impossible under its own context
+    and cost it ``-inf``. A message whose term is missing is NaN at each of its tokens.
 
     Args:
         token_log_probs: log s(z_t | z_<t, x_l, q), nats; NaN is a missing score and costs the message that column.
@@ -188,9 +258,8 @@ def contrastive_token_terms(
     flat = prefixes.transpose(1, 2).reshape(n_messages * n_tokens, n_contexts)
     reached = contrastive(flat, own.repeat_interleave(n_tokens), repeated_valid).terms.view(n_messages, n_tokens)
     before = torch.cat([torch.zeros_like(reached[:, :1]), reached[:, :-1]], dim=1)
-    impossible = torch.isneginf(prefixes).any(dim=2).gather(1, own[:, None].long())
-    impossible_everywhere = impossible & reached[:, -1:].isfinite()
-    return torch.where(mask, _difference(reached, before), 0.0).masked_fill(impossible_everywhere, 0.0)
+    steps = torch.where(torch.isneginf(before), 0.0, reached - before).masked_fill(reached[:, -1:].isnan(), math.nan)
+    return torch.where(mask, steps, 0.0)
 
 
 def nats_to_bits(nats: Nats) -> Nats:
@@ -198,38 +267,108 @@ def nats_to_bits(nats: Nats) -> Nats:
     return nats / math.log(2)
 
 
-class _Columns(NamedTuple):
-    """Each message's columns, compared with its own."""
+class Columns(NamedTuple):
+    """Each message's columns, compared with its own.
+
+    Attributes:
+        lead: how far each column leads the own one, ``L_jl - L_ji``; the bare score where the own one is not finite.
+        own_lead: 0; ``-inf`` where the message is impossible under its own context, NaN where that score is missing.
+        centre: what was taken off each row, nats.
+        usable: the columns that belong to the message and have a score.
+        negative: those of them that are not its own.
+        missing_negatives: how many negatives belong to a message and have no score.
+    """
 
     lead: Float[Tensor, "messages contexts"]
+    own_lead: Float[Tensor, " messages"]
+    centre: Float[Tensor, " messages"]
     usable: Bool[Tensor, "messages contexts"]
     negative: Bool[Tensor, "messages contexts"]
     missing_negatives: int
 
-    def without_missing(self, values: Float[Tensor, " messages"]) -> Float[Tensor, " messages"]:
+    def known(self, values: Float[Tensor, " messages"]) -> Float[Tensor, " messages"]:
         """Values with NaN for the messages that lack their own score or every negative's."""
-        own_is_there = (self.usable & ~self.negative).any(dim=1)
-        return values.masked_fill(~(own_is_there & self.negative.any(dim=1)), math.nan)
+        return values.masked_fill(self.own_lead.isnan() | ~self.negative.any(dim=1), math.nan)
+
+    def relative(self, log_baseline: Float[Tensor, " messages"]) -> Float[Tensor, " messages"]:
+        """A log-probability that every message has, on the scale of ``lead``.
+
+        Raises:
+            ValueError: it is not one number a message, or ``+inf``.
+        """
+        require_scores(self.centre, log_baseline)
+        return log_baseline.double() - self.centre
+
+    def mean_of_negatives(self, values: Float[Tensor, "messages contexts"]) -> Float[Tensor, " messages"]:
+        """Mean of the values at each message's negatives."""
+        return torch.where(self.negative, values, 0.0).sum(dim=1) / self.negative.sum(dim=1)
+
+    def log_mean_of_negatives(self, baseline: Float[Tensor, " messages"] | None = None) -> Float[Tensor, " messages"]:
+        """Log of the mean probability under the negatives, over the own one or a baseline on the scale of ``lead``.
+
+        A context the message is impossible under adds nothing to the mean, whatever the baseline.
+        """
+        ratios = self.lead if baseline is None else self.lead - baseline[:, None]
+        possible = self.negative & ~torch.isneginf(self.lead)
+        return _log_sum(ratios, possible) - self.negative.sum(dim=1).double().log()
+
+    def log_means_without_each(self) -> Float[Tensor, "messages contexts"]:
+        """Log of the mean probability under the usable columns but one, for each column; exact whichever dominates."""
+        lead = torch.where(self.usable, self.lead, -math.inf)
+        nothing = torch.full_like(lead[:, :1], -math.inf)
+        before = torch.cat([nothing, lead.logcumsumexp(dim=1)[:, :-1]], dim=1)
+        after = torch.cat([nothing, lead.flip(1).logcumsumexp(dim=1)[:, :-1]], dim=1).flip(1)
+        return torch.logaddexp(before, after) - self.negative.sum(dim=1, keepdim=True).double().log()
 
 
-def _compare(
+def compare(
     log_probs: Float[Tensor, "messages contexts"],
     own: Int[Tensor, " messages"],
     valid: Bool[Tensor, "messages contexts"] | None,
-) -> _Columns:
-    """How far each column leads the own one (``L_jl - L_ji``), and which columns count.
+) -> Columns:
+    """Compare each message's columns with its own, and find which count.
 
     Estimates written in these differences are unchanged by what a row shares, and exact at any magnitude of it.
+
+    Raises:
+        ValueError: as :func:`contrastive`.
     """
     is_own, valid = _checked_columns(log_probs, own, valid)
     scores = torch.where(valid, log_probs.double(), -math.inf)
     if (scores == math.inf).any():
         raise ValueError("log_probs holds +inf: a log-probability is at most 0")
     missing = scores.isnan()
-    own_scores = scores.gather(1, own[:, None].long())
+    own_scores = scores.gather(1, own[:, None].long())[:, 0]
+    centre = torch.where(own_scores.isfinite(), own_scores, 0.0)
     usable = valid & ~missing
     missing_negatives = int((missing & ~is_own).sum())
-    return _Columns(_difference(scores, own_scores), usable, usable & ~is_own, missing_negatives)
+    return Columns(scores - centre[:, None], own_scores - centre, centre, usable, usable & ~is_own, missing_negatives)
+
+
+def without_ceiling(terms: Float[Tensor, " messages"], side: Side, missing_negatives: int = 0) -> Estimate:
+    """The estimate of these terms, which nothing bounds from above."""
+    return Estimate(terms, side, None, torch.zeros_like(terms, dtype=torch.bool), missing_negatives)
+
+
+def require_scores(first: Float[Tensor, " messages"], second: Float[Tensor, " messages"]) -> None:
+    """Refuse scores that are not one a message.
+
+    Raises:
+        ValueError: shapes disagree or a score is ``+inf``.
+    """
+    if first.ndim != 1 or first.shape != second.shape:
+        raise ValueError(f"one score a message on either side: got shapes {tuple(first.shape)}, {tuple(second.shape)}")
+    if (first == math.inf).any() or (second == math.inf).any():
+        raise ValueError("a score is +inf: a log-probability is at most 0")
+
+
+def _barber_agakov(
+    log_probs: Float[Tensor, " messages"], surprisal: Float[Tensor, " messages"], tolerance: float
+) -> Estimate:
+    """What is left of a surprisal (nats), and whether nothing is: the surprisal itself is the ceiling."""
+    terms = log_probs + surprisal
+    # Compared on the log-prob itself: the ceiling less the term is infinity less infinity at an infinite surprisal.
+    return Estimate(terms, "lower", surprisal, (-log_probs <= tolerance) & ~terms.isnan())
 
 
 def _checked_columns(
@@ -260,24 +399,7 @@ def _checked_columns(
     return is_own, valid
 
 
-def _difference(left: Float[Tensor, "..."], right: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """``left - right``, where ``-inf`` less ``-inf`` is 0: two impossible events cannot be told apart."""
-    both_impossible = torch.isneginf(left) & torch.isneginf(right)
-    return torch.where(both_impossible, 0.0, left - right)
-
-
-def _logsumexp(
+def _log_sum(
     values: Float[Tensor, "messages contexts"], where: Bool[Tensor, "messages contexts"]
 ) -> Float[Tensor, " messages"]:
     return torch.where(where, values, -math.inf).logsumexp(dim=1)
-
-
-def _without_ceiling(terms: Float[Tensor, " messages"], side: Side, missing_negatives: int = 0) -> Estimate:
-    return Estimate(terms, side, None, torch.zeros_like(terms, dtype=torch.bool), missing_negatives)
-
-
-def _require_scores(first: Float[Tensor, " messages"], second: Float[Tensor, " messages"]) -> None:
-    if first.shape != second.shape:
-        raise ValueError(f"one score a message on either side: got shapes {tuple(first.shape)}, {tuple(second.shape)}")
-    if (first == math.inf).any() or (second == math.inf).any():
-        raise ValueError("a score is +inf: a log-probability is at most 0")

@@ -1,9 +1,10 @@
-"""The contexts each message is scored under: its own, hard negatives made from it, and other contexts of the batch.
+"""The contexts each message is scored under: its own, and negatives of the kinds and numbers asked for.
 
 Choices are a pure function of the seed and the strings: the same sample gets the same negatives wherever it stands in
 the batch and however many processes share it.
 """
 
+import dataclasses
 import hashlib
 import random
 import re
@@ -40,60 +41,75 @@ class Columns:
     valid: Bool[Tensor, "samples contexts"]
 
 
-def choose_columns(
-    own: Sequence[str],
-    hard: Sequence[Sequence[str]],
-    n_hard: int,
-    n_batch: int,
-    seed: int,
-    batch: Sequence[str] | None = None,
-) -> Columns:
-    """At most ``n_hard`` hard negatives and ``n_batch`` contexts of the batch for each sample, and their columns.
+@dataclass(frozen=True)
+class NegativeCounts:
+    """How many negatives of each kind a message is compared with, where there are as many.
 
-    Equal strings are one context, so pass contexts as the scorer will read them, truncation included. A context equal
-    to a sample's own is never its negative. Where there are fewer candidates than asked for, a sample has fewer
-    columns: the rows of ``valid`` say how many.
-
-    Args:
-        own: each sample's own context.
-        hard: each sample's hard negatives.
-        n_hard: hard negatives per sample.
-        n_batch: negatives per sample from the batch.
-        seed: changes the choice; the same seed and strings give the same choice.
-        batch: the contexts to draw from, over all processes; None means ``own``.
+    Attributes:
+        counterfactual: the same document with only the answer-bearing facts changed, as its task made it.
+        same_document: the same document with a part removed.
+        neighbour: other documents of the same patient, company, paper or user.
+        batch: other documents.
 
     Raises:
-        ValueError: lengths disagree, a count is negative, or a sample is left without any negative.
+        ValueError: a count is negative.
     """
-    if len(own) != len(hard):
-        raise ValueError(f"hard must hold one sequence for each of {len(own)} samples, got {len(hard)}")
-    if n_hard < 0 or n_batch < 0:
-        raise ValueError(f"n_hard and n_batch must not be negative, got {n_hard} and {n_batch}")
-    pool = tuple(dict.fromkeys(own if batch is None else batch))
-    chosen = [
-        _negatives(context, harder, pool, n_hard, n_batch, seed) for context, harder in zip(own, hard, strict=True)
-    ]
-    for sample, negatives in enumerate(chosen):
+
+    counterfactual: int = 0
+    same_document: int = 0
+    neighbour: int = 0
+    batch: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse counts that are none."""
+        if negative := {name: count for name, count in dataclasses.asdict(self).items() if count < 0}:
+            raise ValueError(f"numbers of negatives must not be negative, got {negative}")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the negatives of one sample are drawn from, by kind; ``own`` is its own context."""
+
+    own: str
+    counterfactual: Sequence[str] = ()
+    same_document: Sequence[str] = ()
+    neighbour: Sequence[str] = ()
+    batch: Sequence[str] = ()
+
+
+def choose_columns(candidates: Sequence[Candidates], counts: NegativeCounts, seed: int) -> Columns:
+    """At most as many negatives of each kind as asked for, for each sample, and their columns.
+
+    Equal strings are one context, so pass contexts as the scorer will read them, truncation included. A context equal
+    to a sample's own is never its negative, and what was drawn as one kind is not drawn as another. Where there are
+    fewer candidates than asked for, a sample has fewer columns: the rows of ``valid`` say how many.
+
+    Args:
+        candidates: one entry a sample.
+        counts: how many of each kind.
+        seed: changes the choice; the same seed and strings give the same choice.
+
+    Raises:
+        ValueError: a sample is left without any negative.
+    """
+    chosen = [_negatives(sample, counts, seed) for sample in candidates]
+    for number, negatives in enumerate(chosen):
         if not negatives:
             raise ValueError(
-                f"sample {sample} has no negative context (n_hard={n_hard}, n_batch={n_batch}): "
-                "give it a hard negative, or a batch with another context, that differs from its own"
+                f"sample {number} has no negative context ({counts}): it needs a candidate that differs from its own"
             )
-    return _as_columns(own, chosen)
+    return _as_columns([sample.own for sample in candidates], chosen)
 
 
-def hard_contexts(context: str, given: Sequence[str], evidence: Sequence[str], count: int, seed: int) -> list[str]:
-    """Hard negatives of one context: those its task made, else the context with the answer-bearing part removed.
+def parts_removed(context: str, evidence: Sequence[str], count: int, seed: int) -> list[str]:
+    """Up to ``count`` versions of a context with a part removed: the answer-bearing one first, then random ones.
 
     Args:
         context: the own context.
-        given: counterfactual versions made by the task.
-        evidence: passages the answer rests on, looked for where nothing is given.
-        count: how many to make at most; equal ones count once, so there may be fewer.
+        evidence: passages the answer rests on.
+        count: how many to make; equal ones count once, so there may be fewer.
         seed: of the random parts.
     """
-    if given:
-        return list(dict.fromkeys(given))[:count]
     key = hashlib.sha256(context.encode("utf-8", "surrogatepass")).hexdigest()
     generator = random.Random(f"{seed}/{key}")
     removed = [part_removed(context, evidence if number == 0 else (), generator) for number in range(count)]
@@ -134,11 +150,14 @@ def evidence_spans(text: str, evidence: Sequence[str]) -> list[Span]:
     return sorted(match.span() for pattern in patterns if pattern for match in re.finditer(pattern, text))
 
 
-def _negatives(own: str, hard: Sequence[str], pool: Sequence[str], n_hard: int, n_batch: int, seed: int) -> list[str]:
-    """A sample's negatives, each once; what is a hard negative is not drawn a second time from the batch."""
-    harder = _drawn([context for context in dict.fromkeys(hard) if context != own], own, n_hard, seed)
-    others = [context for context in pool if context != own and context not in harder]
-    return harder + _drawn(others, own, n_batch, seed)
+def _negatives(candidates: Candidates, counts: NegativeCounts, seed: int) -> list[str]:
+    """A sample's negatives, each once, kinds in order."""
+    chosen: list[str] = []
+    for kind, count in dataclasses.asdict(counts).items():
+        there = dict.fromkeys(getattr(candidates, kind))
+        left = [context for context in there if context != candidates.own and context not in chosen]
+        chosen += _drawn(left, candidates.own, count, seed)
+    return chosen
 
 
 def _drawn(candidates: Sequence[str], own: str, count: int, seed: int) -> list[str]:

@@ -23,15 +23,17 @@ class RewardWeights:
         information: per unit of information passed, as the caller scales it.
         length: per unit of the gated length reward.
         task_information: per unit of task information, as the caller scales it.
+        prior_rate: per unit of the rate against a prior, as the caller scales it.
 
     Raises:
-        ValueError: a weight is negative or not finite, or none is positive.
+        ValueError: a weight is negative or not finite.
     """
 
     accuracy: float = 1.0
     information: float = 1.0
     length: float = 1.0
     task_information: float = 0.0
+    prior_rate: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse weights that cannot train anything."""
@@ -39,8 +41,6 @@ class RewardWeights:
         for name, weight in weights.items():
             if not math.isfinite(weight) or weight < 0:
                 raise ValueError(f"reward weight {name} must be finite and not negative, got {weight}")
-        if not any(weights.values()):
-            raise ValueError(f"at least one reward weight must be positive, got {weights}")
 
 
 def combine(
@@ -119,3 +119,26 @@ def _component_metrics(
         f"rewards/{name}/group_constant": group_constant_share(filled, group_size),
         f"missing/{name}": float(len(values) - len(there)),
     }
+
+
+def token_credit(
+    terms: Float[Tensor, "messages tokens"], ceilings: Float[Tensor, " messages"], group_size: int
+) -> Float[Tensor, "messages tokens"]:
+    """What each token of a message adds to its information, as an advantage of its own.
+
+    A term is taken as a share of its message's ceiling and compared with the mean of its group's tokens; the result is
+    multiplied by the mean length of a message, so that the credits of one message add up to the size of a reward.
+
+    Args:
+        terms: per-token terms of the contrastive bound, nats; NaN behind a message's end and where a score is missing.
+        ceilings: of each message, nats.
+        group_size: messages per group, groups contiguous.
+
+    Returns:
+        Dimensionless credits, 0 where there is no term.
+    """
+    shares = terms.double() / ceilings.double()[:, None].clamp(min=1e-6)
+    shares = shares.where(shares.isfinite(), torch.nan)
+    means = shares.reshape(-1, group_size * shares.shape[1]).nanmean(dim=1).repeat_interleave(group_size)
+    length = (~shares.isnan()).sum(dim=1).double().mean()
+    return ((shares - means[:, None]) * length).nan_to_num(nan=0.0)

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -12,31 +13,42 @@ CHECKPOINTS = "checkpoints"
 
 
 class StopOnSignal(TrainerCallback):
-    """Ctrl-C (or SIGTERM) finishes the step under way, saves a checkpoint and ends; a second one ends at once."""
+    """Ctrl-C or SIGTERM ends training behind the step under way and a checkpoint; a second Ctrl-C ends it at once.
+
+    DeepSpeed's launcher answers Ctrl-C, which reaches every process by itself, with a SIGTERM to one process after the
+    other, and kills what still runs half a minute later. So SIGTERM is never the second signal, and what one process
+    received all of them act on, behind the same step.
+    """
 
     def __init__(self) -> None:
-        """Nothing is caught before ``listen``."""
-        self.received: int | None = None
+        """Signals are caught while training runs."""
+        self.received: set[int] = set()
+        self.handlers: dict[int, Any] = {}
+        self.speaks = False
 
-    def listen(self) -> None:
-        """Catch both signals from now on."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._receive)
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        """Catch both signals."""
+        self.speaks = state.is_world_process_zero
+        self.handlers = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self.received = number
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        """Save and stop behind the step in which the signal came."""
-        if self.received is not None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Save and stop where any process received a signal."""
+        if any(gather_object([bool(self.received)])):
             control.should_save = True
             control.should_training_stop = True
-        return control
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and number in self.received:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        if self.speaks and not self.received:
+            print("\nstopping behind the step under way, with a checkpoint", flush=True)
+        self.received.add(number)
 
 
 def last_checkpoint(folder: Path) -> str | None:

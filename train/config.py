@@ -238,21 +238,40 @@ class RewardConfig(Section):
     task_information: NonNegativeFloat = 0.0
     """Of what the message tells the predictor about the gold answer."""
 
+    prior_rate: NonNegativeFloat = 0.0
+    """Of the bits by which the message's likelihood rises from no context to its own, in tens: it has no ceiling."""
+
+    token_information: NonNegativeFloat = 0.0
+    """Of the information passed, credited to the very token that adds it instead of to the whole message."""
+
     length_gate: Literal["message", "group"] = "message"
     """Shortness pays by the message's own success, or by its group's pass rate."""
 
 
+class NegativesConfig(Section):
+    """How many contexts of each kind a message is compared with beside its own, where there are as many."""
+
+    counterfactual: NonNegativeInt = 3
+    """The same document with only the answer-bearing facts changed; the embedded suite makes them."""
+
+    same_document: NonNegativeInt = 0
+    """The same document with a part removed: the evidence where it is known, else a random quarter."""
+
+    neighbour: NonNegativeInt = 0
+    """Other documents of the same patient, company, paper or user."""
+
+    batch: NonNegativeInt = 4
+    """Other contexts of the same step; in the evaluation other documents of the task."""
+
+
 class InformationConfig(Section):
-    """The estimate of I(X;Z given Q), the information passed. N = 1 + hard_negatives + batch_negatives contexts."""
+    """The estimate of I(X;Z given Q), the information passed."""
 
     estimator: Literal["contrastive"] = "contrastive"
     """A lower bound with the ceiling log N; the leave-one-out upper bound is reported beside it."""
 
-    hard_negatives: NonNegativeInt = 3
-    """Versions of the same document with the answer-bearing facts changed or removed."""
-
-    batch_negatives: NonNegativeInt = 4
-    """Other contexts of the same step."""
+    negatives: NegativesConfig = NegativesConfig()
+    """What the own context is told from."""
 
 
 class EvalConfig(Section):
@@ -269,6 +288,9 @@ class EvalConfig(Section):
 
     temperature: NonNegativeFloat = 1.0
     """Of the evaluated messages: 1 samples what was trained, 0 takes the most likely tokens."""
+
+    greedy: bool = False
+    """Evaluate the most likely messages as well, beside those sampled: each stage once more, in the same time."""
 
 
 class TrackingConfig(Section):
@@ -525,15 +547,22 @@ def _check_batch(train: TrainConfig) -> None:
 
 def _check_information(config: Config) -> None:
     information, contexts = config.information, config.train.contexts_per_step
-    if information.hard_negatives + information.batch_negatives == 0:
+    negatives = information.negatives
+    if not any(negatives.model_dump().values()):
         raise ValueError(
-            "information.hard_negatives = 0 and information.batch_negatives = 0: "
+            f"information.negatives = {negatives.model_dump()}: "
             "the contrastive bound is 0 for every message without negatives; ask for at least one"
         )
-    if information.batch_negatives > contexts - 1:
+    if negatives.batch > contexts - 1:
         raise ValueError(
-            f"information.batch_negatives = {information.batch_negatives}: a step has "
+            f"information.negatives.batch = {negatives.batch}: a step has "
             f"train.contexts_per_step - 1 = {contexts - 1} other contexts; ask for no more than that"
+        )
+    made = [task.name for task in config.tasks if not task.embedded]
+    if made and not negatives.same_document + negatives.batch:
+        raise ValueError(
+            f"information.negatives = {negatives.model_dump()}: {made[0]} has no counterfactual versions and not every "
+            "document has a neighbour; ask for same_document or batch"
         )
 
 

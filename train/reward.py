@@ -8,16 +8,30 @@ from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor
 
-from data.sample import Sample
+from data.sample import Sample, neighbours
 from models.channel import Channel, Readings
 from models.compressor import Compressor, Message
 from models.predictor import AnswerScore
 from objectives.accuracy import score
 from objectives.length import length_reward
-from objectives.mutual_information import Estimate, contrastive, leave_one_out, nats_to_bits, task_information
-from objectives.negatives import Columns, choose_columns, hard_contexts
-from objectives.reward import RewardWeights, combine
+from objectives.mutual_information import (
+    Estimate,
+    contrastive,
+    contrastive_token_terms,
+    leave_one_out,
+    nats_to_bits,
+    rate_against_prior,
+    task_information,
+)
+from objectives.negatives import Candidates, Columns, NegativeCounts, choose_columns, parts_removed
+from objectives.reward import RewardWeights, combine, token_credit
 from train.config import Config
+
+NO_CONTEXT = ""
+"""The column behind the others: the scorer shown no context is the prior of the rate."""
+
+PRIOR_RATE_BITS = 10.0
+"""The unit of the rate against the prior: a value and its key weigh about this much."""
 
 
 class MessageReward:
@@ -31,7 +45,10 @@ class MessageReward:
         self.compressor = compressor
         self.channel = channel
         self.samples = samples
-        self.weights = RewardWeights(**config.reward.model_dump(exclude={"length_gate"}))
+        self.negatives = NegativeCounts(**config.information.negatives.model_dump())
+        self.neighbours = neighbours(sample.document for sample in samples.values())
+        self.weights = RewardWeights(**config.reward.model_dump(exclude={"length_gate", "token_information"}))
+        self.token_credit: Float[Tensor, "messages tokens"] | None = None
 
     def __call__(
         self,
@@ -41,13 +58,16 @@ class MessageReward:
         log_metric: Any,
         **_: Any,
     ) -> list[float | None]:
-        """One reward a message; metrics go to ``log_metric``."""
+        """One reward a message; metrics go to ``log_metric``, the credit of each token stays in ``token_credit``."""
         samples = [self.samples[prompt] for prompt in prompts]
         messages = [self._message(ids) for ids in completion_ids]
         columns = self._columns(samples, trainer_state.global_step)
-        readings = self.channel.read(samples, messages, columns.contexts, columns.valid)
+        with_prior = torch.cat([columns.valid, torch.ones(len(samples), 1, dtype=torch.bool)], dim=1)
+        readings = self.channel.read(samples, messages, [*columns.contexts, NO_CONTEXT], with_prior)
         rewards, metrics = self.rewards(samples, messages, columns, readings)
-        for name, value in metrics.items():
+        if self.config.reward.token_information:
+            self.token_credit = self.config.reward.token_information * self._token_credit(columns, readings)
+        for name, value in (metrics | {f"seconds/{part}": s for part, s in readings.seconds.items()}).items():
             log_metric(name, value)
         values: list[float | None] = rewards.tolist()
         return values
@@ -60,7 +80,8 @@ class MessageReward:
             [score(s.question.metric, a, s.question.answers) for s, a in zip(samples, readings.answers, strict=True)]
         ).double()
         tokens = torch.tensor([message.tokens for message in messages])
-        log_probs = readings.scores.log_probs
+        log_probs, log_prior = readings.scores.log_probs[:, :-1], readings.scores.log_probs[:, -1]
+        rate = rate_against_prior(log_probs.gather(1, columns.own[:, None])[:, 0], log_prior)
         information = contrastive(log_probs, columns.own, columns.valid)
         upper = leave_one_out(log_probs, columns.own, columns.valid)
         task = task_information(_log_probs(readings.answer_scores), _log_probs(readings.null_scores))
@@ -70,10 +91,19 @@ class MessageReward:
             "information": _share_of_ceiling(information),
             "length": length_reward(tokens, accuracy, length, reward.length_gate, self.config.train.group_size),
             "task_information": _share_of_ceiling(task),
+            "prior_rate": nats_to_bits(rate.terms) / PRIOR_RATE_BITS,
         }
         total, metrics = combine(components, self.weights, self.config.train.group_size)
         metrics = {name: value for name, value in metrics.items() if name not in ("reward", "reward_std")}
+        metrics["prior_rate_bits"] = nats_to_bits(rate.mean)
         return total, metrics | channel_metrics(accuracy, tokens, information, upper, task)
+
+    def _token_credit(self, columns: Columns, readings: Readings) -> Float[Tensor, "messages tokens"]:
+        scores = readings.scores
+        terms = contrastive_token_terms(scores.token_log_probs[:, :-1], scores.token_mask, columns.own, columns.valid)
+        terms = terms.masked_fill(~scores.token_mask, torch.nan)
+        ceilings = columns.valid.sum(dim=1).double().log()
+        return token_credit(terms, ceilings, self.config.train.group_size)
 
     def _message(self, token_ids: Sequence[int]) -> Message:
         ended = bool(token_ids) and token_ids[-1] == self.compressor.end_token_id
@@ -82,26 +112,21 @@ class MessageReward:
 
     def _columns(self, samples: Sequence[Sample], step: int) -> Columns:
         """Each message's contexts; those of the batch are drawn from all processes, so their number changes nothing."""
-        information, seed = self.config.information, self.config.seed + step
-        own = [sample.document.text for sample in samples]
-        hard = {
-            sample.id: hard_contexts(
-                sample.document.text,
-                sample.question.negatives,
-                sample.question.evidence,
-                information.hard_negatives,
-                seed,
+        seed = self.config.seed + step
+        batch = sorted(set(gather_object([sample.document.text for sample in samples])))
+        candidates = {
+            sample.id: Candidates(
+                own=sample.document.text,
+                counterfactual=sample.question.negatives,
+                same_document=parts_removed(
+                    sample.document.text, sample.question.evidence, self.negatives.same_document, seed
+                ),
+                neighbour=self.neighbours[sample.document.task, sample.document.id],
+                batch=batch,
             )
             for sample in dict.fromkeys(samples)
         }
-        return choose_columns(
-            own,
-            [hard[sample.id] for sample in samples],
-            information.hard_negatives,
-            information.batch_negatives,
-            seed,
-            batch=sorted(set(gather_object(own))),
-        )
+        return choose_columns([candidates[sample.id] for sample in samples], self.negatives, seed)
 
 
 def channel_metrics(

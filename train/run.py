@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ from models.compressor import Compressor
 from models.loading import ModelError, base, load_model, parameter_hash, trainable
 from models.predictor import LocalPredictor
 from models.scorer import Scorer
-from train.checkpoint import StopOnSignal, last_checkpoint
+from objectives.negatives import NegativeCounts
+from train.checkpoint import last_checkpoint
 from train.config import Config, ConfigError, TaskConfig, describe_config, load_config, to_yaml
 from train.extension_cache import clear_stale_locks, prefer_own_ninja
 from train.reward import MessageReward
@@ -61,6 +62,7 @@ class Models:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; the exit status is 0, 2 for bad input, 130 when interrupted."""
     options = parse(arguments)
+    quiet_libraries()
     try:
         config = load_config(options.config, options.overrides)
         config.check_world_size(world_size())
@@ -86,40 +88,61 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
+def quiet_libraries() -> None:
+    """Switch off what libraries say at every start, whatever is run; errors stay."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|torch|trl")
+    warnings.filterwarnings("ignore", message="OMP_NUM_THREADS", category=UserWarning)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
 class DataError(ValueError):
     """Documents that cannot be read; the message is one line that names the source."""
 
 
 def run(config: Config, fresh: bool) -> int:
-    """The whole job, from where the run folder says it stands."""
+    """The whole job, from where the run folder says it stands; the exit status."""
     folder = config.folder
     prepare(config, folder, fresh)
     if (folder / "results.json").exists():
         say(f"{folder} is finished; --fresh starts over\n")
         say(console_table(json.loads((folder / "results.json").read_text())))
         return 0
+    try:
+        train_and_evaluate(config, folder)
+    except KeyboardInterrupt:
+        say(f"\ninterrupted: the same command goes on from {last_checkpoint(folder) or 'the start'}")
+        return INTERRUPTED
+    return 0
+
+
+def train_and_evaluate(config: Config, folder: Path) -> None:
+    """Evaluate, train, evaluate again, and leave what was found in the run folder.
+
+    Raises:
+        KeyboardInterrupt: a signal ended it.
+    """
     models = load_models(config)
     train_samples = draw(config, models.compressor, "train")
     eval_samples = draw(config, models.compressor, "eval")
     warn_of_overlap(train_samples, eval_samples)
     report_to = start_wandb(config, folder) if is_main() else []
-    evaluation = Evaluation(
-        config.information.hard_negatives,
-        config.information.batch_negatives,
-        config.eval.batch_size,
-        config.eval.temperature,
-        config.seed,
-    )
+    passes = evaluations(config)
     hashes = fingerprints(models)
     start = time.time()
     resumed = last_checkpoint(folder)
-    before = evaluate(evaluation, eval_samples, models, folder, "before")
+    before = {
+        name: evaluate(one, eval_samples, models, folder / f"{name}.before.jsonl", "before")
+        for name, one in passes.items()
+    }
     evaluated = time.time()
-    if not train(config, models, train_samples, report_to, resumed):
-        say(f"\ninterrupted: the same command goes on from {last_checkpoint(folder) or 'the start'}")
-        return INTERRUPTED
+    train(config, models, train_samples, report_to, resumed)
     trained = time.time()
-    after = evaluate(evaluation, eval_samples, models, folder, "after")
+    after = {
+        name: evaluate(one, eval_samples, models, folder / f"{name}.after.jsonl", "after")
+        for name, one in passes.items()
+    }
     seconds = {
         "before": evaluated - start,
         "training": trained - evaluated,
@@ -128,9 +151,9 @@ def run(config: Config, fresh: bool) -> int:
     check_fingerprints(hashes, fingerprints(models))
     if is_main():
         export(config, models, folder)
-        finish(config, folder, before + after, {"seconds": seconds, "hashes": fingerprints(models)})
+        records = {name: before[name] + after[name] for name in passes}
+        finish(config, folder, records, {"seconds": seconds, "hashes": fingerprints(models)})
     PartialState().wait_for_everyone()
-    return 0
 
 
 def prepare(config: Config, folder: Path, fresh: bool) -> None:
@@ -139,13 +162,15 @@ def prepare(config: Config, folder: Path, fresh: bool) -> None:
     Raises:
         ConfigError: the folder holds a run of another configuration, or is none of ours to drop.
     """
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|torch")
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     prefer_own_ninja()
     if launched() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
         for lock in clear_stale_locks():
             print(f"removed {lock}, left by a compilation that was killed", file=sys.stderr)
+    # The first call decides for all: without GPUs, processes find each other only where they are told to look. Cores
+    # are shared by the number of processes on this machine, for which DeepSpeed has a name of its own.
+    if "LOCAL_SIZE" in os.environ:
+        os.environ.setdefault("LOCAL_WORLD_SIZE", os.environ["LOCAL_SIZE"])
+    PartialState(cpu=not torch.cuda.is_available())
     if fresh and is_main():
         drop(folder)
     # Every process looks at the same folder: nobody before it is dropped, and nobody after it is written to.
@@ -262,11 +287,23 @@ def source(config: Config, task: TaskConfig, purpose: str) -> dict[str, Any]:
     }
 
 
+def evaluations(config: Config) -> dict[str, Evaluation]:
+    """The evaluations of one stage, by the name of the file their records go to."""
+    sampled = Evaluation(
+        NegativeCounts(**config.information.negatives.model_dump()),
+        config.eval.batch_size,
+        config.eval.temperature,
+        config.seed,
+    )
+    if config.eval.greedy and config.eval.temperature > 0:
+        return {"samples": sampled, "samples.greedy": replace(sampled, temperature=0.0)}
+    return {"samples": sampled}
+
+
 def evaluate(
-    evaluation: Evaluation, samples: list[Sample], models: Models, folder: Path, stage: str
+    evaluation: Evaluation, samples: list[Sample], models: Models, path: Path, stage: str
 ) -> list[dict[str, Any]]:
-    """Records of one stage, in the order of ids; kept in the run folder, so that a resumed run need not repeat them."""
-    path = folder / f"samples.{stage}.jsonl"
+    """Records of one stage, in the order of ids; kept at ``path``, so that a resumed run need not repeat them."""
     if path.exists():
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     state = PartialState()
@@ -284,10 +321,13 @@ def evaluate(
     return records
 
 
-def train(config: Config, models: Models, samples: list[Sample], report_to: list[str], resumed: str | None) -> bool:
-    """Train the adapter; False where a signal ended it early, behind a checkpoint."""
+def train(config: Config, models: Models, samples: list[Sample], report_to: list[str], resumed: str | None) -> None:
+    """Train the adapter.
+
+    Raises:
+        KeyboardInterrupt: a signal ended it early, behind a checkpoint.
+    """
     by_id = {sample.id: sample for sample in samples}
-    stop = StopOnSignal()
     trainer = build_trainer(
         config,
         models.adapted,
@@ -296,12 +336,13 @@ def train(config: Config, models: Models, samples: list[Sample], report_to: list
         Rollout(models.compressor, by_id, config.train.temperature, config.seed),
         MessageReward(config, models.compressor, models.channel, by_id),
         report_to,
-        stop,
     )
-    stop.listen()
     trainer.train(resume_from_checkpoint=resumed)
     models.adapted.eval()
-    return stop.received is None or trainer.state.global_step >= config.train.steps
+    # Whoever leaves takes the others along, for the launcher ends them: so nobody does before all have saved.
+    PartialState().wait_for_everyone()
+    if trainer.state.global_step < config.train.steps:
+        raise KeyboardInterrupt
 
 
 def fingerprints(models: Models) -> dict[str, str]:
@@ -336,11 +377,14 @@ def export(config: Config, models: Models, folder: Path) -> None:
     models.tokenizer.save_pretrained(str(folder / "compressor"))
 
 
-def finish(config: Config, folder: Path, records: list[dict[str, Any]], meta: dict[str, Any]) -> None:
+def finish(config: Config, folder: Path, records: dict[str, list[dict[str, Any]]], meta: dict[str, Any]) -> None:
     """Results, samples, the report, the table on the console; W&B gets the same figures."""
-    write_lines(folder / "samples.jsonl", records)
+    for name, lines in records.items():
+        write_lines(folder / f"{name}.jsonl", lines)
     meta |= {"config": config.model_dump(mode="json"), "versions": {"torch": torch.__version__}}
-    results = summarise(records) | {"meta": meta}
+    results = summarise(records["samples"]) | {"meta": meta}
+    if "samples.greedy" in records:
+        results["greedy"] = summarise(records["samples.greedy"])
     (folder / "results.json.tmp").write_text(json.dumps(results, indent=1))
     (folder / "results.json.tmp").replace(folder / "results.json")
     report = write_report(folder)

@@ -2,15 +2,19 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import wandb
 from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from train.config import Config
+
+Logs = Mapping[str, Any]
 
 METRICS_FILE = "metrics.jsonl"
 SHOWN = {
@@ -26,6 +30,8 @@ def start_wandb(config: Config, folder: Path) -> list[str]:
     if config.tracking.wandb == "disabled":
         return []
     os.environ.setdefault("WANDB_SILENT", "true")
+    if "LOCAL_RANK" in os.environ and "WANDB_SERVICE" not in os.environ:
+        os.environ["WANDB_SERVICE"] = start_service()
     wandb.init(
         mode=config.tracking.wandb,
         project=config.tracking.project,
@@ -36,14 +42,33 @@ def start_wandb(config: Config, folder: Path) -> list[str]:
     return ["wandb"]
 
 
+def start_service() -> str:
+    """Start W&B's process where a launcher does not find it, and return its address.
+
+    On Ctrl-C DeepSpeed's launcher ends every descendant at once; the first metric logged after that would be an error,
+    and end training before its checkpoint.
+    """
+    command = [sys.executable, "-m", "wandb", "beta", "core", "start", "--idle-timeout", "60s"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def log_results(results: Mapping[str, Any]) -> None:
     """The overall figures of both stages, where a W&B run is open, and its end."""
     if wandb.run is None:
         return
-    for stage, figures in results["overall"].items():
-        values = {name: figure["value"] for name, figure in figures.items() if isinstance(figure, dict)}
-        wandb.run.summary.update({f"{stage}/{name}": value for name, value in values.items()})
+    wandb.run.summary.update(_overall(results))
+    if "greedy" in results:
+        wandb.run.summary.update(_overall(results["greedy"], "greedy/"))
     wandb.finish()
+
+
+def _overall(results: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
+    return {
+        f"{prefix}{stage}/{name}": figure["value"]
+        for stage, figures in results["overall"].items()
+        for name, figure in figures.items()
+        if isinstance(figure, dict)
+    }
 
 
 class MetricsFile(TrainerCallback):
@@ -53,25 +78,16 @@ class MetricsFile(TrainerCallback):
         """Write to ``metrics.jsonl`` in ``folder``."""
         self.path = folder / METRICS_FILE
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Keep the lines up to the step that training goes on from."""
         if state.is_world_process_zero and self.path.exists():
             lines = self.path.read_text().splitlines()
             kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
             self.path.write_text("".join(line + "\n" for line in kept))
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Logs, **__: Any) -> None:
         """One line of plain numbers."""
-        if not state.is_world_process_zero or not logs or "reward" not in logs:
+        if not state.is_world_process_zero or "reward" not in logs:
             return
         line = {"step": state.global_step, "seconds": logs.get("step_time")}
         line |= {name: value for name, value in logs.items() if isinstance(value, int | float | None)}
@@ -86,34 +102,23 @@ class ProgressBar(TrainerCallback):
         """The bar opens with the training."""
         self.bar: tqdm | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Open the bar at the step training starts from."""
         if state.is_world_process_zero:
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", dynamic_ncols=True)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """One step further."""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Logs, **__: Any) -> None:
         """Show the figures that tell whether it works."""
-        if self.bar is not None and logs:
+        if self.bar is not None:
             shown = [text.format(logs[name]) for name, text in SHOWN.items() if logs.get(name) is not None]
             self.bar.set_postfix_str(", ".join(shown))
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, *_: Any, **__: Any) -> None:
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()

@@ -93,6 +93,7 @@ def _page(name: str, results: Mapping[str, Any], metrics: Sequence[Record], pair
         "missing": escape(missing_note(results)),
         "table": _table(table, MAIN_COLUMNS),
         "more": _more(table),
+        "greedy": _greedy(results),
         "fit": escape(_typeset(statement)),
         "rate": _drawing(drawing) if drawing else "",
         "curves": _curves(metrics),
@@ -166,6 +167,34 @@ def _side(figures: Mapping[str, Any], column: Column, kind: str) -> str:
     value = _typeset(value_text(figures[column.figure], column.format))
     ends = _typeset(bounds_text(figures[column.figure], column.format))
     return f'<span class="{kind}"><b>{escape(value)}</b> <i>{escape(ends)}</i></span>'
+
+
+def _greedy(results: Mapping[str, Any]) -> str:
+    """The leading figures of the most likely messages, where they were evaluated: a line a figure, with its change."""
+    if "greedy" not in results:
+        return ""
+    overall = rows(results["greedy"])[0]
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Figure", "Before", "After", "Change"))
+    body = "".join(
+        _greedy_row(column, overall, how_much, ends)
+        for column, (_, how_much, ends) in zip(LEADING, change_lines(results["greedy"]), strict=True)
+    )
+    return (
+        '<section aria-labelledby="greedy"><h2 id="greedy">Greedy messages</h2>'
+        '<p class="note">The same questions, with the most likely token at every step instead of a sampled one.</p>'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></section>"
+    )
+
+
+def _greedy_row(column: Column, overall: Row, how_much: str, ends: str) -> str:
+    change = f"<span><b>{escape(_typeset(how_much))}</b> <i>{escape(_typeset(ends))}</i></span>"
+    cells = {
+        "Before": _side(overall.before, column, "from"),
+        "After": _side(overall.after, column, "now"),
+        "Change": change,
+    }
+    body = "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in cells.items())
+    return f'<tr><th scope="row">{escape(column.label)}</th>{body}</tr>'
 
 
 def _rate(results: Mapping[str, Any]) -> tuple[Drawing | None, str]:

@@ -196,13 +196,15 @@ def console_table(results: Results) -> str:
 
     Returns:
         The headline, a line and an interval line per task for the leading figures, the changes, and the other
-        figures overall; no trailing newline.
+        figures overall, and the changes of greedy messages where there are such; no trailing newline.
     """
     table = rows(results)
     blocks = [headline(results).sentence, _aligned(_leading_lines(table)), _aligned(_change_cells(results))]
     others = [line for column in COLUMNS[len(LEADING) :] for line in [_other_cells(table[0], column)] if line]
     if others:
         blocks.append(_aligned([["Overall", "before -> after"], *others]))
+    if "greedy" in results:
+        blocks.append(_aligned(_greedy_cells(results["greedy"])))
     return "\n\n".join(filter(None, [*blocks, missing_note(results)]))
 
 
@@ -247,6 +249,14 @@ def _arrow(row: Row, column: Column, text: Callable[[Figure, Callable[[float], s
 
 def _change_cells(results: Results) -> list[list[str]]:
     return [["Change", "", "95% interval"], *([what, how_much, ends] for what, how_much, ends in change_lines(results))]
+
+
+def _greedy_cells(results: Results) -> list[list[str]]:
+    row = rows(results)[0]
+    lines = [["Greedy messages", "before -> after", "", "change", "95% interval"]]
+    for column, (_, how_much, ends) in zip(LEADING, change_lines(results), strict=True):
+        lines.append([column.label, _arrow(row, column, value_text), _arrow(row, column, bounds_text), how_much, ends])
+    return lines
 
 
 def _other_cells(row: Row, column: Column) -> list[str]:

@@ -109,6 +109,17 @@ def test_the_table_has_a_row_for_everything_and_for_each_task(run_folder: Path) 
     assert "overall" in first and "24 questions, 12 documents" in first
 
 
+def test_greedy_messages_have_a_table_of_their_own(run_folder: Path, records: list[dict[str, Any]]) -> None:
+    assert "Greedy messages" not in report(run_folder)
+    path = run_folder / "results.json"
+    shorter = [record | {"message_tokens": record["message_tokens"] * 2} for record in records]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"greedy": summarise(shorter)}), encoding="utf-8")
+    section = report(run_folder).partition("Greedy messages")[2].partition("</section>")[0]
+    assert section.count("<tr>") == 1 + 3
+    for text in ("Accuracy", ">12.0</b>", ">6.00</b>", "2.00× fewer"):
+        assert text in section
+
+
 def test_the_same_files_give_the_same_bytes(run_folder: Path) -> None:
     first = write_report(run_folder).read_bytes()
     assert write_report(run_folder).read_bytes() == first

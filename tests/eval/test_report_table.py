@@ -90,6 +90,16 @@ def test_the_console_table_has_both_stages_their_intervals_and_the_changes() -> 
     assert any(line.startswith("notes") for line in lines)
 
 
+def test_greedy_messages_are_a_block_of_their_own_on_the_console() -> None:
+    sampled = results((0.6, 0.9), (0.3, 0.2, 0.4), (4.6, 4.2, 5.0), (5.1, 4.6, 5.7))
+    greedy = results((0.98, 0.995), (0.015, -0.01, 0.03), (8.5, 8.4, 8.7), (8.1, 7.9, 8.3))
+    lines = console_table(sampled | {"greedy": greedy}).splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("Greedy messages"))
+    assert lines[start + 1].split()[:4] == ["Accuracy", "98.0%", "->", "99.5%"]
+    assert lines[start + 2].split()[-4:] == ["8.50x", "fewer", "[8.40,", "8.70]"]
+    assert "Greedy" not in console_table(sampled)
+
+
 def test_the_columns_of_the_console_table_are_aligned() -> None:
     text = console_table(results((1.0, 0.776), (-0.024, -0.06, 0.02), (4.6, 4.2, 5.0), (5.1, 4.6, 5.7)))
     block = text.split("\n\n")[1].splitlines()

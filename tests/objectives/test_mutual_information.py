@@ -1,4 +1,4 @@
-"""Estimators of information against channels whose information is known in closed form or by enumeration."""
+"""The estimators' terms against their formulas, on scores of any magnitude, infinite and missing ones included."""
 
 import itertools
 import math
@@ -8,34 +8,27 @@ import torch
 from torch import Tensor
 
 from objectives.mutual_information import (
+    Estimate,
     club,
     contrastive,
     contrastive_token_terms,
+    interpolated,
     leave_one_out,
     nats_to_bits,
     rate_against_prior,
+    reconstruction,
     task_information,
 )
 
-ESTIMATORS = [contrastive, leave_one_out, club]
+INF, NAN = math.inf, math.nan
 
 
-def exact_contrastive(channel: Tensor) -> float:
-    """Contrastive terms averaged over all (context, message) pairs by probability, contexts uniform: exactly I(X;Z)."""
-    n_contexts, n_messages = channel.shape
-    own = torch.arange(n_contexts).repeat_interleave(n_messages)
-    terms = contrastive(channel.log().T.repeat(n_contexts, 1), own).terms
-    weights = channel.flatten() / n_contexts
-    return (weights[weights > 0] * terms[weights > 0]).sum().item()
+def halfway(scores: Tensor, own: Tensor, valid: Tensor | None = None) -> Estimate:
+    """The interpolated bound with each message's own score as its baseline."""
+    return interpolated(scores, own, scores.gather(1, own[:, None])[:, 0], 0.5, valid)
 
 
-def symmetric_channel(size: int, error: float) -> Tensor:
-    channel = torch.full((size, size), error / (size - 1), dtype=torch.float64)
-    return channel.fill_diagonal_(1 - error)
-
-
-def symmetric_information(size: int, error: float) -> float:
-    return math.log(size) + (1 - error) * math.log(1 - error) + error * math.log(error / (size - 1))
+ESTIMATORS = [contrastive, leave_one_out, club, halfway]
 
 
 def random_scores(messages: int, contexts: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -44,102 +37,10 @@ def random_scores(messages: int, contexts: int, seed: int = 0) -> tuple[Tensor, 
     return scores, torch.randint(contexts, (messages,), generator=generator)
 
 
-def draw_from_channel(
-    channel: Tensor, n_contexts: int, per_context: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """The log-prob matrix of messages drawn from independent uniform contexts, and their own columns."""
-    contexts = torch.randint(len(channel), (n_contexts,), generator=generator)
-    messages = torch.multinomial(channel[contexts], per_context, replacement=True, generator=generator).flatten()
-    return channel.log()[contexts][:, messages].T, torch.arange(n_contexts).repeat_interleave(per_context)
-
-
-@pytest.mark.parametrize("size", [2, 8, 64])
-@pytest.mark.parametrize("error", [0.0, 0.1, 0.5])
-def test_contrastive_is_exact_for_the_symmetric_channel_when_contexts_are_all_there(size: int, error: float) -> None:
-    truth = symmetric_information(size, error) if error else math.log(size)
-    assert exact_contrastive(symmetric_channel(size, error)) == pytest.approx(truth, abs=1e-12)
-
-
-def test_contrastive_is_exact_for_the_erasure_channel() -> None:
-    channel = torch.cat([0.7 * torch.eye(5, dtype=torch.float64), torch.full((5, 1), 0.3)], dim=1)
-    assert exact_contrastive(channel) == pytest.approx(0.7 * math.log(5), abs=1e-12)
-
-
-def test_contrastive_is_exact_for_the_binary_symmetric_channel() -> None:
-    entropy = -(0.2 * math.log(0.2) + 0.8 * math.log(0.8))
-    assert exact_contrastive(symmetric_channel(2, 0.2)) == pytest.approx(math.log(2) - entropy, abs=1e-12)
-
-
-def test_contrastive_is_the_entropy_of_a_many_to_one_function() -> None:
-    channel = torch.eye(3, dtype=torch.float64)[[0, 0, 0, 1, 1, 2]]
-    entropy = -sum(p * math.log(p) for p in (3 / 6, 2 / 6, 1 / 6))
-    assert exact_contrastive(channel) == pytest.approx(entropy, abs=1e-12)
-
-
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_constant_channel_and_identical_contexts_carry_exactly_nothing(estimator) -> None:
     scores = -torch.rand(6, 1).repeat(1, 4) * 100
     assert estimator(scores, torch.arange(6) % 4).terms.tolist() == pytest.approx([0.0] * 6, abs=1e-12)
-
-
-@pytest.mark.parametrize("size", [2, 7, 32])
-def test_a_permutation_carries_exactly_log_n_and_is_saturated(size: int) -> None:
-    estimate = contrastive(torch.eye(size).log(), torch.arange(size))
-    assert torch.equal(estimate.terms, torch.full((size,), float(size), dtype=torch.float64).log())
-    assert estimate.ceiling is not None and torch.equal(estimate.terms, estimate.ceiling)
-    assert estimate.saturated_share == 1.0
-
-
-def test_a_keyed_permutation_is_seen_only_when_the_question_is_held_fixed() -> None:
-    size = 5
-    keyed = [[(context + key) % size for context in range(size)] for key in range(size)]
-    pairs = list(itertools.product(range(size), range(size)))
-    own = torch.tensor([context for _, context in pairs])
-    with_key = torch.tensor([[keyed[key][x] == keyed[key][context] for x in range(size)] for key, context in pairs])
-    assert contrastive(with_key.double().log(), own).mean == pytest.approx(math.log(size), abs=1e-12)
-    given_any_key = torch.tensor(
-        [
-            [sum(keyed[key][x] == keyed[true_key][context] for key in range(size)) / size for x in range(size)]
-            for true_key, context in pairs
-        ]
-    )
-    assert contrastive(given_any_key.log(), own).mean == pytest.approx(0.0, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("size", "n_contexts", "per_context", "draws", "lower", "upper"),
-    [(8, 8, 4, 400, 1.196, 2.195), (64, 64, 4, 200, 3.006, 4.061), (64, 512, 1, 40, 3.365, 3.469)],
-)
-def test_means_over_draws_of_the_symmetric_channel_stand_where_they_should(
-    size: int, n_contexts: int, per_context: int, draws: int, lower: float, upper: float
-) -> None:
-    channel, truth = symmetric_channel(size, 0.1), symmetric_information(size, 0.1)
-    generator = torch.Generator().manual_seed(0)
-    matrices = [draw_from_channel(channel, n_contexts, per_context, generator) for _ in range(draws)]
-    below = torch.tensor([contrastive(*matrix).mean for matrix in matrices])
-    above = torch.tensor([leave_one_out(*matrix).mean for matrix in matrices])
-    for means, expected in ((below, lower), (above, upper)):
-        # The expected values are means over 400 draws themselves, given to three digits.
-        spread = means.std().item()
-        assert abs(means.mean().item() - expected) < 3.5 * spread * math.sqrt(1 / draws + 1 / 400) + 0.0005
-    assert below.mean() + 3 * below.std() / math.sqrt(draws) < truth < above.mean() - 3 * above.std() / math.sqrt(draws)
-
-
-def test_gaussian_information_lies_between_the_bounds() -> None:
-    correlation, dimensions, draws = 0.7, 2, 60
-    noise = math.sqrt(1 - correlation**2)
-    generator = torch.Generator().manual_seed(1)
-    below, above = [], []
-    for _ in range(draws):
-        contexts = torch.randn(128, dimensions, generator=generator, dtype=torch.float64)
-        messages = correlation * contexts + noise * torch.randn(contexts.shape, generator=generator)
-        distance = (messages[:, None] - correlation * contexts[None]).square().sum(dim=2)
-        scores = -distance / (2 * noise**2) - dimensions * math.log(noise * math.sqrt(2 * math.pi))
-        below.append(contrastive(scores, torch.arange(128)).mean)
-        above.append(leave_one_out(scores, torch.arange(128)).mean)
-    truth = -dimensions / 2 * math.log(1 - correlation**2)
-    assert sum(below) / draws == pytest.approx(truth, abs=0.05)
-    assert sum(below) / draws < truth < sum(above) / draws
 
 
 def test_the_terms_are_those_of_the_formulas() -> None:
@@ -154,15 +55,59 @@ def test_the_terms_are_those_of_the_formulas() -> None:
         assert club(scores, own).terms[message].item() == pytest.approx(row[column] - sum(others) / 4)
 
 
+@pytest.mark.parametrize("alpha", [0.01, 0.5, 1.0])
+def test_interpolated_terms_are_those_of_the_formula(alpha: float) -> None:
+    scores, own = random_scores(6, 5)
+    baseline = -20 * torch.rand(6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    estimate = interpolated(scores, own, baseline, alpha)
+    for message, column in enumerate(own.tolist()):
+        row = scores[message].exp().tolist()
+        prior = (1 - alpha) * baseline[message].exp().item()
+        mixtures = [alpha * (sum(row) - row[left_out]) / 4 + prior for left_out in range(5)]
+        joint = sum(math.log(row[column] / mixtures[other]) for other in range(5) if other != column) / 4
+        correction = (sum(row) - row[column]) / 4 / mixtures[column]
+        assert estimate.terms[message].item() == pytest.approx(1 + joint - correction)
+        assert estimate.ceiling is not None
+        assert estimate.ceiling[message].item() == pytest.approx(math.log(4 / alpha) + 1 - correction)
+
+
+def test_interpolation_at_1_is_the_contrastive_bound_with_each_negative_left_out_in_turn() -> None:
+    scores, own = random_scores(6, 5)
+    found = interpolated(scores, own, torch.zeros(6), 1.0)
+    every = torch.ones(6, 5, dtype=torch.bool)
+    left_out = [every.index_fill(1, torch.tensor([column]), False) for column in range(5)]
+    for message, column in enumerate(own.tolist()):
+        others = [valid for number, valid in enumerate(left_out) if number != column]
+        terms = [contrastive(scores[[message]], own[[message]], valid[[message]]).mean for valid in others]
+        assert found.terms[message].item() == pytest.approx(sum(terms) / 4)
+    assert found.ceiling is not None and found.ceiling.tolist() == pytest.approx([math.log(4)] * 6)
+
+
+def test_interpolation_reaches_its_ceiling_where_the_own_context_outweighs_all_others_and_the_baseline() -> None:
+    scores = torch.tensor([[-1.0, -300.0, -400.0], [-1.0, -2.0, -3.0]])
+    estimate = interpolated(scores, torch.tensor([0, 0]), torch.tensor([-200.0, -2.0]), 0.1)
+    assert estimate.terms[0].item() == pytest.approx(math.log(2 / 0.1) + 1)
+    assert estimate.saturated.tolist() == [True, False]
+    permutation = interpolated(torch.eye(5).log(), torch.arange(5), torch.full((5,), -math.log(5)), 1.0)
+    assert permutation.terms.tolist() == pytest.approx([math.log(4)] * 5) and permutation.saturated_share == 1.0
+
+
+@pytest.mark.parametrize("alpha", [0.0, -0.1, 1.5, NAN])
+def test_an_interpolation_weight_out_of_range_is_refused(alpha: float) -> None:
+    with pytest.raises(ValueError, match="alpha must be above 0 and at most 1"):
+        interpolated(torch.zeros(2, 3), torch.tensor([0, 1]), torch.zeros(2), alpha)
+
+
 def test_each_estimator_says_its_side_and_ceiling() -> None:
     scores, own = random_scores(3, 4)
-    lower, upper, loose = contrastive(scores, own), leave_one_out(scores, own), club(scores, own)
+    lower, upper, loose, middle = (estimator(scores, own) for estimator in ESTIMATORS)
     rate, task = rate_against_prior(scores[0], scores[1]), task_information(scores[0], scores[1])
-    assert [estimate.side for estimate in (lower, upper, loose, rate, task)] == [
-        "lower", "upper", "upper", "upper", "lower",
-    ]  # fmt: skip
+    decoded = reconstruction(scores[0], 3.0)
+    assert all(estimate.side == "lower" for estimate in (lower, middle, task, decoded))
+    assert all(estimate.side == "upper" for estimate in (upper, loose, rate))
     assert lower.ceiling is not None and lower.ceiling.tolist() == pytest.approx([math.log(4)] * 3)
     assert task.ceiling is not None and torch.equal(task.ceiling, -scores[1])
+    assert decoded.ceiling is not None and decoded.ceiling.tolist() == [3.0] * 4
     assert upper.ceiling is loose.ceiling is rate.ceiling is None
     assert upper.saturated_share == loose.saturated_share == rate.saturated_share == 0.0
 
@@ -182,7 +127,7 @@ def test_columns_that_are_not_valid_count_as_absent(estimator) -> None:
     scores, own = random_scores(2, 5)
     own = torch.tensor([0, 4])
     valid = torch.tensor([[True, True, False, True, False], [False, False, True, False, True]])
-    polluted = torch.where(valid, scores, math.nan)
+    polluted = torch.where(valid, scores, NAN)
     estimate = estimator(polluted, own, valid)
     assert estimate.missing_negatives == 0
     first, second = (
@@ -190,8 +135,21 @@ def test_columns_that_are_not_valid_count_as_absent(estimator) -> None:
         estimator(scores[1:, [2, 4]], torch.tensor([1])),
     )
     torch.testing.assert_close(estimate.terms, torch.cat([first.terms, second.terms]))
-    if estimate.ceiling is not None:
+    if estimator is contrastive:
+        assert estimate.ceiling is not None
         assert estimate.ceiling.tolist() == pytest.approx([math.log(3), math.log(2)])
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_message_has_the_same_term_alone_and_in_any_batch(estimator) -> None:
+    scores, own = random_scores(9, 6)
+    valid = torch.rand(scores.shape, generator=torch.Generator().manual_seed(3)) < 0.6
+    valid[torch.arange(9), own] = valid[torch.arange(9), (own + 1) % 6] = True
+    together = estimator(scores, own, valid).terms
+    alone = [estimator(scores[[row]], own[[row]], valid[[row]]).terms for row in range(9)]
+    reversed_batch = estimator(scores.flip(0), own.flip(0), valid.flip(0)).terms.flip(0)
+    torch.testing.assert_close(torch.cat(alone), together, rtol=0, atol=1e-12)
+    torch.testing.assert_close(reversed_batch, together, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -199,7 +157,7 @@ def test_a_missing_negative_shrinks_n_and_is_counted(estimator) -> None:
     scores, own = random_scores(3, 5)
     own = torch.tensor([1, 0, 2])
     holed = scores.clone()
-    holed[0, 4] = math.nan
+    holed[0, 4] = NAN
     estimate = estimator(holed, own)
     assert (estimate.missing, estimate.missing_negatives) == (0, 1)
     torch.testing.assert_close(estimate.terms[:1], estimator(scores[:1, :4], own[:1]).terms)
@@ -208,17 +166,18 @@ def test_a_missing_negative_shrinks_n_and_is_counted(estimator) -> None:
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_missing_own_score_or_no_negative_left_makes_the_term_missing_and_never_zero(estimator) -> None:
-    scores = torch.tensor([[math.nan, -1.0, -2.0], [math.nan, -1.0, math.nan], [-1.0, -2.0, -9.0]])
+    scores = torch.tensor([[NAN, -1.0, -2.0], [NAN, -1.0, NAN], [-1.0, -2.0, -9.0]])
     estimate = estimator(scores, torch.tensor([0, 1, 2]))
     assert estimate.terms.isnan().tolist() == [True, True, False]
     assert estimate.missing == 2
     assert estimate.missing_negatives == 2
     assert estimate.mean == pytest.approx(estimate.terms[2].item())
     assert not estimate.saturated[:2].any()
+    assert estimate.ceiling is None or estimate.ceiling.isnan().tolist() == [True, True, False]
 
 
 def test_saturation_is_measured_over_the_messages_that_have_a_term() -> None:
-    scores = torch.tensor([[0.0, -50.0], [0.0, -0.1], [math.nan, 0.0]])
+    scores = torch.tensor([[0.0, -50.0], [0.0, -0.1], [NAN, 0.0]])
     estimate = contrastive(scores, torch.zeros(3, dtype=torch.long))
     assert estimate.saturated.tolist() == [True, False, False]
     assert estimate.saturated_share == 0.5
@@ -226,36 +185,66 @@ def test_saturation_is_measured_over_the_messages_that_have_a_term() -> None:
 
 
 def test_an_estimate_without_any_term_is_nan_and_not_zero() -> None:
-    estimate = contrastive(torch.full((2, 3), math.nan), torch.tensor([0, 1]))
+    estimate = contrastive(torch.full((2, 3), NAN), torch.tensor([0, 1]))
     assert math.isnan(estimate.mean) and math.isnan(estimate.saturated_share)
     assert estimate.missing == 2
 
 
-INF = math.inf
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
-@pytest.mark.parametrize(
-    ("row", "lower", "upper", "loose"),
-    [
-        ([-INF, -1.0, -2.0], -INF, -INF, -INF),
-        ([-INF, -1.0, -INF], -INF, -INF, -INF),
-        ([-1.0, -INF, -INF], math.log(3), INF, INF),
-        ([-1.0, -1.0, -INF], math.log(3 / 2), math.log(2), INF),
-        ([-INF, -INF, -INF], 0.0, 0.0, 0.0),
-    ],
-)
-def test_impossible_messages_have_the_documented_terms(row, lower: float, upper: float, loose: float) -> None:
-    scores, own = torch.tensor([row]), torch.tensor([0])
-    values = [estimator(scores, own).terms.item() for estimator in ESTIMATORS]
-    assert values == pytest.approx([lower, upper, loose])
+def log(value: float) -> float:
+    return math.log(value) if value else -INF
 
 
-@pytest.mark.parametrize(
-    ("score", "reference", "expected"), [(-INF, -1.0, -INF), (-1.0, -INF, INF), (-INF, -INF, 0.0), (-1.0, -3.0, 2.0)]
-)
-def test_differences_of_impossible_scores_have_the_documented_terms(
-    score: float, reference: float, expected: float
+def by_formula(row: tuple[float, ...], baseline: float, alpha: float) -> dict[str, float]:
+    """Terms of a message whose own column is the first, in the extended reals; NaN where a formula is undefined."""
+    own, others = row[0], [score for score in row[1:] if not math.isnan(score)]
+    if math.isnan(own) or not others:
+        return dict.fromkeys(("contrastive", "leave_one_out", "club", "interpolated"), NAN)
+    weights = [math.exp(score) for score in others]
+    prior = (1 - alpha) * math.exp(baseline) if alpha < 1 or math.isnan(baseline) else 0.0
+    total = math.exp(own) + sum(weights)
+    mixtures = [alpha * (total - left_out) / len(others) + prior for left_out in weights]
+    outside = mean(weights)
+    correction = outside / (alpha * outside + prior) if outside else float(alpha == 1)
+    return {
+        "contrastive": own - log(mean([math.exp(own), *weights])),
+        "leave_one_out": own - log(mean(weights)),
+        "club": own - mean(others),
+        "interpolated": NAN if math.isnan(prior) else 1 + own - mean([log(value) for value in mixtures]) - correction,
+    }
+
+
+@pytest.mark.parametrize("baseline", [NAN, -INF, -1.5])
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_terms_of_impossible_and_missing_scores_are_infinite_or_missing_as_the_formula_is(
+    baseline: float, alpha: float
 ) -> None:
+    rows = list(itertools.product([NAN, -INF, -2.0, -1.0], repeat=3))
+    scores, own = torch.tensor(rows), torch.zeros(len(rows), dtype=torch.long)
+    found = {
+        "contrastive": contrastive(scores, own),
+        "leave_one_out": leave_one_out(scores, own),
+        "club": club(scores, own),
+        "interpolated": interpolated(scores, own, torch.full((len(rows),), baseline), alpha),
+    }
+    for number, row in enumerate(rows):
+        for name, expected in by_formula(row, baseline, alpha).items():
+            assert found[name].terms[number].item() == pytest.approx(expected, nan_ok=True), (name, row)
+
+
+def test_a_message_impossible_under_every_context_has_no_term_and_is_counted_as_missing() -> None:
+    scores, own = torch.full((1, 3), -INF), torch.tensor([0])
+    for estimator in ESTIMATORS:
+        assert estimator(scores, own).missing == 1
+    assert rate_against_prior(scores[:, 0], scores[:, 1]).missing == 1
+    assert task_information(scores[:, 0], scores[:, 1]).missing == 1
+
+
+@pytest.mark.parametrize(("score", "reference", "expected"), [(-INF, -1.0, -INF), (-1.0, -INF, INF), (-1.0, -3.0, 2.0)])
+def test_differences_with_impossible_scores_are_infinite(score: float, reference: float, expected: float) -> None:
     assert rate_against_prior(torch.tensor([score]), torch.tensor([reference])).terms.item() == expected
     assert task_information(torch.tensor([score]), torch.tensor([reference])).terms.item() == expected
 
@@ -269,6 +258,9 @@ def test_float32_scores_of_any_magnitude_stay_exact(magnitude: float) -> None:
     assert contrastive(scores, own).terms.tolist() == pytest.approx([0.0, gain, gain - half], rel=1e-12, abs=1e-12)
     assert leave_one_out(scores, own).terms.tolist() == pytest.approx([0.0, half, -half], rel=1e-12)
     assert club(scores, own).terms.tolist() == pytest.approx([0.0, half, -half], rel=1e-12)
+    # The negative as the baseline: the correction is 1, and with one negative left out the own context alone stays.
+    middle = interpolated(scores, own, scores[:, 1], 0.5).terms.tolist()
+    assert middle == pytest.approx([0.0, gain, gain - half], rel=1e-12, abs=1e-12)
 
 
 def test_a_small_difference_between_large_float32_scores_is_not_lost() -> None:
@@ -285,64 +277,36 @@ def test_task_information_is_the_gain_in_log_prob_and_saturates_at_certainty() -
     assert estimate.terms.tolist() == pytest.approx([math.log(5), 0.0, math.log(5 / 2)])
     assert estimate.ceiling is not None and estimate.ceiling.mean().item() == pytest.approx(math.log(options))
     assert estimate.saturated.tolist() == [True, False, False]
-    assert task_information(torch.tensor([0.0, math.nan]), torch.tensor([-1.0, -1.0])).missing == 1
+    assert task_information(torch.tensor([0.0, NAN]), torch.tensor([-1.0, -1.0])).missing == 1
+    surprised = task_information(torch.tensor([0.0, -3.0]), torch.tensor([-INF, -INF]))
+    assert surprised.terms.tolist() == [INF, INF] and surprised.saturated.tolist() == [True, False]
 
 
-def test_rate_against_the_true_marginal_is_the_information() -> None:
-    channel = symmetric_channel(6, 0.2)
-    terms = rate_against_prior(channel.log().flatten(), channel.mean(dim=0).log().repeat(6)).terms
-    assert (channel.flatten() / 6 * terms).sum().item() == pytest.approx(symmetric_information(6, 0.2), abs=1e-12)
+def test_reconstruction_is_what_the_message_leaves_of_the_entropy() -> None:
+    scores = torch.tensor([0.0, -1.0, NAN, -INF])
+    estimate = reconstruction(scores, math.log(8))
+    assert estimate.terms.tolist() == pytest.approx([math.log(8), math.log(8) - 1, NAN, -INF], nan_ok=True)
+    assert estimate.saturated.tolist() == [True, False, False, False]
+    with pytest.raises(ValueError, match="context_entropy must be finite, got inf"):
+        reconstruction(scores, INF)
 
 
-def test_rate_against_another_prior_is_above_the_information() -> None:
-    channel, prior = symmetric_channel(3, 0.2), torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+def test_rate_against_another_prior_exceeds_the_information_by_the_divergence_between_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    channel = torch.rand(3, 4, generator=generator, dtype=torch.float64).softmax(dim=1)
+    marginal, prior = channel.mean(dim=0), torch.tensor([0.5, 0.3, 0.1, 0.1], dtype=torch.float64)
+    truth = (channel * (channel / marginal).log()).sum().item() / 3
     terms = rate_against_prior(channel.log().flatten(), prior.log().repeat(3)).terms
-    gap = sum(1 / 3 * math.log(1 / 3 / p) for p in prior.tolist())
-    value = (channel.flatten() / 3 * terms).sum().item()
-    assert value == pytest.approx(symmetric_information(3, 0.2) + gap, abs=1e-12)
+    gap = (marginal * (marginal / prior).log()).sum().item()
+    assert (channel.flatten() / 3 * terms).sum().item() == pytest.approx(truth + gap, abs=1e-12)
 
 
-def random_language_models(
-    contexts: int, vocabulary: int, length: int, seed: int
-) -> list[dict[tuple[int, ...], Tensor]]:
-    """Next-token tables, one a context: for every prefix, the log-probs of the next token; token 0 ends a message."""
+def random_token_scores(messages: int, contexts: int, tokens: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Token log-probs, missing beyond a message's end as a scorer leaves them, and the mask of the tokens it has."""
     generator = torch.Generator().manual_seed(seed)
-    prefixes = [prefix for size in range(length) for prefix in itertools.product(range(1, vocabulary), repeat=size)]
-    draw = lambda: (2 * torch.randn(vocabulary, generator=generator, dtype=torch.float64)).log_softmax(0)  # noqa: E731
-    return [{prefix: draw() for prefix in prefixes} for _ in range(contexts)]
-
-
-def enumerated_scores(models: list[dict[tuple[int, ...], Tensor]], length: int) -> tuple[Tensor, Tensor]:
-    """Token log-probs [strings, contexts, tokens] and mask of every string that ends or reaches the length."""
-    prefixes = list(models[0])
-    strings = [(*prefix, 0) for prefix in prefixes]
-    strings += [
-        (*prefix, token) for prefix in prefixes if len(prefix) == length - 1 for token in range(1, len(models[0][()]))
-    ]
-    scores = torch.full((len(strings), len(models), length), math.nan, dtype=torch.float64)
-    mask = torch.zeros(len(strings), length, dtype=torch.bool)
-    for number, string in enumerate(strings):
-        mask[number, : len(string)] = True
-        for column, model in enumerate(models):
-            for position, token in enumerate(string):
-                scores[number, column, position] = model[string[:position]][token]
-    return scores, mask
-
-
-@pytest.mark.parametrize(("contexts", "vocabulary", "length"), [(3, 4, 4), (2, 6, 2), (5, 3, 3)])
-def test_contrastive_equals_exact_enumeration_of_a_random_language_model(
-    contexts: int, vocabulary: int, length: int
-) -> None:
-    token_scores, mask = enumerated_scores(random_language_models(contexts, vocabulary, length, seed=7), length)
-    scores = torch.where(mask[:, None], token_scores, 0.0).sum(dim=2)
-    probabilities = scores.exp()
-    torch.testing.assert_close(probabilities.sum(dim=0), torch.ones(contexts, dtype=torch.float64))
-    mixture = probabilities.mean(dim=1, keepdim=True)
-    truth = (probabilities * (probabilities / mixture).log()).sum().item() / contexts
-    own = torch.arange(contexts).repeat_interleave(len(scores))
-    terms = contrastive(scores.repeat(contexts, 1), own).terms
-    assert (probabilities.T.flatten() * terms).sum().item() / contexts == pytest.approx(truth, abs=1e-12)
-    assert truth > 0.1
+    scores = -3 * torch.rand(messages, contexts, tokens, generator=generator, dtype=torch.float64)
+    mask = torch.arange(tokens) < torch.randint(1, tokens + 1, (messages, 1), generator=generator)
+    return scores.masked_fill(~mask[:, None], NAN), mask
 
 
 def bayes_token_terms(token_scores: Tensor, own: int) -> list[float]:
@@ -356,7 +320,7 @@ def bayes_token_terms(token_scores: Tensor, own: int) -> list[float]:
 
 
 def test_token_terms_follow_bayes_rule_and_sum_to_the_contrastive_term() -> None:
-    token_scores, mask = enumerated_scores(random_language_models(4, 3, 3, seed=3), 3)
+    token_scores, mask = random_token_scores(12, 4, 5, seed=3)
     own = torch.arange(len(token_scores)) % 4
     terms = contrastive_token_terms(token_scores, mask, own)
     totals = contrastive(torch.where(mask[:, None], token_scores, 0.0).sum(dim=2), own).terms
@@ -374,7 +338,7 @@ def test_token_terms_sum_to_the_contrastive_term_with_negatives_of_their_own_and
     mask = torch.arange(7) < torch.tensor([7, 4, 6])[:, None]
     own = torch.tensor([0, 2, 4])
     valid = torch.tensor([[1, 1, 0, 1, 1], [0, 1, 1, 1, 0], [1, 1, 1, 0, 1]], dtype=torch.bool)
-    token_scores[0, 3, 2] = token_scores[2, 4, 1] = token_scores[1, 3, 5] = math.nan
+    token_scores[0, 3, 2] = token_scores[2, 4, 1] = token_scores[1, 3, 5] = NAN
     terms = contrastive_token_terms(token_scores, mask, own, valid)
     summed = torch.where(mask[:, None], token_scores.double(), 0.0).sum(dim=2)
     totals = contrastive(summed, own, valid)
@@ -383,7 +347,15 @@ def test_token_terms_sum_to_the_contrastive_term_with_negatives_of_their_own_and
     assert terms[2].isnan().tolist() == mask[2].tolist()
 
 
-def test_token_terms_of_impossible_tokens_are_never_nan_and_sum_to_the_contrastive_term() -> None:
+def test_a_column_that_is_missing_at_one_token_is_no_column_of_any() -> None:
+    token_scores, _ = random_token_scores(1, 4, 5, seed=3)
+    token_scores = token_scores.nan_to_num(nan=-1.0)
+    token_scores[0, 2, 3] = NAN
+    terms = contrastive_token_terms(token_scores, torch.ones(1, 5, dtype=torch.bool), torch.tensor([1]))
+    assert terms[0].tolist() == pytest.approx(bayes_token_terms(token_scores[0, [0, 1, 3]], 1), abs=1e-12)
+
+
+def test_token_terms_of_impossible_tokens_sum_to_the_contrastive_term_and_are_missing_only_with_it() -> None:
     token_scores = torch.full((4, 2, 3), -1.0)
     token_scores[0, 0, 1] = -INF
     token_scores[1, 1, 1] = -INF
@@ -393,9 +365,10 @@ def test_token_terms_of_impossible_tokens_are_never_nan_and_sum_to_the_contrasti
     terms = contrastive_token_terms(token_scores, torch.ones(4, 3, dtype=torch.bool), own)
     assert terms[0].tolist() == [0.0, -INF, 0.0]
     assert terms[1].tolist() == pytest.approx([0.0, math.log(2), 0.0])
-    assert terms[2].tolist() == [0.0, 0.0, 0.0]
+    assert terms[2].isnan().all()
     assert terms[3].tolist() == [-INF, 0.0, 0.0]
-    assert torch.equal(terms.sum(dim=1), contrastive(token_scores.sum(dim=2), own).terms)
+    totals = contrastive(token_scores.sum(dim=2), own).terms
+    torch.testing.assert_close(terms.sum(dim=1), totals, rtol=0, atol=0, equal_nan=True)
 
 
 def test_messages_without_tokens_have_no_token_terms() -> None:

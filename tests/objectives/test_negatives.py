@@ -5,7 +5,15 @@ from collections import Counter
 
 import pytest
 
-from objectives.negatives import Columns, choose_columns, evidence_spans, part_removed
+from objectives.negatives import (
+    Candidates,
+    Columns,
+    NegativeCounts,
+    choose_columns,
+    evidence_spans,
+    part_removed,
+    parts_removed,
+)
 
 
 def negatives_of(columns: Columns, sample: int) -> set[str]:
@@ -14,8 +22,15 @@ def negatives_of(columns: Columns, sample: int) -> set[str]:
     return {columns.contexts[column] for column in columns.valid[sample].nonzero().flatten().tolist() if column != own}
 
 
-def test_each_sample_gets_its_own_hard_negatives_and_others_of_the_batch() -> None:
-    columns = choose_columns(["a", "b", "c"], [["a1", "a2"], ["b1"], []], n_hard=2, n_batch=2, seed=0)
+def choose(own: list[str], made: list[list[str]], n_made: int, n_batch: int, seed: int, batch=None) -> Columns:
+    """Counterfactual versions and contexts of a batch, by default all of ``own``."""
+    pool = own if batch is None else batch
+    candidates = [Candidates(text, more, batch=pool) for text, more in zip(own, made, strict=True)]
+    return choose_columns(candidates, NegativeCounts(counterfactual=n_made, batch=n_batch), seed)
+
+
+def test_each_sample_gets_its_own_versions_and_others_of_the_batch() -> None:
+    columns = choose(["a", "b", "c"], [["a1", "a2"], ["b1"], []], 2, 2, seed=0)
     assert [columns.contexts[column] for column in columns.own.tolist()] == ["a", "b", "c"]
     assert [negatives_of(columns, sample) for sample in range(3)] == [
         {"a1", "a2", "b", "c"},
@@ -25,8 +40,15 @@ def test_each_sample_gets_its_own_hard_negatives_and_others_of_the_batch() -> No
     assert columns.valid[range(3), columns.own].all()
 
 
+def test_every_kind_is_drawn_by_its_own_number() -> None:
+    candidates = Candidates("own", ["c1", "c2", "c3"], ["s1", "s2"], ["n1", "n2", "n3"], ["b1", "b2", "b3", "own"])
+    columns = choose_columns([candidates], NegativeCounts(2, 1, 3, 1), seed=0)
+    kinds = Counter(context[0] for context in negatives_of(columns, 0))
+    assert kinds == Counter(c=2, s=1, n=3, b=1)
+
+
 def test_duplicates_of_a_context_are_one_column_and_never_negatives_of_each_other() -> None:
-    columns = choose_columns(["a", "a", "b"], [["a", "x", "x", "b"], [], ["x"]], n_hard=4, n_batch=4, seed=0)
+    columns = choose(["a", "a", "b"], [["a", "x", "x", "b"], [], ["x"]], 4, 4, seed=0)
     assert Counter(columns.contexts) == Counter(["a", "b", "x"])
     assert columns.own[0] == columns.own[1]
     assert [negatives_of(columns, sample) for sample in range(3)] == [{"x", "b"}, {"b"}, {"x", "a"}]
@@ -34,29 +56,29 @@ def test_duplicates_of_a_context_are_one_column_and_never_negatives_of_each_othe
 
 def test_no_more_negatives_are_taken_than_asked_for() -> None:
     own = [f"document {number}" for number in range(20)]
-    hard = [[f"{text} changed {number}" for number in range(5)] for text in own]
-    columns = choose_columns(own, hard, n_hard=2, n_batch=3, seed=0)
+    made = [[f"{text} changed {number}" for number in range(5)] for text in own]
+    columns = choose(own, made, 2, 3, seed=0)
     for sample, text in enumerate(own):
         negatives = negatives_of(columns, sample)
-        assert len(negatives & set(hard[sample])) == 2
+        assert len(negatives & set(made[sample])) == 2
         assert len(negatives & (set(own) - {text})) == 3
         assert len(negatives) == 5
 
 
-def test_hard_negatives_leave_room_for_as_many_of_the_batch() -> None:
-    columns = choose_columns(["a", "b", "c"], [["b"], [], []], n_hard=1, n_batch=1, seed=0)
+def test_what_was_drawn_as_one_kind_is_not_drawn_as_another() -> None:
+    columns = choose(["a", "b", "c"], [["b"], [], []], 1, 1, seed=0)
     assert negatives_of(columns, 0) == {"b", "c"}
 
 
 def test_the_choice_depends_on_the_seed_and_not_on_the_place_in_the_batch() -> None:
     own = [f"document {number}" for number in range(30)]
-    hard = [[] for _ in own]
-    whole = choose_columns(own, hard, 0, 4, seed=1)
-    half = choose_columns(own[15:], hard[15:], 0, 4, seed=1, batch=own[::-1])
+    made: list[list[str]] = [[] for _ in own]
+    whole = choose(own, made, 0, 4, seed=1)
+    half = choose(own[15:], made[15:], 0, 4, seed=1, batch=own[::-1])
     assert [negatives_of(whole, sample) for sample in range(15, 30)] == [
         negatives_of(half, sample) for sample in range(15)
     ]
-    other = choose_columns(own, hard, 0, 4, seed=2)
+    other = choose(own, made, 0, 4, seed=2)
     assert any(negatives_of(whole, sample) != negatives_of(other, sample) for sample in range(30))
 
 
@@ -64,27 +86,32 @@ def test_the_draw_is_uniform_over_the_batch() -> None:
     own = [f"document {number}" for number in range(5)]
     counts: Counter[str] = Counter()
     for seed in range(1000):
-        counts.update(negatives_of(choose_columns(own[:1], [[]], 0, 1, seed, batch=own), 0))
+        counts.update(negatives_of(choose(own[:1], [[]], 0, 1, seed, batch=own), 0))
     # 1,000 draws among four: 250 each, standard deviation 13.7.
     assert set(counts) == set(own[1:])
     assert all(abs(count - 250) < 60 for count in counts.values())
 
 
 @pytest.mark.parametrize(
-    ("own", "hard", "n_hard", "n_batch"),
+    ("own", "made", "n_made", "n_batch"),
     [(["a", "a"], [["x"], ["a"]], 1, 1), (["b", "a"], [["x"], []], 1, 0), (["b", "a"], [["x"], ["y"]], 0, 0)],
 )
-def test_a_sample_without_any_negative_is_refused_by_name(own, hard, n_hard: int, n_batch: int) -> None:
-    with pytest.raises(ValueError, match=r"^sample [01] has no negative context \(n_hard=") as error:
-        choose_columns(own, hard, n_hard, n_batch, seed=0)
+def test_a_sample_without_any_negative_is_refused_by_name(own, made, n_made: int, n_batch: int) -> None:
+    with pytest.raises(ValueError, match=r"^sample [01] has no negative context") as error:
+        choose(own, made, n_made, n_batch, seed=0)
     assert "\n" not in str(error.value)
 
 
-def test_counts_and_lengths_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(ValueError, match="one sequence for each of 2 samples, got 1"):
-        choose_columns(["a", "b"], [[]], 1, 1, seed=0)
-    with pytest.raises(ValueError, match="must not be negative, got -1 and 1"):
-        choose_columns(["a", "b"], [[], []], -1, 1, seed=0)
+def test_numbers_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="must not be negative, got {'batch': -1}"):
+        NegativeCounts(batch=-1)
+
+
+def test_parts_removed_begin_with_the_evidence_and_are_the_same_for_the_same_seed() -> None:
+    removed = parts_removed(TEXT, [PARAGRAPHS[4]], 4, seed=0)
+    assert removed[0] == "\n\n".join(PARAGRAPHS[:4] + PARAGRAPHS[5:])
+    assert 2 <= len(set(removed)) == len(removed) <= 4
+    assert removed == parts_removed(TEXT, [PARAGRAPHS[4]], 4, seed=0) != parts_removed(TEXT, [], 4, seed=1)
 
 
 PARAGRAPHS = [f"Paragraph {number} says that value {number} is {number * 7}. It says no more." for number in range(10)]

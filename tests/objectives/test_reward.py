@@ -6,7 +6,7 @@ import statistics
 import pytest
 import torch
 
-from objectives.reward import RewardWeights, combine, group_constant_share
+from objectives.reward import RewardWeights, combine, group_constant_share, token_credit
 
 ACCURACY = torch.tensor([1.0, 0.0, 1.0, 1.0])
 INFORMATION = torch.tensor([2.0, 1.0, 0.5, 0.5])
@@ -61,15 +61,19 @@ def test_saturated_terms_that_differ_by_rounding_are_constant() -> None:
 
 
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
-@pytest.mark.parametrize("name", ["accuracy", "information", "length", "task_information"])
+@pytest.mark.parametrize("name", ["accuracy", "information", "length", "task_information", "prior_rate"])
 def test_a_weight_that_is_negative_or_not_finite_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"reward weight {name} must be finite and not negative"):
         RewardWeights(**{name: value})
 
 
-def test_weights_that_are_all_zero_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one reward weight must be positive"):
-        RewardWeights(accuracy=0.0, information=0.0, length=0.0)
+def test_token_credit_favours_the_tokens_that_add_most_and_leaves_padding_alone() -> None:
+    nan = math.nan
+    terms = torch.tensor([[0.0, 2.0, nan], [1.0, nan, nan], [nan, nan, nan], [3.0, 3.0, 3.0]])
+    credit = token_credit(terms, torch.full((4,), 2.0), group_size=2)
+    # Shares 0, 1, 0.5 with mean 0.5 in the first group; a message has (2 + 1 + 0 + 3) / 4 = 1.5 tokens on average.
+    assert torch.allclose(credit[:2], torch.tensor([[-0.75, 0.75, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64))
+    assert (credit[2:] == 0).all()
 
 
 @pytest.mark.parametrize(

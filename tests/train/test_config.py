@@ -130,7 +130,7 @@ def test_every_key_is_described_with_a_meaning():
     lines = describe_config().splitlines()
     assert all(len(line.split("  ")[-1]) > 10 for line in lines)
     keys = {line.split()[0] for line in lines}
-    assert {"train.steps", "compressor.lora.rank", "tasks.N.source", "information.hard_negatives"} <= keys
+    assert {"train.steps", "compressor.lora.rank", "tasks.N.source", "information.negatives.counterfactual"} <= keys
     assert next(line for line in lines if line.startswith("compressor.model ")).split()[2] == "required"
 
 
@@ -247,14 +247,19 @@ def test_a_task_refuses_what_it_has_no_use_for(tmp_path: Path):
 
 
 def test_the_contrastive_bound_needs_a_negative():
-    assert load_config("mi_rl.yaml", ["information.hard_negatives=0", "information.batch_negatives=1"])
-    text = refusal("information.hard_negatives=0", "information.batch_negatives=0")
-    assert text.startswith("information.hard_negatives = 0 and information.batch_negatives = 0")
+    assert load_config("mi_rl.yaml", ["information.negatives.counterfactual=0", "information.negatives.batch=1"])
+    text = refusal("information.negatives.counterfactual=0", "information.negatives.batch=0")
+    assert text.startswith("information.negatives = {'counterfactual': 0,")
+
+
+def test_published_tasks_need_negatives_that_every_document_has():
+    refused = refusal("tasks=[qasper]", "information.negatives.batch=0")
+    assert "qasper has no counterfactual versions" in refused
 
 
 def test_no_more_batch_negatives_than_the_step_has_other_contexts():
-    assert load_config("mi_rl.yaml", ["train.contexts_per_step=4", "information.batch_negatives=3"])
-    assert "1 = 3 other" in refusal("train.contexts_per_step=4", "information.batch_negatives=4")
+    assert load_config("mi_rl.yaml", ["train.contexts_per_step=4", "information.negatives.batch=3"])
+    assert "1 = 3 other" in refusal("train.contexts_per_step=4", "information.negatives.batch=4")
 
 
 def test_a_reward_of_nothing_is_refused():

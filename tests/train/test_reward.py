@@ -79,10 +79,9 @@ def test_information_is_the_contrastive_bound_over_the_contexts_of_a_plain_pass(
     sample = samples[0]
     texts = messages_for(sample)
     rewards, _ = call(reward, samples, texts + messages_for(samples[1]))
-    information = config.information
     contexts = [
         sample.document.text,
-        *sample.question.negatives[: information.hard_negatives],
+        *sample.question.negatives[: config.information.negatives.counterfactual],
         samples[1].document.text,
     ]
     prompts, scorer = reward.compressor.prompts, reward.channel.scorer
@@ -107,3 +106,35 @@ def test_a_process_with_half_of_the_batch_gives_the_same_rewards(monkeypatch: py
     monkeypatch.setattr("train.reward.gather_object", lambda mine: every)
     apart = [call(reward, [sample], messages_for(sample))[0] for sample in samples]
     assert sum(apart, []) == pytest.approx(together, abs=1e-4)
+
+
+def test_the_credit_of_tokens_falls_on_those_that_tell_the_contexts_apart() -> None:
+    reward, samples, _ = build("reward.token_information=0.5")
+    texts = [text for sample in samples for text in messages_for(sample)]
+    call(reward, samples, texts)
+    credit = reward.token_credit
+    assert credit is not None and credit.isfinite().all()
+    ids = reward.compressor.prompts.format.text_ids(texts[0])
+    value = reward.compressor.prompts.format.text_ids(" " + samples[0].question.answers[0])
+    place = next(at for at in range(len(ids)) if ids[at : at + len(value)] == value)
+    assert credit[0].argmax() in range(place, place + len(value))
+    assert (credit[3, 1:] == 0).all()
+
+
+def test_the_rate_against_the_prior_is_what_the_context_adds_to_a_message() -> None:
+    reward, samples, _ = build("reward.accuracy=0", "reward.information=0", "reward.length=0", "reward.prior_rate=1")
+    sample = samples[0]
+    rewards, metrics = call(reward, samples, [text for sample in samples for text in messages_for(sample)])
+    scorer = reward.channel.scorer
+    ids = reward.compressor.prompts.format.text_ids(messages_for(sample)[0]) + [scorer.end_token_id]
+    with torch.no_grad():
+        own, prior = (
+            full_sequence_log_probs(
+                cast(PreTrainedModel, scorer.model),
+                reward.compressor.prompts(context, sample.question.text).ids + ids,
+                len(ids),
+            ).sum()
+            for context in (sample.document.text, "")
+        )
+    assert rewards[0] == pytest.approx((own - prior).item() / math.log(2) / 10, abs=1e-3)
+    assert metrics["prior_rate_bits"] == pytest.approx(10 * sum(rewards) / len(rewards), abs=1e-4)

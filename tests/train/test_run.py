@@ -21,11 +21,22 @@ TINY = [
     "train.contexts_per_step=2",
     "train.group_size=4",
     "train.save_every=1",
-    "information.batch_negatives=1",
+    "information.negatives.batch=1",
     "compressor.budget_tokens=24",
     "eval.documents=2",
     "eval.questions_per_document=2",
 ]
+
+BINARIES = Path(sys.executable).parent
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(PROJECT),
+    "DS_ACCELERATOR": "cpu",
+    "PATH": f"{BINARIES}:{os.environ['PATH']}",
+}
+
+
+def deepspeed(processes: int) -> list[str]:
+    return [str(BINARIES / "deepspeed"), "--num_accelerators", str(processes)]
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
@@ -34,12 +45,17 @@ def arguments(folder: Path, *more: str) -> list[str]:
 
 def test_a_run_leaves_a_folder_that_holds_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    assert main(arguments(folder)) == 0
+    assert main(arguments(folder, "eval.greedy=true")) == 0
     printed = capsys.readouterr().out
     assert "Accuracy" in printed and str(folder / "report.html") in printed
     results = json.loads((folder / "results.json").read_text())
     assert results["overall"]["before"]["n"] == results["overall"]["after"]["n"] == 8
     assert set(results["tasks"]) == {"miniature/notes", "miniature/papers"}
+    greedy = [json.loads(line) for line in (folder / "samples.greedy.jsonl").read_text().splitlines()]
+    sampled = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert [(r["id"], r["stage"]) for r in greedy] == [(r["id"], r["stage"]) for r in sampled]
+    assert {r["temperature"] for r in greedy} == {0.0} and {r["temperature"] for r in sampled} == {1.0}
+    assert results["greedy"]["overall"]["after"]["n"] == 8 and "Greedy messages" in printed
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics] == [1, 2, 3]
     assert {"rewards/accuracy/mean", "rewards/information/std", "rewards/length/mean", "saturated_share"} <= metrics[
@@ -51,25 +67,27 @@ def test_a_run_leaves_a_folder_that_holds_everything(tmp_path: Path, capsys: pyt
     assert "default" in PeftModel.from_pretrained(base, str(folder / "compressor")).peft_config
     adapter = json.loads((folder / "compressor" / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == "miniature/qwen2-small" and adapter["r"] == 16
-    assert main(arguments(folder)) == 0
+    assert main(arguments(folder, "eval.greedy=true")) == 0
     assert "is finished" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_resumes_with_the_same_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", [[sys.executable], deepspeed(1)], ids=["python", "deepspeed"])
+def test_an_interrupted_run_resumes_with_the_same_command(launcher: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, "train/run.py", *arguments(folder, "train.steps=12", "tracking.wandb=disabled")]
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, text=True)
+    command = [*launcher, "train/run.py", *arguments(folder, "train.steps=12")]
+    process = subprocess.Popen(
+        command, cwd=PROJECT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 400
     while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the launcher and to all that it started
     output, _ = process.communicate(timeout=400)
-    assert process.returncode == 130 and "the same command goes on from" in output
+    assert process.returncode in (130, -signal.SIGINT) and "the same command goes on from" in output
     done = len((folder / "metrics.jsonl").read_text().splitlines())
-    assert 1 <= done < 12
-    finished = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=900)
+    assert 1 <= done < 12 and (folder / "checkpoints" / f"checkpoint-{done}").is_dir()
+    finished = subprocess.run(command, cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
     assert finished.returncode == 0, finished.stderr[-2000:]
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 13))
@@ -80,12 +98,12 @@ def test_two_processes_give_the_rewards_of_one(tmp_path: Path) -> None:
     found = []
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        launcher = [str(Path(sys.executable).parent / "deepspeed"), "--num_accelerators", str(processes)]
-        command = [*launcher, "train/run.py", *arguments(folder, "train.steps=1", "tracking.wandb=disabled")]
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = os.environ | {"PYTHONPATH": str(PROJECT), "DS_ACCELERATOR": "cpu", "PATH": path}
-        finished = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=900)
+        one_step = arguments(folder, "train.steps=1", "tracking.wandb=disabled")
+        command = [*deepspeed(processes), "train/run.py", *one_step]
+        finished = subprocess.run(command, cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
         assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-2000:]
+        assert "Warning" not in finished.stderr
+        assert f"evaluating before:   0%|          | 0/{8 // processes}" in finished.stderr
         found.append(json.loads((folder / "metrics.jsonl").read_text().splitlines()[0]))
     for name in ("reward", "rewards/accuracy/mean", "rewards/information/mean", "message_tokens", "information_bits"):
         assert found[0][name] == pytest.approx(found[1][name], rel=1e-3), name
@@ -98,7 +116,7 @@ def test_two_processes_give_the_rewards_of_one(tmp_path: Path) -> None:
         ("tasks=[miniature/note]", "did you mean 'miniature/notes'"),
         ("compressor.model=./no/such/folder", "no such folder"),
         ("train.micro_batch_messages=3", "train.micro_batch_messages = 3"),
-        ("information={hard_negatives: 0, batch_negatives: 0}", "ask for at least one"),
+        ("information.negatives={counterfactual: 0, batch: 0}", "ask for at least one"),
         ("tasks=[{name: qasper, source: no-such.json}]", "no such file or folder"),
     ],
 )
