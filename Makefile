@@ -1,4 +1,4 @@
-# `make run` trains the embedded default and evaluates it, `make test` runs the tests. Both set up what they need.
+# `make run` trains the embedded default and evaluates it, `make test` runs the tests. All set up what they need.
 #
 #   VENV=folder         an environment of your own, taken as it is; the default .venv is made and kept up to date
 #   PYTHON=python3.12   the interpreter .venv is made with
@@ -25,7 +25,7 @@ READY := $(if $(filter $(OWN_VENV),$(VENV)),$(OWN_VENV)/.installed,$(VENV)/bin/p
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help run test test-all lint format compiler
+.PHONY: help run test test-all bench lint format compiler
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -39,6 +39,9 @@ test: $(READY) ## the tests, but for the slow ones
 
 test-all: $(READY) compiler ## every test
 	python -m pytest $(ARGS)
+
+bench: $(READY) ## time scoring, update, rollout and step beside the straightforward way: make bench ARGS=--quick
+	python -m eval.benchmark $(ARGS)
 
 lint: $(READY) ## ruff and pyright
 	ruff check .
