@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Float
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from models.prompts import CompressorPrompts
 from models.scorer import Scorer, Scores
 from objectives.intervals import bootstrap_interval
 from objectives.mutual_information import contrastive, contrastive_token_terms, leave_one_out, rate_against_prior
+from tests.models.tiny import tiny_model
 
 CONTEXTS = ["a b a b", "b b b a a", "a", "b a a b b a b"]
 QUESTIONS = ["a", "b b a"]
@@ -37,21 +38,10 @@ def tiny_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", chat_template=TEMPLATE)
 
 
-def tiny_model(vocabulary: int) -> PreTrainedModel:
-    torch.manual_seed(1)
-    config = Qwen2Config(
-        vocab_size=vocabulary,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.35,
-        bos_token_id=None,
-        eos_token_id=END,
-    )
-    return Qwen2ForCausalLM(config).eval()
+def random_model(vocabulary: int) -> PreTrainedModel:
+    """Sharp enough that messages tell the contexts apart."""
+    size = {"hidden_size": 32, "intermediate_size": 48, "initializer_range": 0.35}
+    return tiny_model(seed=1, vocab_size=vocabulary, eos_token_id=END, **size)
 
 
 class Enumeration(NamedTuple):
@@ -138,7 +128,7 @@ def score(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, exact: Enu
 @pytest.fixture(scope="module", params=[(4, 5), (6, 4)], ids=["V=4, T=5", "V=6, T=4"])
 def scored(request: pytest.FixtureRequest) -> Scored:
     vocabulary, length = request.param
-    tokenizer, model = tiny_tokenizer(vocabulary), tiny_model(vocabulary)
+    tokenizer, model = tiny_tokenizer(vocabulary), random_model(vocabulary)
     exact = enumerate_messages(copy.deepcopy(model), tokenizer, length)
     return Scored(exact, score(model, tokenizer, exact, max_tokens=512))
 
@@ -214,7 +204,7 @@ def test_sampled_messages_estimate_the_exact_information_within_their_interval(s
 
 
 def test_passes_of_any_size_give_the_same_matrix() -> None:
-    tokenizer, model = tiny_tokenizer(4), tiny_model(4)
+    tokenizer, model = tiny_tokenizer(4), random_model(4)
     messages, ended = [[], [2], [3, 1, 2, 2, 3], [1, 1], [2, 3, 3]], [True, True, False, True, True]
     some = Enumeration(messages, ended, torch.empty(0))
     small, middle, large = (score(model, tokenizer, some, limit).log_probs for limit in (1, 60, 8192))

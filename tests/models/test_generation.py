@@ -2,31 +2,19 @@ from typing import Any, cast
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedModel
 
 from models.generation import generate, sampling_seed
 from models.shared_prefix import full_sequence_log_probs
+from tests.models.tiny import tiny_model
 
 VOCABULARY = 40
 END = 3
-SIZES: dict[str, Any] = dict(
-    vocab_size=VOCABULARY,
-    hidden_size=32,
-    intermediate_size=64,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    initializer_range=0.5,
-    max_position_embeddings=256,
-)
 
 
 @pytest.fixture(params=["qwen2", "llama"])
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
-    torch.manual_seed(0)
-    if request.param == "qwen2":
-        return Qwen2ForCausalLM(Qwen2Config(**SIZES)).eval()
-    return LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+    return tiny_model(request.param, vocab_size=VOCABULARY, hidden_size=32, initializer_range=0.5)
 
 
 def prompts(count: int) -> list[list[int]]:

@@ -3,13 +3,14 @@
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from models.loading import ModelError
 from models.miniature.tokenizer import train_tokenizer
 from models.prompts import compressor_prompt
 from models.scorer import Scorer
 from models.shared_prefix import full_sequence_log_probs
+from tests.models.tiny import tiny_model
 
 CONTEXTS = ["Ada Stone has a pulse of 71 and eats well.", "Ada Stone has a pulse of 64.", "Ben Hill owns a red kite."]
 QUESTIONS = ["What is the pulse?", "What is the pulse?", "Who owns a kite?", "What is the pulse?"]
@@ -24,19 +25,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def model(tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.2,
-        attention_dropout=0.5,
-    )
-    return Qwen2ForCausalLM(config).eval()
+    return tiny_model(vocab_size=len(tokenizer), attention_dropout=0.5)
 
 
 def ids_of(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

@@ -5,21 +5,7 @@ import random
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import (
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3NextConfig,
-    Qwen3NextForCausalLM,
-)
+from transformers import PreTrainedModel, Qwen3NextConfig, Qwen3NextForCausalLM
 
 from models.prefix_attention import share_prefixes
 from models.shared_prefix import (
@@ -29,42 +15,9 @@ from models.shared_prefix import (
     message_log_probs,
     token_scores,
 )
+from tests.models.tiny import ARCHITECTURES, SIZE, tiny_model
 
-VOCABULARY = 97
-WINDOW = 16
-SIZE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.2,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
-ARCHITECTURES = ("qwen2", "llama", "mistral", "gemma3", "gpt_neox")
-
-
-def tiny_model(architecture: str) -> PreTrainedModel:
-    """A random two-layer model; Mistral and Gemma-3 slide over a window shorter than the prefixes."""
-    torch.manual_seed(0)
-    models = {
-        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZE, num_key_value_heads=2)),
-        "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZE, num_key_value_heads=2)),
-        "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZE, num_key_value_heads=2, sliding_window=WINDOW)),
-        "gemma3": lambda: Gemma3ForCausalLM(
-            Gemma3TextConfig(
-                **SIZE,
-                num_key_value_heads=2,
-                head_dim=16,
-                sliding_window=WINDOW,
-                layer_types=["sliding_attention", "full_attention"],
-            )
-        ),
-        "gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZE)),
-    }
-    return models[architecture]().eval()
+VOCABULARY = SIZE["vocab_size"]
 
 
 def tokens(generator: random.Random, length: int) -> list[int]:
