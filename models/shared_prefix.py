@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from models.prefix_attention import Layout, share_prefixes
 
-MAX_TOKENS_PER_PASS = 8_192
+MAX_TOKENS_PER_PASS = 4_096
 MAX_LOGITS_PER_PASS = 1 << 25
 LEAST_SHARED = 32
 """Tokens that prefixes have to begin with in common, and a quarter of their length, to be read as branches of one."""

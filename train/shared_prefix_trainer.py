@@ -16,14 +16,14 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
-from models.shared_prefix import Continuation, token_scores
+from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, token_scores
 from train.reward import MessageReward
 
 
 class SharedPrefixGRPOTrainer(GRPOTrainer):
     """Text-only GRPO whose log-probabilities cost C + G·M tokens a context and group instead of G·(C + M)."""
 
-    max_tokens_per_pass = 8_192
+    max_tokens_per_pass = MAX_TOKENS_PER_PASS
     """Bound on the tokens of one forward pass."""
 
     def _get_per_token_logps_and_entropies(

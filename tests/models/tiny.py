@@ -37,8 +37,8 @@ SIZE: dict[str, Any] = {
 def tiny_model(architecture: str = "qwen2", seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random model in evaluation mode; ``changes`` are fields of its config."""
     torch.manual_seed(seed)
-    size = SIZE | changes
-    grouped = size | {"num_key_value_heads": 2}
+    size: dict[str, Any] = SIZE | changes
+    grouped: dict[str, Any] = size | {"num_key_value_heads": 2}
     layers = ["sliding_attention", "full_attention"]
     models = {
         "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**grouped)),
