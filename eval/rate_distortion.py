@@ -86,7 +86,9 @@ def _least_squares(rate: Float[np.ndarray, " points"], distortion: Float[np.ndar
     start = (max(float(np.ptp(distortion)), 1e-3), 1 / spread, min(max(float(distortion.min()), 0.0), 1.0))
     # Decays past these bounds are a straight line or a step between neighbouring points: nothing the points can tell.
     bounds = ([0.0, 1e-3 / spread, 0.0], [np.inf, 50 / spread, 1.0])
-    parameters, _ = curve_fit(_distortion, rate, distortion, p0=start, bounds=bounds, max_nfev=5000)
+    # A step of length nothing, where the points are already met, divides by zero in scipy and is then not taken.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parameters, _ = curve_fit(_distortion, rate, distortion, p0=start, bounds=bounds, max_nfev=5000)
     scale, decay, floor = (float(parameter) for parameter in parameters)
     residual = float(np.sqrt(np.mean((_distortion(rate, scale, decay, floor) - distortion) ** 2)))
     return Curve(scale, decay, floor, residual)

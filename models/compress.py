@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.compressor import compress
-from models.loading import ModelError
+from models.loading import ModelError, quiet_libraries
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=int, default=64, help="the most tokens the message may have (default 64)")
     parser.add_argument("--model", help="the base model, where it is not the one the adapter names")
     options = parser.parse_args(arguments)
+    quiet_libraries()
     try:
         context = sys.stdin.read() if options.document == "-" else Path(options.document).read_text(encoding="utf-8")
         message = compress(context, options.question, options.adapter, options.budget, options.model)

@@ -1,6 +1,8 @@
 """Models and tokenizers by name, one clear line where that cannot work, and fingerprints of their parameters."""
 
 import hashlib
+import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -25,6 +27,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils import logging as transformers_logging
 
 MINIATURE_WEIGHTS = Path(__file__).parent / "miniature" / "weights"
 HUB_TIMEOUT_SECONDS = 10.0
@@ -73,6 +76,15 @@ def load_model(
     if report["missing_keys"]:
         raise ModelError(f"model {name!r} lacks weights, among them {min(report['missing_keys'])!r}")
     return cast(PreTrainedModel, cast(nn.Module, model).to(device).eval()), tokenizer
+
+
+def quiet_libraries() -> None:
+    """Switch off what libraries say at every start, whatever is run; errors stay."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|torch|trl")
+    warnings.filterwarnings("ignore", message="OMP_NUM_THREADS", category=UserWarning)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def check_model_name(name: str, revision: str | None = None) -> None:

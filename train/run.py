@@ -11,7 +11,6 @@ import os
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,6 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from data.sample import Document, Sample, samples_of
 from data.tasks import TASKS, load_documents
@@ -32,7 +30,7 @@ from eval.report.table import console_table
 from eval.run import Evaluation
 from models.channel import Channel
 from models.compressor import Compressor
-from models.loading import ModelError, base, load_model, parameter_hash, trainable
+from models.loading import ModelError, base, load_model, parameter_hash, quiet_libraries, trainable
 from models.predictor import LocalPredictor
 from models.scorer import Scorer
 from objectives.negatives import NegativeCounts
@@ -86,15 +84,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys: train.steps=20")
     return parser.parse_intermixed_args(arguments)
-
-
-def quiet_libraries() -> None:
-    """Switch off what libraries say at every start, whatever is run; errors stay."""
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|torch|trl")
-    warnings.filterwarnings("ignore", message="OMP_NUM_THREADS", category=UserWarning)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 class DataError(ValueError):
