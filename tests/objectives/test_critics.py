@@ -1,13 +1,14 @@
 """The critics' terms against their formulas, their relations, and the scores they cannot use."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 from objectives.critics import donsker_varadhan, jensen_shannon, nwj, tuba
-from objectives.mutual_information import interpolated
+from objectives.mutual_information import Estimate, interpolated
 
 CRITICS = [tuba, nwj, donsker_varadhan, jensen_shannon]
 INF = math.inf
@@ -64,7 +65,9 @@ def test_identical_contexts_carry_nothing() -> None:
 
 
 @pytest.mark.parametrize("critic", CRITICS)
-def test_what_a_row_shares_with_its_prior_and_the_order_of_columns_change_nothing(critic) -> None:
+def test_what_a_row_shares_with_its_prior_and_the_order_of_columns_change_nothing(
+    critic: Callable[..., Estimate],
+) -> None:
     scores, own, prior = random_scores(8, 6)
     terms = critic(scores, own, prior).terms
     shift = torch.linspace(-1e4, 1e4, 8, dtype=torch.float64)
@@ -75,7 +78,7 @@ def test_what_a_row_shares_with_its_prior_and_the_order_of_columns_change_nothin
 
 
 @pytest.mark.parametrize("critic", CRITICS)
-def test_columns_that_are_not_valid_or_missing_count_as_absent(critic) -> None:
+def test_columns_that_are_not_valid_or_missing_count_as_absent(critic: Callable[..., Estimate]) -> None:
     scores, _, prior = random_scores(1, 5)
     own, valid = torch.tensor([3]), torch.tensor([[True, False, True, True, True]])
     holed = scores.clone()
@@ -86,7 +89,9 @@ def test_columns_that_are_not_valid_or_missing_count_as_absent(critic) -> None:
 
 
 @pytest.mark.parametrize("critic", CRITICS)
-def test_a_missing_own_score_or_prior_makes_the_term_missing_and_leaves_the_others(critic) -> None:
+def test_a_missing_own_score_or_prior_makes_the_term_missing_and_leaves_the_others(
+    critic: Callable[..., Estimate],
+) -> None:
     scores, own, prior = random_scores(5, 4)
     alone = critic(scores[:2], own[:2], prior[:2]).terms
     scores[2, own[2]] = math.nan
@@ -105,7 +110,9 @@ def test_a_missing_own_score_or_prior_makes_the_term_missing_and_leaves_the_othe
         ([-INF, -INF, -INF], (-INF, -INF, None, -INF)),
     ],
 )
-def test_impossible_messages_have_the_terms_of_the_formulas(row, expected) -> None:
+def test_impossible_messages_have_the_terms_of_the_formulas(
+    row: list[float], expected: tuple[float | None, ...]
+) -> None:
     found = [critic(torch.tensor([row]), torch.tensor([0]), torch.tensor([-1.0])).terms.item() for critic in CRITICS]
     assert [None if math.isnan(value) else value for value in found] == [
         value if value is None else pytest.approx(value) for value in expected
@@ -114,7 +121,7 @@ def test_impossible_messages_have_the_terms_of_the_formulas(row, expected) -> No
 
 @pytest.mark.parametrize("magnitude", [1e-30, 1.0, 1e4, 1e30, 3e38])
 @pytest.mark.parametrize("critic", CRITICS)
-def test_float32_scores_of_any_magnitude_stay_exact(critic, magnitude: float) -> None:
+def test_float32_scores_of_any_magnitude_stay_exact(critic: Callable[..., Estimate], magnitude: float) -> None:
     scores = torch.tensor([[-magnitude, -magnitude], [-magnitude / 2, -magnitude]])
     prior = scores[:, 0].clone()
     own = torch.zeros(2, dtype=torch.long)
@@ -131,7 +138,7 @@ def test_a_critic_beyond_the_range_of_the_exponential_costs_everything() -> None
 
 
 @pytest.mark.parametrize("critic", CRITICS)
-def test_priors_that_make_no_sense_are_refused(critic) -> None:
+def test_priors_that_make_no_sense_are_refused(critic: Callable[..., Estimate]) -> None:
     scores, own, _ = random_scores(2, 3)
     with pytest.raises(ValueError, match="one score a message"):
         critic(scores, own, torch.zeros(3))

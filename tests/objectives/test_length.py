@@ -1,6 +1,7 @@
 """The length reward: what it orders before what."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +48,8 @@ def test_a_missing_success_is_missing_under_the_own_gate_and_left_out_of_the_pas
         ([1], [1.0], {"budget": 8, "gate": "group"}, "must divide the 1 messages, got None"),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused(tokens, success, keywords, line: str) -> None:
+def test_arguments_that_make_no_sense_are_refused(
+    tokens: list[int], success: list[float], keywords: dict[str, Any], line: str
+) -> None:
     with pytest.raises(ValueError, match=line):
         length_reward(torch.tensor(tokens), torch.tensor(success), **keywords)

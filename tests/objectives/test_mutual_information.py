@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def random_scores(messages: int, contexts: int, seed: int = 0) -> tuple[Tensor, 
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_a_constant_channel_and_identical_contexts_carry_exactly_nothing(estimator) -> None:
+def test_a_constant_channel_and_identical_contexts_carry_exactly_nothing(estimator: Callable[..., Estimate]) -> None:
     scores = -torch.rand(6, 1).repeat(1, 4) * 100
     assert estimator(scores, torch.arange(6) % 4).terms.tolist() == pytest.approx([0.0] * 6, abs=1e-12)
 
@@ -113,7 +114,7 @@ def test_each_estimator_says_its_side_and_ceiling() -> None:
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_what_a_row_shares_and_the_order_of_columns_change_nothing(estimator) -> None:
+def test_what_a_row_shares_and_the_order_of_columns_change_nothing(estimator: Callable[..., Estimate]) -> None:
     scores, own = random_scores(8, 6)
     terms = estimator(scores, own).terms
     shifted = scores + torch.linspace(-1e4, 1e4, 8, dtype=torch.float64)[:, None]
@@ -123,7 +124,7 @@ def test_what_a_row_shares_and_the_order_of_columns_change_nothing(estimator) ->
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_columns_that_are_not_valid_count_as_absent(estimator) -> None:
+def test_columns_that_are_not_valid_count_as_absent(estimator: Callable[..., Estimate]) -> None:
     scores, own = random_scores(2, 5)
     own = torch.tensor([0, 4])
     valid = torch.tensor([[True, True, False, True, False], [False, False, True, False, True]])
@@ -141,7 +142,7 @@ def test_columns_that_are_not_valid_count_as_absent(estimator) -> None:
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_a_message_has_the_same_term_alone_and_in_any_batch(estimator) -> None:
+def test_a_message_has_the_same_term_alone_and_in_any_batch(estimator: Callable[..., Estimate]) -> None:
     scores, own = random_scores(9, 6)
     valid = torch.rand(scores.shape, generator=torch.Generator().manual_seed(3)) < 0.6
     valid[torch.arange(9), own] = valid[torch.arange(9), (own + 1) % 6] = True
@@ -153,7 +154,7 @@ def test_a_message_has_the_same_term_alone_and_in_any_batch(estimator) -> None:
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_a_missing_negative_shrinks_n_and_is_counted(estimator) -> None:
+def test_a_missing_negative_shrinks_n_and_is_counted(estimator: Callable[..., Estimate]) -> None:
     scores, own = random_scores(3, 5)
     own = torch.tensor([1, 0, 2])
     holed = scores.clone()
@@ -165,7 +166,9 @@ def test_a_missing_negative_shrinks_n_and_is_counted(estimator) -> None:
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_a_missing_own_score_or_no_negative_left_makes_the_term_missing_and_never_zero(estimator) -> None:
+def test_a_missing_own_score_or_no_negative_left_makes_the_term_missing_and_never_zero(
+    estimator: Callable[..., Estimate],
+) -> None:
     scores = torch.tensor([[NAN, -1.0, -2.0], [NAN, -1.0, NAN], [-1.0, -2.0, -9.0]])
     estimate = estimator(scores, torch.tensor([0, 1, 2]))
     assert estimate.terms.isnan().tolist() == [True, True, False]
@@ -377,7 +380,7 @@ def test_messages_without_tokens_have_no_token_terms() -> None:
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_a_single_context_is_refused_in_one_line(estimator) -> None:
+def test_a_single_context_is_refused_in_one_line(estimator: Callable[..., Estimate]) -> None:
     with pytest.raises(ValueError, match=r"^message 0 has 1 context: .*at least 1 negative") as error:
         estimator(torch.zeros(3, 1), torch.zeros(3, dtype=torch.long))
     assert "\n" not in str(error.value)
