@@ -138,18 +138,18 @@ def shared_prefix_attention(
     unknown = [name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None]
     if unknown:
         raise ValueError(f"{type(module).__name__} attends with {', '.join(unknown)}, which shared prefixes do not")
-    if groups := query.shape[1] // key.shape[1]:
-        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     width = layout.prefix_width
-    windowed = sliding_window is not None and sliding_window < width
+    window = sliding_window if sliding_window is not None and sliding_window < width else None
     prefix = scaled_dot_product_attention(
         query[:, :, :width],
         key[:, :, :width],
         value[:, :, :width],
-        attn_mask=layout.prefix_mask(sliding_window) if windowed else None,  # type: ignore[arg-type]
+        attn_mask=None if window is None else layout.prefix_mask(window),
         dropout_p=dropout,
         scale=scaling,
-        is_causal=not windowed,
+        is_causal=window is None,
     )
     pieces = [prefix, *_tail_pieces(query, key, value, layout, sliding_window, dropout, scaling)]
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None

@@ -22,7 +22,9 @@ def negatives_of(columns: Columns, sample: int) -> set[str]:
     return {columns.contexts[column] for column in columns.valid[sample].nonzero().flatten().tolist() if column != own}
 
 
-def choose(own: list[str], made: list[list[str]], n_made: int, n_batch: int, seed: int, batch=None) -> Columns:
+def choose(
+    own: list[str], made: list[list[str]], n_made: int, n_batch: int, seed: int, batch: list[str] | None = None
+) -> Columns:
     """Counterfactual versions and contexts of a batch, by default all of ``own``."""
     pool = own if batch is None else batch
     candidates = [Candidates(text, more, batch=pool) for text, more in zip(own, made, strict=True)]
@@ -96,7 +98,9 @@ def test_the_draw_is_uniform_over_the_batch() -> None:
     ("own", "made", "n_made", "n_batch"),
     [(["a", "a"], [["x"], ["a"]], 1, 1), (["b", "a"], [["x"], []], 1, 0), (["b", "a"], [["x"], ["y"]], 0, 0)],
 )
-def test_a_sample_without_any_negative_is_refused_by_name(own, made, n_made: int, n_batch: int) -> None:
+def test_a_sample_without_any_negative_is_refused_by_name(
+    own: list[str], made: list[list[str]], n_made: int, n_batch: int
+) -> None:
     with pytest.raises(ValueError, match=r"^sample [01] has no negative context") as error:
         choose(own, made, n_made, n_batch, seed=0)
     assert "\n" not in str(error.value)

@@ -86,6 +86,8 @@ def test_token_credit_favours_the_tokens_that_add_most_and_leaves_padding_alone(
         ({"accuracy": ACCURACY, "length": LENGTH.log()}, 2, "reward component length is infinite for 1 messages"),
     ],
 )
-def test_components_that_do_not_fit_are_refused(components, group_size: int, line: str) -> None:
+def test_components_that_do_not_fit_are_refused(
+    components: dict[str, torch.Tensor], group_size: int, line: str
+) -> None:
     with pytest.raises(ValueError, match=line):
         combine(components, RewardWeights(information=0.0), group_size)
