@@ -49,7 +49,7 @@ test-all: $(READY) compiler browser ## every test
 	python -m pytest $(ARGS)
 
 bench: $(READY) ## time scoring, update, rollout and step beside the straightforward way: make bench ARGS=--quick
-	python -m eval.benchmark $(ARGS)
+	python -m train.benchmark $(ARGS)
 
 lint: $(READY) ## ruff and pyright
 	ruff check .

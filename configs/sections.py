@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from configs.tree import ConfigError, Section, did_you_mean, is_list
-from data.miniature import SHAPES
-from data.tasks import TASKS
+from data.miniature.documents import SHAPES
+from data.registry import TASKS
 from models.loading import MINIATURE_WEIGHTS
 
 TASK_NAMES = tuple(TASKS)

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from data import reading
+from data import qasper, reading
 from data.sample import Document, Question
+from data.task import Loaded, Request, draw
 
 TASK = "qasper"
 VERSION = 1
@@ -213,3 +214,13 @@ def _json_records(content: Any, path: Path) -> reading.Records:
     else:
         said = "should hold an object of papers by id, or a list of papers"
         raise ValueError(f"{path}: {said}, it is {reading.shown(content)}")
+
+
+def read_qasper(request: Request) -> Loaded:
+    """Papers of QASPER.
+
+    Raises:
+        ValueError: what ``qasper.load_papers`` refuses.
+    """
+    documents, skipped = qasper.load_papers(request.source, request.split)
+    return draw(documents, skipped, request)

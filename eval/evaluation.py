@@ -3,35 +3,32 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from configs.build import DataError
 from data.sample import Document, Sample, neighbours
-from eval.build import DataError
+from eval.parts import in_parts, joined, parts_of, totals_by_sample
+from eval.record import _answer_fields, _present, accuracy_of, sample_fields
 from eval.record_log import RecordLog
-from eval.sentence_counts import count_sentences
+from eval.sentences import count_sentences
 from models.channel import Channel
 from models.compressor import Compressor, Message
-from models.generation import sampling_seed
 from models.loading import context_window
-from models.predictor import AnswerScore
 from models.scorer import Scorer, Scores
-from objectives.accuracy import score
+from models.shared_prefix.generation import sampling_seed
 from objectives.mutual_information import contrastive, contrastive_token_terms, leave_one_out, nats_to_bits
 from objectives.negatives import Candidates, Columns, NegativeCounts, choose_columns, parts_removed
 
 Write = Callable[[Sequence[Sample]], list[Message]]
 """Whatever makes messages: one for each sample."""
-
-PART_SEPARATOR = "\n\n"
-"""Between the messages of a document that is compressed in parts."""
 
 
 def by_compressor(compressor: Compressor, temperature: float, seed: int) -> Write:
@@ -177,46 +174,6 @@ class Evaluation:
             return []
 
 
-def in_parts(samples: Sequence[Sample]) -> tuple[list[Sample], Int[Tensor, " pieces"]]:
-    """What is compressed by itself, and the sample each piece belongs to; most documents are one piece."""
-    pieces: list[Sample] = []
-    owner: list[int] = []
-    for number, sample in enumerate(samples):
-        own = [replace(sample, document=document) for document in parts_of([sample.document])]
-        pieces += own
-        owner += [number] * len(own)
-    return pieces, torch.tensor(owner)
-
-
-def parts_of(documents: Sequence[Document]) -> list[Document]:
-    """Each part as a document of its own, whose neighbours are the others of its group."""
-    return [
-        one
-        for document in documents
-        for one in (
-            [
-                replace(document, id=f"{document.id}/part {number}", text=text, parts=())
-                for number, text in enumerate(document.parts, start=1)
-            ]
-            or [document]
-        )
-    ]
-
-
-def joined(messages: Sequence[Message]) -> Message:
-    """The messages of the parts of one document as one; every end token counts."""
-    if len(messages) == 1:
-        return messages[0]
-    return Message(
-        text=PART_SEPARATOR.join(message.text for message in messages if message.text),
-        # Between two of them stands one end token, of which the count alone matters here.
-        token_ids=[0] * (sum(message.tokens for message in messages) - all(message.ended for message in messages)),
-        ended=all(message.ended for message in messages),
-        log_probs=[],
-        truncated_tokens=sum(message.truncated_tokens for message in messages),
-    )
-
-
 def measure(
     channel: Channel,
     pieces: Sequence[Sample],
@@ -290,47 +247,6 @@ def _information(scores: Scores, columns: Columns, owner: Int[Tensor, " pieces"]
             }
         )
     return rows
-
-
-def totals_by_sample(
-    terms: Float[Tensor, " pieces"], owner: Int[Tensor, " pieces"], samples: int
-) -> Float[Tensor, " samples"]:
-    """Sums over the pieces of each sample, whose messages are independent given their contexts; NaN stays."""
-    return torch.zeros(samples, dtype=torch.float64).index_add_(0, owner, terms.double())
-
-
-def accuracy_of(sample: Sample, answer: str) -> float | None:
-    """None where no metric can tell, but a judge or the gold answer's perplexity."""
-    question = sample.question
-    return score(question.metric, answer, question.answers, question.options) if question.scored else None
-
-
-def _answer_fields(gold: AnswerScore | None, null: AnswerScore | None) -> dict[str, Any]:
-    return {
-        "task_information_nats": None if gold is None or null is None else gold.log_prob - null.log_prob,
-        "answer_nll_nats": None if gold is None else -gold.log_prob,
-        "answer_tokens": None if gold is None else gold.tokens,
-    }
-
-
-def sample_fields(sample: Sample) -> dict[str, Any]:
-    """What a record says of its question."""
-    return {
-        "id": sample.id,
-        "task": sample.document.task,
-        "document_id": sample.cluster,
-        "context": sample.document.text,
-        "question": sample.question.text,
-        "kind": sample.question.kind,
-        "metric": sample.question.metric,
-        "options": list(sample.question.options),
-        "answers": list(sample.question.answers),
-    }
-
-
-def _present(value: float) -> float | None:
-    """None for what is missing or not finite: it is counted, never averaged."""
-    return value if math.isfinite(value) else None
 
 
 def _by_task(samples: Sequence[Sample]) -> list[tuple[str, list[Sample]]]:

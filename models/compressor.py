@@ -11,9 +11,9 @@ from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.sample import Document
-from models.generation import Reply, generate
 from models.loading import ModelError, context_window, load_model
 from models.prompts import CompressorPrompts, Prompt, truncate_middle
+from models.shared_prefix.generation import Reply, generate
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from models.loading import check_window
 from models.prompts import CompressorPrompts
-from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, batched_message_log_probs
+from models.shared_prefix.scoring import MAX_TOKENS_PER_PASS, Continuation, batched_message_log_probs
 
 # By context, what is to be scored there, (question, tokens), and the cells of the matrix each goes to.
 _Cells = dict[str, dict[tuple[str, tuple[int, ...]], list[tuple[int, int]]]]

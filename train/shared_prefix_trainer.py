@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
-from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, token_scores
+from models.shared_prefix.scoring import MAX_TOKENS_PER_PASS, Continuation, token_scores
 from train.reward import MessageReward
 from train.sampler_check import adapter_reached, gap_metrics, gap_sums, sampler_gap
 

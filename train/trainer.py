@@ -1,50 +1,24 @@
 """TRL's GRPO on the compressor's adapter: the config tree in TRL's terms, and the trainer built from it."""
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 from datasets import Dataset
-from peft import PeftModel, get_peft_model
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from configs.command import launched, world_size
 from data.sample import Sample
 from train.checkpoint import CHECKPOINTS, StopOnSignal
-from train.config import Config, LoraConfig, VllmConfig
+from train.config import Config
 from train.reward import MessageReward
-from train.rollout import Rollout, sampler_weights
+from train.rollout import Rollout
 from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
 from train.tracking import MetricsFile, ProgressBar
-
-
-def world_size() -> int:
-    """Processes of this start: one, unless a launcher says otherwise."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def launched() -> bool:
-    """Whether deepspeed (or torchrun) started this process."""
-    return "LOCAL_RANK" in os.environ
-
-
-def add_adapter(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
-    """The model with a fresh LoRA adapter called ``default``, the only part that trains."""
-    torch.manual_seed(seed)
-    modules = config.target_modules if isinstance(config.target_modules, str) else list(config.target_modules)
-    lora = peft.LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,  # type: ignore[arg-type]
-        lora_dropout=config.dropout,
-        target_modules=modules,
-        task_type="CAUSAL_LM",
-    )
-    adapted = get_peft_model(model, lora)
-    assert isinstance(adapted, PeftModel)
-    return adapted
+from train.vllm_sampler import sampler_weights, vllm_options
 
 
 def deepspeed_config(config: Config) -> dict[str, Any]:
@@ -57,20 +31,6 @@ def deepspeed_config(config: Config) -> dict[str, Any]:
         "bf16": {"enabled": "auto"},
         "fp16": {"enabled": False},
         "zero_allow_untested_optimizer": True,
-    }
-
-
-def vllm_options(vllm: VllmConfig, end_token_id: int) -> dict[str, Any]:
-    """vLLM in TRL's terms; a message ends with ``end_token_id`` alone, whatever else the model's own files end with."""
-    return {
-        "use_vllm": True,
-        "vllm_mode": vllm.mode,
-        "vllm_gpu_memory_utilization": vllm.gpu_memory_utilization,
-        "vllm_max_model_length": vllm.max_model_tokens,
-        "vllm_server_host": vllm.server_host,
-        "vllm_server_port": vllm.server_port,
-        "vllm_importance_sampling_correction": vllm.importance_sampling,
-        "generation_kwargs": {"stop_token_ids": [end_token_id], "ignore_eos": True},
     }
 
 

@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from eval.rate_distortion import Fit
+from eval.analysis.rate_distortion import Fit
 from eval.report.drawing import (
     AFTER,
     BEFORE,

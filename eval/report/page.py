@@ -14,8 +14,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from eval.density import STAGES
-from eval.rate_distortion import fit
+from eval.analysis.density import STAGES
+from eval.analysis.rate_distortion import fit
 from eval.report.baselines import (
     Point,
     baseline_drawing,

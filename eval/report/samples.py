@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from eval.density import STAGES
+from eval.analysis.density import STAGES
+from eval.record import Record
 
 MOST_PAIRS = 120
 MOST_CONTEXT_CHARACTERS = 20_000
 MOST_BYTES = 3_000_000
 """Of the embedded messages and contexts together; one question is shown whatever its size."""
 
-Record = Mapping[str, Any]
 Pair = dict[str, Record]
 
 

@@ -8,18 +8,9 @@ message and asks about the facts in it, and now and then about one that is not t
 import random
 from dataclasses import dataclass
 
-from data.miniature import (
-    NOT_STATED,
-    PAPERS,
-    SHAPES,
-    UNANSWERABLE,
-    Fact,
-    Layout,
-    Values,
-    ask,
-    ask_absent,
-    make_layout,
-)
+from data.miniature.documents import NOT_STATED, SHAPES, UNANSWERABLE, Fact, Layout, ask, ask_absent, make_layout
+from data.miniature.papers import PAPERS
+from data.miniature.values import Values
 from data.sample import Question
 
 OPENERS = ("", "", "Summary. ", "From the text. ", "Here is what it says. ")

@@ -16,12 +16,14 @@ import numpy as np
 from jaxtyping import Float
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.miniature import DEFAULT_FILLER, NOT_STATED, PAPERS, SHAPES, Fact, Layout, Shape, ask, ask_absent, make_layout
+from data.miniature.documents import DEFAULT_FILLER, NOT_STATED, SHAPES, Fact, Layout, ask, ask_absent, make_layout
+from data.miniature.papers import PAPERS
+from data.miniature.shape import Shape
 from data.sample import Question
 from models.compressor import Compressor, Message
-from models.generation import generate
 from models.miniature.corpus import OPENERS, STYLES, restate
 from models.predictor import LocalPredictor, Query
+from models.shared_prefix.generation import generate
 from objectives.accuracy import score
 
 FIRST_SEED = 1 << 41

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import nn
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 
-from data.miniature import SHAPES
+from data.miniature.documents import SHAPES
 from models.loading import load_model
 from models.miniature.quality import ALL, FACT_COUNTS, Estimate, Quality, is_share, measure
 from models.miniature.train import CHECKPOINT, MEMBERS, WEIGHTS, Member, Progress, build

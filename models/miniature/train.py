@@ -30,7 +30,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from data.miniature import FIRST_SYLLABLES
+from data.miniature.values import FIRST_SYLLABLES
 from models.miniature.corpus import Turn, compressor_turns, corpus_texts, predictor_turns
 from models.miniature.grow import widen
 from models.miniature.tokenizer import train_tokenizer

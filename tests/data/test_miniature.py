@@ -7,27 +7,23 @@ from collections.abc import Iterator
 
 import pytest
 
-from data.miniature import (
+from data.miniature.documents import (
     DEFAULT_FACTS,
     DEFAULT_FILLER,
-    FIRST_SYLLABLES,
-    NOTES,
     OPEN_ANSWER,
-    PAPERS,
-    SECOND_SYLLABLES,
     SHAPES,
     UNANSWERABLE,
     Fact,
     Layout,
-    Shape,
-    Split,
     absent_keys,
-    held_out_name,
-    held_out_number,
     make_document,
     make_documents,
     make_layout,
 )
+from data.miniature.notes import NOTES
+from data.miniature.papers import PAPERS
+from data.miniature.shape import Shape
+from data.miniature.values import FIRST_SYLLABLES, SECOND_SYLLABLES, Split, held_out_name, held_out_number
 from data.sample import Document, Question, samples_of
 from objectives.accuracy import score
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from configs.sections import TaskConfig
-from data import miniature
-from data.tasks import TASKS, TWINS, Loaded, load_documents
+from data.miniature import documents as miniature
+from data.miniature.task import TWINS
+from data.registry import TASKS, Loaded, load_documents
 
 EMBEDDED = tuple(miniature.SHAPES)
 QUESTIONS = 4

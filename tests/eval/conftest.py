@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from eval.density import summarise
-
-Record = dict[str, Any]
+from eval.analysis.density import summarise
+from eval.record import Record
 
 PLANTED = "<script>alert(1)</script> </script> <!-- <b>&amp; \u2028 \u2029"
 

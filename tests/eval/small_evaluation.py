@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.run import main
+from models.adapters import add_adapter
 from models.loading import load_model
-from train.config import LoraConfig
-from train.trainer import add_adapter
 
 EVIDENCE_BATCH = "information.negatives={counterfactual: 0, batch: 2}"
 """Negatives of tasks that make none of their own."""
@@ -16,7 +15,7 @@ EVIDENCE_BATCH = "information.negatives={counterfactual: 0, batch: 2}"
 def write_adapter(folder: Path, seed: int = 0, model: str = "miniature/qwen2-small") -> Path:
     """An adapter in PEFT's format, not the identity that a fresh one is."""
     plain, _ = load_model(model)
-    adapted = add_adapter(plain, LoraConfig(rank=4), seed)
+    adapted = add_adapter(plain, 4, 32, 0.0, "all-linear", seed)
     for name, parameter in adapted.named_parameters():
         if ".lora_B." in name:
             parameter.data.normal_(std=0.02)

@@ -11,22 +11,11 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from data.miniature import make_document
+from data.miniature.documents import make_document
 from data.sample import samples_of
-from eval.baselines import (
-    GAP,
-    Baseline,
-    Budget,
-    Embedder,
-    FullContext,
-    LLMLingua2,
-    NoContext,
-    Retrieval,
-    Truncation,
-    bm25_relevance,
-    sentences,
-    words,
-)
+from eval.baselines.retrieval import Embedder, Retrieval, bm25_relevance, words
+from eval.baselines.writers import GAP, Baseline, Budget, FullContext, LLMLingua2, NoContext, Truncation
+from eval.sentences import sentences
 from models.channel import Channel
 from models.loading import ModelError, load_model
 from models.predictor import LocalPredictor

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from configs.build import DataError, build_predictor, build_scorer, draw, held_out, instructions
 from configs.sections import PredictorConfig, ScorerConfig
 from configs.tree import ConfigError
 from data.sample import Document, Question
 from data.task import Loaded
-from eval.build import DataError, build_predictor, build_scorer, draw, held_out, instructions
 from eval.config import EvaluationConfig, load_config
 from models.compressor import Compressor
 from models.loading import ModelError, load_model
@@ -71,7 +71,7 @@ def test_what_a_task_skips_is_said_and_parts_are_cut_one_by_one(
     question = Question("q", "Who?", ("me",), "perplexity")
     long, short = "zinc " * 900, "iron 5"
     document = Document("d", "miniature/notes", f"{long}\n\n{short}", (question,), parts=(long, short))
-    monkeypatch.setattr("eval.build.load_documents", lambda name, **_: Loaded([document], {"dull ones": 3}))
+    monkeypatch.setattr("configs.build.load_documents", lambda name, **_: Loaded([document], {"dull ones": 3}))
     one, said = recipe("tasks=[miniature/notes]"), []
     [sample] = draw(one, compressor, "evaluate", {"miniature/notes": {}}, said.append)
     count = [len(compressor.prompts.format.text_ids(part)) for part in sample.document.parts]
@@ -80,7 +80,7 @@ def test_what_a_task_skips_is_said_and_parts_are_cut_one_by_one(
 
 
 def test_no_question_is_a_data_error(compressor: Compressor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eval.build.load_documents", lambda name, **_: Loaded([], {}))
+    monkeypatch.setattr("configs.build.load_documents", lambda name, **_: Loaded([], {}))
     with pytest.raises(DataError, match="no questions to evaluate on in miniature/notes"):
         draw(recipe("tasks=[miniature/notes]"), compressor, "evaluate", {"miniature/notes": {}}, lambda text: None)
 

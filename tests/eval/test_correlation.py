@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.correlation import MEASURES, METHODS, correlation, correlations, pearson, spearman
-
-Record = dict[str, Any]
+from eval.analysis.correlation import MEASURES, METHODS, correlation, correlations, pearson, spearman
+from eval.record import Record
 
 
 def made(x: float, y: float, document: int, **fields: Any) -> Record:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eval.density import TERMS, summarise
+from eval.analysis.density import TERMS, summarise
 
 Build = Callable[..., dict[str, Any]]
 BIT = math.log(2)

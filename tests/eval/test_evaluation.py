@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from configs.build import DataError
 from data.sample import Document, Question, samples_of
-from eval.build import DataError
-from eval.density import summarise
-from eval.evaluation import Evaluation, by_compressor, fitting, in_parts, joined, measure, parts_of
+from eval.analysis.density import summarise
+from eval.evaluation import Evaluation, by_compressor, fitting, measure
+from eval.parts import in_parts, joined, parts_of
 from models.channel import Channel
 from models.compressor import Compressor, Message
 from models.loading import ModelError, load_model

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, PreTrainedConfig, Qwen2Config
 
-from eval.flops import Cost, DecoderSize, cost, decoder_size, generation_flops, prefill_flops, token_flops
+from eval.analysis.flops import Cost, DecoderSize, cost, decoder_size, generation_flops, prefill_flops, token_flops
 from models.loading import load_model
 
 # Qwen2-0.5B: 24 layers of 14 heads of 64, 151,936 x 896 embeddings, which also are the projection.

@@ -13,24 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.judge import (
+from eval.judge.__main__ import report
+from eval.judge.agreement import agreement, cohen_kappa, kappa_influence
+from eval.judge.judge import (
     INSTRUCTIONS,
     PROMPT_VERSION,
     SCHEMA,
     Answered,
-    HumanLabel,
     Verdict,
-    agreement,
-    cohen_kappa,
     conversation,
     endpoint_judge,
-    find_questions,
     judge,
-    kappa_influence,
-    load_human_labels,
     parse,
-    report,
 )
+from eval.judge.labels import HumanLabel, find_questions, load_human_labels
 from objectives.accuracy import financebench_verdict
 from tests.local_server import Answer, Asked, chat, serving
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval.rate_distortion import fit
+from eval.analysis.rate_distortion import fit
 
 RATES = np.linspace(0.1, 3.0, 12)
 

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 
-from eval.regression import Regression, regress
-
-Record = dict[str, Any]
+from eval.analysis.regression import Regression, regress
+from eval.record import Record
 
 # Two families of three sizes each and three predictors: what a study of the real thing would have.
 COMPRESSORS = [(family, size) for family in ("llama", "qwen") for size in (1e9, 2e9, 8e9)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eval.density import summarise
+from eval.analysis.density import summarise
 from eval.report.page import write_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from eval.correlation import correlations as measure_correlations
-from eval.density import summarise
-from eval.flops import DecoderSize, cost
+from eval.analysis.correlation import correlations as measure_correlations
+from eval.analysis.density import summarise
+from eval.analysis.flops import DecoderSize, cost
 from eval.report.baselines import (
     Point,
     baseline_drawing,

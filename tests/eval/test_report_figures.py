@@ -3,7 +3,7 @@
 import re
 from xml.etree import ElementTree
 
-from eval.rate_distortion import Curve, Fit
+from eval.analysis.rate_distortion import Curve, Fit
 from eval.report.figures import Drawing, Operating, rate_distortion, training_curves
 
 NO_CURVE = Fit(None, "No curve.")

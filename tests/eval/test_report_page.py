@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from eval.density import summarise
+from eval.analysis.density import summarise
 from eval.report.__main__ import main
 from eval.report.page import write_report
 from eval.report.samples import MOST_BYTES, MOST_CONTEXT_CHARACTERS, MOST_PAIRS

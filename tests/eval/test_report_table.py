@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from eval.density import summarise
+from eval.analysis.density import summarise
 from eval.report.table import bounds_text, console_table, number, percent
 
 

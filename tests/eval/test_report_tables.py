@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from eval.density import summarise
+from eval.analysis.density import summarise
 from eval.report.latex import latex
 from eval.report.markdown import markdown
 from eval.report.sheets import Sheet, result_sheets

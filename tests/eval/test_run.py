@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from configs.tree import PROJECT
-from data.tasks import TASKS
+from data.registry import TASKS
 from eval.run import main
 from tests.eval.small_evaluation import evaluated, logged, records, small, write_adapter
 

@@ -26,7 +26,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Endpoints that try once and wait a second."""
-    monkeypatch.setattr("eval.build.Endpoint", functools.partial(Endpoint, retries=0, timeout_seconds=1.0))
+    monkeypatch.setattr("configs.build.Endpoint", functools.partial(Endpoint, retries=0, timeout_seconds=1.0))
     monkeypatch.setattr("models.endpoint.Endpoint", functools.partial(Endpoint, retries=0, timeout_seconds=1.0))
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from eval.density import summarise
+from eval.analysis.density import summarise
+from eval.analysis.sentences import obedience
 from eval.report.page import report_sheets, write_report
 from eval.report.sentences import sentence_sheet
-from eval.sentence_counts import count_sentences, obedience
+from eval.sentences import count_sentences
 
 Build = Callable[..., dict[str, Any]]
 

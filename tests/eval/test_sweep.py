@@ -17,28 +17,21 @@ import numpy as np
 import pytest
 import yaml
 
+from configs.build import draw, held_out
 from configs.tree import PROJECT, ConfigError
 from data.sample import Sample
-from eval.build import draw, held_out
 from eval.evaluation import by_compressor
-from eval.run import build_compressor
-from eval.sweep import main
-from eval.sweep_config import SweepConfig, load_config
-from eval.sweep_figures import draw_all, magnitude
-from eval.sweep_findings import direction, findings, within
-from eval.sweep_page import console, write_page
-from eval.sweep_results import (
-    cells,
-    compared,
-    contrast,
-    message_cells,
-    pairs_of,
-    seed_spread,
-    summarise,
-)
+from eval.record import Record
+from eval.stages import build_compressor
+from eval.sweep.__main__ import main
+from eval.sweep.config import SweepConfig, load_config
+from eval.sweep.contrasts import compared, contrast, pairs_of
+from eval.sweep.drawing import draw_all, magnitude
+from eval.sweep.findings import direction, findings, within
+from eval.sweep.page import console, write_page
+from eval.sweep.results import cells, message_cells, seed_spread, summarise
 from tests.local_server import Answer, chat, serving
 
-Record = dict[str, Any]
 Figures = dict[str, float | None]
 
 SMALL, MEDIUM, LARGE = ("small", "qwen", 1_000_000), ("medium", "llama", 2_000_000), ("large", "qwen", 4_000_000)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from data.miniature import make_document
+from data.miniature.documents import make_document
 from data.sample import Document, Question
 from models.compress import main
 from models.compressor import Compressor, compress

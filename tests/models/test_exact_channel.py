@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from eval.significance import clustered_mean, interval
+from eval.analysis.significance import clustered_mean, interval
 from models.prompts import CompressorPrompts
 from models.scorer import Scorer, Scores
 from objectives.mutual_information import contrastive, contrastive_token_terms, leave_one_out, rate_against_prior

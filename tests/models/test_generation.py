@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from models.generation import generate, sampling_seed
-from models.shared_prefix import full_sequence_log_probs
+from models.shared_prefix.generation import generate, sampling_seed
+from models.shared_prefix.scoring import full_sequence_log_probs
 from tests.models.tiny import ARCHITECTURES, tiny_model
 
 VOCABULARY = 40

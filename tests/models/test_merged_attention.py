@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from models.merged_attention import HIDDEN, Piece, merged_attention
-from models.prefix_attention import Layout, _masked_attention
-from models.token_tree import Leaf, Pass, lay_out
+from models.shared_prefix.attention import _masked_attention
+from models.shared_prefix.layout import Layout
+from models.shared_prefix.merged_attention import HIDDEN, Piece, merged_attention
+from models.shared_prefix.token_tree import Leaf, Pass, lay_out
 
 COLUMNS = 12
 

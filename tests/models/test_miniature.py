@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from data.miniature import NOT_STATED, PAPERS, SHAPES, ask, make_layout
+from data.miniature.documents import NOT_STATED, SHAPES, ask, make_layout
+from data.miniature.papers import PAPERS
 from models.compressor import Compressor, Message
 from models.loading import MINIATURE_WEIGHTS, load_model, miniature_members
 from models.miniature import quality, release

@@ -1,10 +1,10 @@
 import torch
 
 from models.endpoint import Endpoint
-from models.generation import generate
 from models.loading import load_model
 from models.predictor import LocalPredictor, Query, RemotePredictor
-from models.shared_prefix import full_sequence_log_probs
+from models.shared_prefix.generation import generate
+from models.shared_prefix.scoring import full_sequence_log_probs
 from tests.local_server import Answer, chat, serving
 
 

@@ -7,8 +7,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, Qwen3NextConfig, Qwen3NextForCausalLM
 
-from models.prefix_attention import share_prefixes
-from models.shared_prefix import (
+from models.shared_prefix.attention import share_prefixes
+from models.shared_prefix.scoring import (
     Continuation,
     batched_message_log_probs,
     full_sequence_log_probs,

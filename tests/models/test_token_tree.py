@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from models.token_tree import LEAST_SHARED, Leaf, Pass, common_length, lay_out
+from models.shared_prefix.token_tree import LEAST_SHARED, Leaf, Pass, common_length, lay_out
 
 
 def stems_with_messages(seed: int) -> list[tuple[list[int], Leaf]]:

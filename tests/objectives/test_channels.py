@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval.significance import clustered_mean, interval
+from eval.analysis.significance import clustered_mean, interval
 from objectives.critics import donsker_varadhan, jensen_shannon, nwj, tuba
 from objectives.mutual_information import (
     club,

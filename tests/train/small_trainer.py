@@ -7,11 +7,12 @@ import torch
 from torch import nn
 from trl import GRPOTrainer
 
-from eval.build import draw
+from configs.build import draw
 from train.config import load_config
+from train.models import load_models
 from train.reward import MessageReward
 from train.rollout import Rollout
-from train.run import load_models, wanted
+from train.run import wanted
 from train.trainer import build_trainer
 
 SMALL = ("train.contexts_per_step=2", "train.group_size=4", "train.log_every=1", "train.save_every=1000")

@@ -6,14 +6,14 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from data.miniature import make_document
+from data.miniature.documents import make_document
 from data.sample import Sample, samples_of
 from models.channel import Channel
 from models.compressor import Compressor
 from models.loading import load_model
 from models.predictor import LocalPredictor
 from models.scorer import Scorer
-from models.shared_prefix import full_sequence_log_probs
+from models.shared_prefix.scoring import full_sequence_log_probs
 from train.config import Config, load_config
 from train.reward import MessageReward
 

@@ -19,14 +19,14 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
 
-from models.generation import Reply, generate
 from models.loading import base as base_parameters
 from models.loading import load_model, parameter_hash
+from models.shared_prefix.generation import Reply, generate
 from tests.train.small_trainer import disturb, inputs, make_trainer, policy
 from train.config import load_config
-from train.rollout import sampler_weights, vllm_messages
 from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
 from train.trainer import grpo_config
+from train.vllm_sampler import sampler_weights, vllm_messages
 
 VLLM = "train.sampler=vllm"
 

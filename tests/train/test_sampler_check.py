@@ -7,10 +7,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
-from data.miniature import make_document
+from data.miniature.documents import make_document
 from models.compressor import Compressor
 from models.loading import load_model
-from models.shared_prefix import full_sequence_log_probs
+from models.shared_prefix.scoring import full_sequence_log_probs
 from train.sampler_check import NOISE_NATS, adapter_reached, adapter_share, gap_metrics, gap_sums, sampler_gap
 
 

@@ -1,0 +1,212 @@
+"""The figures of an evaluation: what the messages carry, what they cost, and what changed between two stages.
+
+Bits per token is the study's rate R: a ratio of sums, so long messages weigh more. Every figure is over all questions
+pooled, with a 95% interval by bootstrap over documents.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from eval.analysis.significance import (
+    RESAMPLES,
+    Estimate,
+    clipped,
+    difference,
+    exponential,
+    interval,
+    quotient,
+    ratio_of_sums,
+    resample,
+)
+from eval.record import Record
+
+STAGES = ("before", "after")
+
+Figure = dict[str, float | None]
+Counts = Float[np.ndarray, "resamples documents"]
+
+
+def _mean_of(field: str, scale: float = 1.0) -> Callable[[Record], tuple[float | None, float | None]]:
+    return lambda record: (_scaled(record.get(field), scale), 1.0)
+
+
+def _ratio_of(
+    numerator: str, denominator: str, scale: float = 1.0
+) -> Callable[[Record], tuple[float | None, float | None]]:
+    return lambda record: (_scaled(record[numerator], scale), _scaled(record[denominator], 1.0))
+
+
+def _scaled(value: float | bool | None, scale: float) -> float | None:
+    """A score in its reporting unit; a score that is not finite has failed and is missing."""
+    return None if value is None or not math.isfinite(value) else value * scale
+
+
+# Numerator and denominator of each figure, per record; a None in either leaves the record out of both.
+TERMS = {
+    "accuracy": _mean_of("accuracy"),
+    "message_tokens": _mean_of("message_tokens"),
+    "information_bits": _mean_of("information_nats", 1 / math.log(2)),
+    "information_upper_bits": _mean_of("information_upper_nats", 1 / math.log(2)),
+    "second_information_bits": _mean_of("second_information_nats", 1 / math.log(2)),
+    "task_information_bits": _mean_of("task_information_nats", 1 / math.log(2)),
+    "bits_per_token": _ratio_of("information_nats", "message_tokens", 1 / math.log(2)),
+    "perplexity": _ratio_of("answer_nll_nats", "answer_tokens"),
+    "saturated_share": _mean_of("saturated"),
+}
+
+# Information passed cannot be negative, its estimate can: the reported mean stops at 0, the samples do not. Task
+# information stays as it is: below 0 the message misleads the predictor, which a reader must see.
+FINISH: dict[str, Callable[[Estimate], Estimate]] = {
+    "information_bits": clipped,
+    "information_upper_bits": clipped,
+    "second_information_bits": clipped,
+    "bits_per_token": clipped,
+    "perplexity": exponential,
+}
+
+
+def summarise(records: Sequence[Record], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """The results of an evaluation, overall, by task and as changes.
+
+    Args:
+        records: one per question and stage, as in ``samples.jsonl``; scores in nats, None where missing.
+        resamples: bootstrap resamples of the documents.
+        seed: of the resamples.
+
+    Returns:
+        ``overall`` and ``tasks``: per stage each figure in TERMS as value, low and high (bits, tokens, shares), with
+        ``n`` records, ``documents``, and ``missing``: records without some score that others of their stage have.
+        ``kinds``: the same by kind of question, for every task that has several. ``change``: accuracy after - before,
+        the ratios of accuracy and of bits per token (after / before) and that of message tokens (before / after), over
+        the questions scored at both stages. A figure nobody measured is None.
+
+    Raises:
+        ValueError: an unknown stage, or two records of one question at one stage.
+    """
+    _check(records)
+    measured = {stage: _measured([r for r in records if r["stage"] == stage]) for stage in STAGES}
+
+    def stages_of(chosen: Sequence[Record]) -> dict[str, Any]:
+        counts = resample(len(_documents(chosen)), resamples, seed)
+        return {stage: _figures(chosen, stage, counts, measured[stage]) for stage in STAGES}
+
+    tasks = _split(records, "task")
+    kinds = {task: _split(own, "kind") for task, own in tasks.items()}
+    return {
+        "overall": stages_of(records),
+        "tasks": {task: stages_of(own) for task, own in tasks.items()},
+        "kinds": {
+            task: {kind: stages_of(own) for kind, own in found.items()}
+            for task, found in kinds.items()
+            if len(found) > 1
+        },
+        "change": _change(records, resamples, seed),
+    }
+
+
+def summarise_one(records: Sequence[Record], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """The figures of one set of messages, whatever its stage: each in TERMS, with ``n``, ``documents``, ``missing``.
+
+    Raises:
+        ValueError: there are no records.
+    """
+    if not records:
+        raise ValueError("no records to summarise: the evaluation scored nothing")
+    counts = resample(len(_documents(records)), resamples, seed)
+    return _figures(records, records[0]["stage"], counts, _measured(records))
+
+
+def _split(records: Sequence[Record], field: str) -> dict[str, list[Record]]:
+    """The records by the value of a field, in its order."""
+    groups: dict[str, list[Record]] = {value: [] for value in sorted({record[field] for record in records})}
+    for record in records:
+        groups[record[field]].append(record)
+    return groups
+
+
+def _check(records: Sequence[Record]) -> None:
+    if not records:
+        raise ValueError("no records to summarise: the evaluation scored nothing")
+    seen: set[tuple[str, str]] = set()
+    for record in records:
+        key = (record["id"], record["stage"])
+        if record["stage"] not in STAGES:
+            raise ValueError(f"record {record['id']!r} has stage {record['stage']!r}, expected one of {STAGES}")
+        if key in seen:
+            raise ValueError(f"record {record['id']!r} occurs twice at stage {record['stage']!r}")
+        seen.add(key)
+
+
+def _cluster(record: Record) -> tuple[str, str]:
+    """Document ids are unique within a task only."""
+    return record["task"], record["document_id"]
+
+
+def _documents(records: Iterable[Record]) -> list[tuple[str, str]]:
+    return sorted({_cluster(record) for record in records})
+
+
+def _is_scored(record: Record, figure: str) -> bool:
+    return None not in TERMS[figure](record)
+
+
+def _measured(records: Sequence[Record]) -> list[str]:
+    """The figures at least one record has: a backend without log-probs measures fewer, and none of those fail."""
+    return [figure for figure in TERMS if any(_is_scored(record, figure) for record in records)]
+
+
+def _figures(records: Sequence[Record], stage: str, counts: Counts, measured: Sequence[str]) -> dict[str, Any]:
+    chosen = [record for record in records if record["stage"] == stage]
+    documents = _documents(records)
+    figures: dict[str, Any] = {}
+    for figure in TERMS:
+        estimate = _estimate(chosen, figure, documents, counts)
+        figures[figure] = interval(FINISH.get(figure, _unchanged)(estimate)).as_dict()
+    missing = sum(not all(_is_scored(record, figure) for figure in measured) for record in chosen)
+    return figures | {"n": len(chosen), "missing": missing, "documents": len(_documents(chosen))}
+
+
+def _unchanged(estimate: Estimate) -> Estimate:
+    return estimate
+
+
+def _estimate(records: Sequence[Record], figure: str, documents: Sequence[tuple[str, str]], counts: Counts) -> Estimate:
+    """Ratio of the figure's sums over the records that have it."""
+    row = {document: index for index, document in enumerate(documents)}
+    sums = np.zeros((2, len(documents)))
+    for record in records:
+        numerator, denominator = TERMS[figure](record)
+        if numerator is not None and denominator is not None:
+            sums[:, row[_cluster(record)]] += numerator, denominator
+    return ratio_of_sums(sums[0], sums[1], counts)
+
+
+def _change(records: Sequence[Record], resamples: int, seed: int) -> dict[str, Figure]:
+    """The changes, each over the questions both stages scored, so that a lost score cannot look like one."""
+    documents = _documents(records)
+    counts = resample(len(documents), resamples, seed)
+
+    def sides(figure: str) -> tuple[Estimate, Estimate]:
+        before, after = _pairs(records, figure)
+        return _estimate(before, figure, documents, counts), _estimate(after, figure, documents, counts)
+
+    accuracy, tokens, density = sides("accuracy"), sides("message_tokens"), sides("bits_per_token")
+    return {
+        "accuracy": interval(difference(after=accuracy[1], before=accuracy[0])).as_dict(),
+        "accuracy_ratio": interval(quotient(accuracy[1], accuracy[0])).as_dict(),
+        "message_tokens_ratio": interval(quotient(tokens[0], tokens[1])).as_dict(),
+        "bits_per_token_ratio": interval(quotient(density[1], density[0])).as_dict(),
+    }
+
+
+def _pairs(records: Sequence[Record], figure: str) -> tuple[list[Record], list[Record]]:
+    scored = {stage: {} for stage in STAGES}
+    for record in records:
+        if _is_scored(record, figure):
+            scored[record["stage"]][record["id"]] = record
+    both = [id_ for id_ in scored["before"] if id_ in scored["after"]]
+    return [scored["before"][id_] for id_ in both], [scored["after"][id_] for id_ in both]

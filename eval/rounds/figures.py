@@ -1,0 +1,149 @@
+"""What rounds of refined questions bring: figures after each round, what each added, and their picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from eval.analysis.density import summarise_one
+from eval.analysis.significance import RESAMPLES, clustered_mean, interval
+from eval.record import Record
+from eval.report.headline import Figure
+from eval.report.sheets import figure_text
+from eval.report.table import number, percent
+from objectives.mutual_information import nats_to_bits
+
+GAINS = {"accuracy": "accuracy", "information_bits": "information_nats", "message_tokens": "message_tokens"}
+"""Figures whose change from round to round is shown, and the fields of records they are means of."""
+
+LINES = (
+    ("summed_information_bits", "each by itself, added", "tab:gray", "s", -0.04),
+    ("information_bits", "together", "tab:blue", "o", 0.04),
+)
+"""The lower bounds that share a panel."""
+
+
+def summarise_rounds(records: Sequence[Record], resamples: int = RESAMPLES, seed: int = 0) -> list[dict[str, Any]]:
+    """The figures after each round, with 95% intervals by document.
+
+    Args:
+        records: one a question and round, as `eval.rounds` makes them; nats, None where missing.
+        resamples: bootstrap resamples of the documents.
+        seed: of the resamples.
+
+    Returns:
+        By round: its number, what `eval.density.summarise_one` returns, ``summed_information_bits``, and ``gain``: the
+        change of each figure in ``GAINS`` from the round before, over the questions scored in both; none in round 1.
+    """
+    rounds = sorted({record["round"] for record in records})
+    by_round = {current: [record for record in records if record["round"] == current] for current in rounds}
+    found = []
+    for current, own in by_round.items():
+        summed = [record["summed_information_nats"] for record in own]
+        gain = {
+            figure: _gain(by_round[current - 1], own, field, resamples, seed)
+            for figure, field in GAINS.items()
+            if current - 1 in by_round
+        }
+        figures = summarise_one(own, resamples, seed)
+        bits = interval(clustered_mean(_bits(summed), _documents(own), resamples, seed)).as_dict()
+        found.append({"round": current, **figures, "summed_information_bits": bits, "gain": gain})
+    return found
+
+
+def _gain(
+    earlier: Sequence[Record], later: Sequence[Record], field: str, resamples: int, seed: int
+) -> dict[str, float | None]:
+    """The mean change of a field, paired by question; bits where the field is in nats."""
+    before = {record["id"]: record[field] for record in earlier}
+    changes = [_difference(record[field], before[record["id"]]) for record in later]
+    values = _bits(changes) if field.endswith("_nats") else changes
+    return interval(clustered_mean(values, _documents(later), resamples, seed)).as_dict()
+
+
+def _difference(after: float | None, before: float | None) -> float | None:
+    return None if after is None or before is None else after - before
+
+
+def _bits(nats: Sequence[float | None]) -> list[float | None]:
+    return [None if value is None else nats_to_bits(value) for value in nats]
+
+
+def _documents(records: Sequence[Record]) -> list[tuple[str, str]]:
+    return [(record["task"], record["document_id"]) for record in records]
+
+
+def quality(found: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The figure that says how good the answers are, and its name: perplexity where no question has an accuracy."""
+    if any(one["accuracy"]["value"] is not None for one in found):
+        return "accuracy", "accuracy"
+    return "perplexity", "perplexity of the gold answer"
+
+
+def round_lines(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A table of the rounds: cells of plain text, the heading first."""
+    key, name = quality(found)
+    form = percent if key == "accuracy" else number
+    lines = [["Round", name.capitalize(), "Message tokens", "Information, bits", "added up", "gained, bits"]]
+    for one in found:
+        gained = one["gain"].get("information_bits")
+        cells = [figure_text(one[figure], number) for figure in ("message_tokens", "information_bits")]
+        summed = figure_text(one["summed_information_bits"], number)
+        last = figure_text(gained, number) if gained else ""
+        lines.append([str(one["round"]), figure_text(one[key], form), *cells, summed, last])
+    return lines
+
+
+def draw_rounds(found: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Accuracy and information against rounds, each with its 95% interval; the same figures give the same bytes.
+
+    Args:
+        found: from `summarise_rounds`.
+        path: of the picture, an SVG.
+    """
+    key, name = quality(found)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "rounds", "text.parse_math": False}):
+        canvas = Canvas(figsize=(10.6, 3.2), layout="constrained")
+        answers, lower, upper = canvas.subplots(1, 3)
+        _line(answers, found, key, "", "tab:blue", "o")
+        for figure, label, colour, marker, shift in LINES:
+            _line(lower, found, figure, label, colour, marker, shift)
+        lower.legend(frameon=False, fontsize=8)
+        _line(upper, found, "information_upper_bits", "", "tab:blue", "o")
+        labels = (name, "information, lower bound, bits", "information, upper bound, bits")
+        for axes, label in zip((answers, lower, upper), labels, strict=True):
+            axes.set_ylabel(label)
+            axes.set_xticks([one["round"] for one in found], [_tick(one) for one in found])
+            axes.set_xlabel("round")
+            axes.set_ylim(bottom=0)
+        canvas.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _tick(one: Mapping[str, Any]) -> str:
+    tokens = one["message_tokens"]["value"]
+    return str(one["round"]) if tokens is None else f"{one['round']}\n{number(tokens)} tokens"
+
+
+def _line(
+    axes: Axes,
+    found: Sequence[Mapping[str, Any]],
+    figure: str,
+    label: str,
+    colour: str,
+    marker: str,
+    shift: float = 0.0,
+) -> None:
+    """One figure over the rounds; a round without it leaves a gap."""
+    drawn = [(one["round"] + shift, one[figure]) for one in found if one[figure]["value"] is not None]
+    for place, value in drawn:
+        _ends(axes, place, value, colour)
+    places, values = [place for place, _ in drawn], [value["value"] for _, value in drawn]
+    axes.plot(places, values, marker=marker, color=colour, label=label or None)
+
+
+def _ends(axes: Axes, place: float, value: Figure, colour: str) -> None:
+    if value["low"] is not None and value["high"] is not None:
+        axes.plot([place, place], [value["low"], value["high"]], color=colour, linewidth=1.2, alpha=0.5)

@@ -1,0 +1,103 @@
+"""The stages of an evaluation: what is measured before and after, and how its records are told apart."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from accelerate import PartialState
+
+from configs.build import device
+from configs.command import say
+from configs.sections import Recipe
+from data.registry import TASKS
+from data.sample import Sample
+from eval.config import EvaluatedConfig, EvaluationConfig
+from eval.evaluation import Evaluation, Write
+from eval.record import Record
+from eval.record_log import RecordLog
+from models.adapters import load_adapter
+from models.channel import Channel
+from models.compressor import Compressor
+from models.loading import load_model, parameter_hash
+from objectives.negatives import NegativeCounts
+
+REFERENCE, MEASURED = "before", "after"
+"""The stages of records: what the compressor is held against, and the compressor itself."""
+
+
+def build_compressor(config: EvaluatedConfig, instruction: str) -> Compressor:
+    """A compressor as configured, its adapter switched on.
+
+    Raises:
+        ModelError: the model or the adapter cannot be loaded.
+    """
+    model, tokenizer = load_model(config.model, config.dtype, device(), config.revision)
+    if config.adapter is not None:
+        model = load_adapter(model, config.adapter, config.model)
+    if config.sentences is not None:
+        instruction = f"{instruction} Write exactly {config.sentences} sentences.".strip()
+    return Compressor(model, tokenizer, config.budget_tokens, config.max_context_tokens, instruction)
+
+
+def stages(config: EvaluationConfig, compressor: Compressor, instruction: str) -> Iterator[tuple[str, Compressor]]:
+    """What is measured at each stage: the reference, where there is one, then the compressor."""
+    if config.held_against is not None:
+        yield REFERENCE, build_compressor(config.held_against, instruction)
+    yield MEASURED, compressor
+
+
+def passes(recipe: Recipe) -> dict[str, float]:
+    """The temperatures of an evaluation, by the name of the file their records go to."""
+    if recipe.eval.greedy and recipe.eval.temperature > 0:
+        return {"samples": recipe.eval.temperature, "samples.greedy": 0.0}
+    return {"samples": recipe.eval.temperature}
+
+
+def made_by(stage: str, temperature: float, compressor: Compressor) -> dict[str, Any]:
+    """How records were made: what of it shows in them, and what tells one compressor from another."""
+    read = [compressor.prompts.max_first_tokens, compressor.prompt("", "").ids]
+    identity = f"{parameter_hash(compressor.model)} {json.dumps(read)}"
+    return {
+        "stage": stage,
+        "temperature": temperature,
+        "compressor": hashlib.sha256(identity.encode()).hexdigest()[:16],
+        "budget_tokens": compressor.budget_tokens,
+    }
+
+
+def identify(recipe: Recipe, samples: Sequence[Sample]) -> dict[str, Any]:
+    """What all records of an evaluation depend on, whoever wrote the messages, beside the models."""
+    return {
+        "tasks": {task.name: [TASKS[task.name].version, task.model_dump(mode="json")] for task in recipe.tasks},
+        "negatives": recipe.information.negatives.model_dump(),
+        "predictor": recipe.predictor.model_dump(mode="json"),
+        "pool": _pool_hash(samples),
+        "seed": recipe.seed,
+        "batch_size": recipe.eval.batch_size,
+    }
+
+
+def _pool_hash(samples: Sequence[Sample]) -> str:
+    """Of the documents that the negatives of every question come from, word for word."""
+    documents = {(one.task, one.id): one for one in (sample.document for sample in samples)}
+    parts = [(*key, one.group, one.text, one.parts) for key, one in sorted(documents.items())]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def evaluate(
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    write: Write,
+    channel: Channel,
+    made: dict[str, Any],
+    identity: Mapping[str, Any],
+    long_messages_go: bool = False,
+) -> list[Record]:
+    """The records of one stage, from the log of the run folder as far as they are there."""
+    log = RecordLog(recipe.folder / "records", identity, PartialState().process_index)
+    if log.torn:
+        say(f"{log.torn} batch that a kill cut short is done again")
+    negatives = NegativeCounts(**recipe.information.negatives.model_dump())
+    evaluation = Evaluation(negatives, recipe.eval.batch_size, recipe.seed, long_messages_go)
+    return evaluation.run(samples, write, channel, made, log)

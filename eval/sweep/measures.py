@@ -1,0 +1,140 @@
+"""What a sweep reports of a set of records: each measure with its interval."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from eval.analysis.density import FINISH, TERMS
+from eval.analysis.significance import Estimate, clipped, interval, ratio_of_sums, resample
+from eval.record import Record
+
+Terms = tuple[float | None, float | None]
+
+
+def _mean(name: str, scale: float = 1.0) -> Callable[[Record], Terms]:
+    return lambda record: (_scaled(record.get(name), scale), 1.0)
+
+
+def _scaled(value: float | None, scale: float) -> float | None:
+    return None if value is None or not math.isfinite(value) else value * scale
+
+
+def _distortion(record: Record) -> Terms:
+    accuracy = _scaled(record["accuracy"], 1.0)
+    return None if accuracy is None else 1 - accuracy, 1.0
+
+
+def _second_density(record: Record) -> Terms:
+    return _scaled(record.get("second_information_nats"), 1 / math.log(2)), float(record["message_tokens"])
+
+
+BY_MESSAGE: dict[str, Callable[[Record], Terms]] = {
+    "message_tokens": TERMS["message_tokens"],
+    "information_bits": TERMS["information_bits"],
+    "information_upper_bits": TERMS["information_upper_bits"],
+    "information_ceiling_bits": _mean("information_ceiling_nats", 1 / math.log(2)),
+    "second_information_bits": _mean("second_information_nats", 1 / math.log(2)),
+    "bits_per_token": TERMS["bits_per_token"],
+    "second_bits_per_token": _second_density,
+    "saturated_share": TERMS["saturated_share"],
+    "prefill_flops": _mean("prefill_flops"),
+    "generation_flops": _mean("generation_flops"),
+}
+"""What depends on the message alone; numerator and denominator of each record."""
+
+
+BY_ANSWER: dict[str, Callable[[Record], Terms]] = {
+    "accuracy": TERMS["accuracy"],
+    "distortion": _distortion,
+    "perplexity": TERMS["perplexity"],
+    "task_information_bits": TERMS["task_information_bits"],
+}
+"""What depends on the predictor as well."""
+
+
+MEASURES = BY_MESSAGE | BY_ANSWER
+
+
+_FINISH = FINISH | {"second_information_bits": clipped, "second_bits_per_token": clipped}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A compressor or predictor of the grid.
+
+    Attributes:
+        name: in every record.
+        family: as the config says.
+        parameters: None where nobody says.
+        setting: of a compressor, how it is asked, where that varies; empty otherwise.
+    """
+
+    name: str
+    family: str
+    parameters: int | None
+    setting: str = ""
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """The documents of a comparison, and how often each resample draws them; sharing one pairs estimates."""
+
+    rows: dict[tuple[str, str], int]
+    counts: Float[np.ndarray, "resamples documents"]
+
+    @classmethod
+    def of(cls, records: Iterable[Record], resamples: int, seed: int) -> "Resamples":
+        """Of all documents of the records."""
+        documents = sorted({document(record) for record in records})
+        rows = {one: row for row, one in enumerate(documents)}
+        return cls(rows, resample(len(documents), resamples, seed))
+
+
+def document(record: Record) -> tuple[str, str]:
+    """The cluster of a record; document ids are unique within a task only."""
+    return record["task"], record["document_id"]
+
+
+def members(records: Sequence[Record], axis: str) -> list[Member]:
+    """The models of one side, in the order of the records."""
+    found = {
+        record[axis]: Member(
+            record[axis],
+            record[f"{axis}_family"],
+            record[f"{axis}_parameters"],
+            record["setting"] if axis == "compressor" else "",
+        )
+        for record in records
+    }
+    return list(found.values())
+
+
+def messages_of(records: Iterable[Record]) -> list[Record]:
+    """One record for every message, of the first predictor that answered from it."""
+    return list({(r["compressor"], r["seed"], r["id"]): r for r in reversed(list(records))}.values())[::-1]
+
+
+def estimate(records: Iterable[Record], measure: str, frame: Resamples) -> Estimate:
+    """A measure over the records that have it, as a ratio of sums over documents."""
+    sums = np.zeros((2, len(frame.rows)))
+    for record in records:
+        numerator, denominator = MEASURES[measure](record)
+        if numerator is not None and denominator is not None:
+            sums[:, frame.rows[document(record)]] += numerator, denominator
+    found = ratio_of_sums(sums[0], sums[1], frame.counts)
+    return _FINISH[measure](found) if measure in _FINISH else found
+
+
+def figures(records: Sequence[Record], measures: Iterable[str], resamples: int, seed: int) -> dict[str, Any]:
+    """Each measure with its interval, and how many records and documents they rest on."""
+    frame = Resamples.of(records, resamples, seed)
+    found = {measure: interval(estimate(records, measure, frame)).as_dict() for measure in measures}
+    return found | {"n": len(records), "documents": len(frame.rows)}
+
+
+def _tasks(records: Sequence[Record]) -> list[str | None]:
+    return [None, *dict.fromkeys(record["task"] for record in records)]

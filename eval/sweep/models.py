@@ -1,0 +1,178 @@
+"""The models of a sweep: a look at each before anything is written, and the scorers that measure every message."""
+
+import gc
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from configs.build import build_predictor, device, draw, held_out, same_vocabulary
+from configs.command import say
+from data.sample import Document, Sample, samples_of
+from eval.analysis.flops import DecoderSize, decoder_size
+from eval.stages import build_compressor
+from eval.sweep.config import SweepConfig, SweptCompressor, SweptPredictor, SweptScorer
+from models.channel import Channel
+from models.compressor import Compressor
+from models.loading import base, load_model, parameter_hash
+from models.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a look at a model told.
+
+    Attributes:
+        parameters: how many, adapters left out; None where nobody says.
+        fingerprint: a hash of them all; None of a model behind an endpoint.
+        size: what its operations depend on; None where they cannot be counted.
+    """
+
+    parameters: int | None
+    fingerprint: str | None
+    size: DecoderSize | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a look at every model told, before anything is written.
+
+    Attributes:
+        compressors: by the name of each in ``SweepConfig.measured``.
+        predictors: by name.
+        scorers: their fingerprints, the first scorer's first.
+        samples: every question, its context cut to what all compressors and scorers can read.
+    """
+
+    compressors: dict[str, Model]
+    predictors: dict[str, Model]
+    scorers: list[str | None]
+    samples: list[Sample]
+
+
+@dataclass(frozen=True)
+class LoadedScorer:
+    """A scorer, and the tokenizer that tells whether it reads a compressor's tokens."""
+
+    scorer: Scorer
+    tokenizer: PreTrainedTokenizerBase
+
+
+class MeasuringChannel(Channel):
+    """A channel without a predictor: messages are answered in a pass of their own."""
+
+    def __init__(self, compressor: Compressor, scorers: Sequence[LoadedScorer]) -> None:
+        """Score a compressor's messages, as re-tokenised text where the vocabularies differ."""
+        shares = [same_vocabulary(one.tokenizer, compressor.tokenizer) for one in scorers]
+        self.scorer, self.shares_vocabulary = scorers[0].scorer, shares[0]
+        self.second, self.second_shares_vocabulary = scorers[1].scorer if len(scorers) > 1 else None, shares[-1]
+
+
+def look(config: SweepConfig, instruction: str, answer_instruction: str) -> Loaded:
+    """Load every model once, so that one that is missing is noticed before any message is written.
+
+    Raises:
+        ModelError: a model or an adapter cannot be loaded.
+        DataError: documents cannot be read, or there is no question.
+    """
+    models: list[Model] = []
+    documents: list[Document] = []
+    for one in config.compressors:
+        model, documents = look_at_compressor(config, one, instruction, documents)
+        models.append(model)
+    scorers: list[str | None] = []
+    for scorer in scorers_of(config):
+        fingerprint, documents = look_at_scorer(config, scorer, instruction, documents)
+        scorers.append(fingerprint)
+    return Loaded(
+        compressors={one.called: model for one, model in zip(config.measured, itertools.cycle(models), strict=False)},
+        predictors={one.called: look_at_predictor(one, answer_instruction) for one in config.predictors},
+        scorers=scorers,
+        samples=samples_of(documents),
+    )
+
+
+def look_at_compressor(
+    config: SweepConfig, one: SweptCompressor, instruction: str, documents: list[Document]
+) -> tuple[Model, list[Document]]:
+    """The model of a compressor, and the documents as it can read them; the first one draws them."""
+    release()
+    compressor = build_compressor(one, instruction)
+    model = look_at(one.called, compressor.model)
+    return model, fitted(documents, compressor, one.called) if documents else drawn(config, compressor)
+
+
+def look_at_scorer(
+    config: SweepConfig, one: SweptScorer, instruction: str, documents: list[Document]
+) -> tuple[str, list[Document]]:
+    """The fingerprint of a scorer, and the documents as it can read them."""
+    release()
+    reader = scorer_as_reader(config, one, instruction)
+    return parameter_hash(reader.model), fitted(documents, reader, one.model)
+
+
+def look_at_predictor(one: SweptPredictor, instruction: str) -> Model:
+    """The model of a predictor; one behind an endpoint has the parameters that the config gives it."""
+    release()
+    _, model = build_predictor(one, instruction)
+    return Model(one.parameters, None, None) if model is None else look_at(one.called, model)
+
+
+def look_at(name: str, model: nn.Module) -> Model:
+    """Parameters, fingerprint and size of a model in memory."""
+    parameters = sum(p.numel() for key, p in model.named_parameters() if base(key, p))
+    try:
+        size = decoder_size(cast(PreTrainedConfig, model.config), parameters)
+    except ValueError as error:
+        say(f"{name}: its FLOPs are left out ({error})")
+        size = None
+    return Model(parameters, parameter_hash(model), size)
+
+
+def drawn(config: SweepConfig, compressor: Compressor) -> list[Document]:
+    """The documents of all tasks, as a compressor can read them."""
+    recipe = config.recipe()
+    samples = draw(recipe, compressor, "evaluate", {task.name: held_out(recipe, task) for task in recipe.tasks}, say)
+    return list({(sample.document.task, sample.document.id): sample.document for sample in samples}.values())
+
+
+def fitted(documents: Sequence[Document], reader: Compressor, name: str) -> list[Document]:
+    """The documents as one more model can read them: what is cut for one is cut for all, or they would not compare."""
+    found = [reader.fit(document) for document in documents]
+    cut = [tokens for _, tokens in found if tokens]
+    if cut:
+        say(f"{len(cut)} contexts are longer than {name} can read: {sum(cut)} tokens cut out of their middles, for all")
+    return [document for document, _ in found]
+
+
+def scorers_of(config: SweepConfig) -> list[SweptScorer]:
+    """The scorer, and the second one where there is one."""
+    return [one for one in (config.scorer, config.second_scorer) if one is not None]
+
+
+def scorer_as_reader(config: SweepConfig, one: SweptScorer, instruction: str) -> Compressor:
+    """A scorer's model, with the room that a compressor of the largest budget would have in it."""
+    model, tokenizer = load_model(one.model, one.dtype, device(), one.revision)
+    budget = max(compressor.budget_tokens for compressor in config.compressors)
+    return Compressor(model.requires_grad_(False), tokenizer, budget, None, instruction)
+
+
+def load_scorers(config: SweepConfig, instruction: str) -> list[LoadedScorer]:
+    """The scorers, with one limit each whoever wrote the message."""
+    found = []
+    for one in scorers_of(config):
+        reader = scorer_as_reader(config, one, instruction)
+        scorer = Scorer(reader.model, reader.tokenizer, reader.prompts.max_first_tokens, instruction)
+        found.append(LoadedScorer(scorer, reader.tokenizer))
+    return found
+
+
+def release() -> None:
+    """Give back the memory of models that nobody holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

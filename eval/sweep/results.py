@@ -1,0 +1,165 @@
+"""What the records of a sweep say: figures of every cell, and what scaling one side does with the other side fixed.
+
+Every interval is a 95% bootstrap over documents. Contrasts are paired: both sides on the same question, seed and other
+model. Nothing here says what other models would do: those of the grid are taken as they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from eval.analysis.correlation import correlations
+from eval.analysis.rate_distortion import fit
+from eval.analysis.regression import FACTORS, MATCHING, regress
+from eval.analysis.sentences import obedience
+from eval.analysis.significance import (
+    RESAMPLES,
+)
+from eval.record import Record
+from eval.sweep.contrasts import compared, contrasts
+from eval.sweep.measures import BY_ANSWER, BY_MESSAGE, _tasks, document, figures, members, messages_of
+
+Results = Mapping[str, Any]
+"""What ``sweep.json`` holds."""
+
+
+def summarise(records: Sequence[Record], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """Everything ``sweep.json`` says of the records.
+
+    Args:
+        records: as in ``samples.jsonl``: one an answer; scores in nats, None where missing.
+        resamples: bootstrap resamples of the documents.
+        seed: of the resamples.
+
+    Raises:
+        ValueError: there are no records.
+    """
+    if not records:
+        raise ValueError("no records to summarise: the sweep answered nothing")
+    comparisons = [comparison.as_dict() for comparison in compared(records, resamples, seed)]
+    return {
+        "counts": counts_of(records),
+        "compressors": [vars(one) for one in members(records, "compressor")],
+        "predictors": [vars(one) for one in members(records, "predictor")],
+        "messages": message_cells(records, resamples, seed),
+        "cells": cells(records, resamples, seed),
+        "contrasts": [one.as_dict() for one in contrasts(records, resamples, seed)],
+        "comparisons": comparisons,
+        "regression": regress(records, FACTORS).as_dict(),
+        "regression_with_matching": regress(records, (*FACTORS, MATCHING)).as_dict(),
+        "correlations": [
+            one.as_dict()
+            for by in (("compressor", "task"), ())
+            for one in correlations(records, by, resamples=resamples, seed=seed)
+        ],
+        "sentences": sentence_counts(records, resamples, seed),
+        "information_cells": information_cells(records, resamples, seed),
+        "rate_distortion": rate_distortion(records, resamples, seed),
+    }
+
+
+def counts_of(records: Sequence[Record]) -> dict[str, Any]:
+    """How much the results rest on, and what is missing from it."""
+    messages = messages_of(records)
+    return {
+        "answers": len(records),
+        "messages": len(messages),
+        "questions": len({record["id"] for record in records}),
+        "documents": len({document(record) for record in records}),
+        "tasks": list(dict.fromkeys(record["task"] for record in records)),
+        "seeds": sorted({record["seed"] for record in records}),
+        "without_accuracy": sum(record["accuracy"] is None for record in records),
+        "without_information": sum(record["information_nats"] is None for record in messages),
+        "without_perplexity": sum(record["answer_nll_nats"] is None for record in records),
+        "cut_contexts": sum(record["truncated_tokens"] > 0 for record in messages),
+    }
+
+
+def message_cells(records: Sequence[Record], resamples: int, seed: int) -> list[dict[str, Any]]:
+    """The messages of every compressor, over all tasks (None) and by task."""
+    messages = messages_of(records)
+    return [
+        {"compressor": one.name, "task": task} | figures(own, BY_MESSAGE, resamples, seed)
+        for one in members(records, "compressor")
+        for task in _tasks(records)
+        if (own := [r for r in messages if r["compressor"] == one.name and task in (None, r["task"])])
+    ]
+
+
+def cells(records: Sequence[Record], resamples: int, seed: int) -> list[dict[str, Any]]:
+    """The answers of every predictor to every compressor, over all tasks (None) and by task.
+
+    ``seed_spread`` is the standard deviation of the accuracy between seeds; None where there is one seed.
+    """
+    return [
+        {"compressor": one.name, "predictor": other.name, "task": task}
+        | figures(own, BY_ANSWER, resamples, seed)
+        | {"seed_spread": seed_spread(own)}
+        for one in members(records, "compressor")
+        for other in members(records, "predictor")
+        for task in _tasks(records)
+        if (
+            own := [
+                r
+                for r in records
+                if (r["compressor"], r["predictor"]) == (one.name, other.name) and task in (None, r["task"])
+            ]
+        )
+    ]
+
+
+def sentence_counts(records: Sequence[Record], resamples: int, seed: int) -> list[dict[str, Any]]:
+    """How far every compressor that is asked for an exact number of sentences writes so many."""
+    messages = messages_of(records)
+    asked = {record["compressor"]: record["sentences"] for record in messages if record["sentences"] is not None}
+    return [
+        {"name": name} | obedience([r for r in messages if r["compressor"] == name], count, resamples, seed)
+        for name, count in asked.items()
+    ]
+
+
+def seed_spread(records: Sequence[Record]) -> float | None:
+    """The standard deviation of the mean accuracy between seeds."""
+    by_seed: dict[int, list[float]] = {}
+    for record in records:
+        if record["accuracy"] is not None:
+            by_seed.setdefault(record["seed"], []).append(record["accuracy"])
+    means = [float(np.mean(values)) for values in by_seed.values()]
+    return float(np.std(means, ddof=1)) if len(means) > 1 else None
+
+
+def information_cells(records: Sequence[Record], resamples: int, seed: int) -> list[dict[str, Any]]:
+    """The points of the correlations over cells: (compressor, task), all predictors together."""
+    measures = ("information_bits", "perplexity", "accuracy")
+    return [
+        {"compressor": one.name, "task": task} | figures(own, measures, resamples, seed)
+        for one in members(records, "compressor")
+        for task in _tasks(records)
+        if task is not None and (own := [r for r in records if (r["compressor"], r["task"]) == (one.name, task)])
+    ]
+
+
+def rate_distortion(records: Sequence[Record], resamples: int, seed: int) -> list[dict[str, Any]]:
+    """For every predictor its points, one for each compressor and task, and the curve through them."""
+    found = []
+    for predictor in members(records, "predictor"):
+        points = []
+        for compressor in members(records, "compressor"):
+            for task in _tasks(records):
+                pair = (compressor.name, predictor.name, task)
+                own = [r for r in records if (r["compressor"], r["predictor"], r["task"]) == pair]
+                if own:
+                    points.append(
+                        {"compressor": compressor.name, "task": task}
+                        | figures(own, ("bits_per_token", "distortion"), resamples, seed)
+                    )
+        placed = [
+            (p["bits_per_token"]["value"], p["distortion"]["value"])
+            for p in points
+            if None not in (p["bits_per_token"]["value"], p["distortion"]["value"])
+        ]
+        fitted = fit([rate for rate, _ in placed], [loss for _, loss in placed])
+        curve = None if fitted.curve is None else vars(fitted.curve)
+        found.append({"predictor": predictor.name, "points": points, "curve": curve, "statement": fitted.statement})
+    return found

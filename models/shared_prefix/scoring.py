@@ -1,0 +1,183 @@
+"""Log-probabilities of many continuations of a few long prefixes, each prefix read once, forward and backward.
+
+P prefixes of C tokens, each with K continuations of M tokens, cost P·(C + K·M) tokens instead of P·K·(C + M). What
+prefixes have in common, as versions of one document do up to the first difference, is read once for all of them
+(`models.token_tree`, `models.prefix_attention`). Only the tokens asked for go through the vocabulary projection, in
+chunks.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from jaxtyping import Float, Int
+from peft import PeftModel
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from models.shared_prefix.attention import share_prefixes
+from models.shared_prefix.layout import Layout
+from models.shared_prefix.projection import projection
+from models.shared_prefix.token_tree import Leaf, Pass, lay_out
+
+MAX_TOKENS_PER_PASS = 4_096
+MAX_LOGITS_PER_PASS = 1 << 25
+
+
+class Continuation(NamedTuple):
+    """What follows a prefix: tokens that are given, then the message that is scored (its end token included)."""
+
+    suffix_ids: Sequence[int]
+    message_ids: Sequence[int]
+
+
+class TokenScores(NamedTuple):
+    """Of every token of one message: its log-probability and, where asked for, the entropy of what it came from; nats.
+
+    Where not asked for, ``entropies`` is empty.
+    """
+
+    log_probs: Float[Tensor, " tokens"]
+    entropies: Float[Tensor, " tokens"]
+
+
+def full_sequence_log_probs(
+    model: PreTrainedModel, ids: Sequence[int], message_tokens: int
+) -> Float[Tensor, " tokens"]:
+    """The plain computation: one pass over the whole sequence, no cache, no padding.
+
+    Returns:
+        Log-probabilities (nats, float32) of the last ``message_tokens`` of ``ids`` given everything before each.
+    """
+    input_ids = torch.tensor([list(ids)], device=model.device)
+    log_probs = model(input_ids=input_ids, use_cache=False).logits[0].float().log_softmax(-1)
+    start = len(ids) - message_tokens
+    return log_probs[start - 1 : -1].gather(-1, input_ids[0, start:, None])[:, 0]
+
+
+def message_log_probs(
+    model: PreTrainedModel,
+    prefix_ids: Sequence[int],
+    continuations: Sequence[Continuation],
+    max_tokens_per_pass: int = MAX_TOKENS_PER_PASS,
+    max_logits_per_pass: int = MAX_LOGITS_PER_PASS,
+) -> list[Float[Tensor, " tokens"]]:
+    """Per-token log-probabilities of each message after one prefix (see `batched_message_log_probs`)."""
+    return batched_message_log_probs(model, [prefix_ids], [continuations], max_tokens_per_pass, max_logits_per_pass)[0]
+
+
+@torch.no_grad()
+def batched_message_log_probs(
+    model: PreTrainedModel | PeftModel,
+    prefixes: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[Continuation]],
+    max_tokens_per_pass: int = MAX_TOKENS_PER_PASS,
+    max_logits_per_pass: int = MAX_LOGITS_PER_PASS,
+) -> list[list[Float[Tensor, " tokens"]]]:
+    """Log-probabilities of messages without gradient: the first part of what `token_scores` gives."""
+    found = token_scores(model, prefixes, continuations, 1.0, max_tokens_per_pass, max_logits_per_pass, entropies=False)
+    return [[scores.log_probs for scores in group] for group in found]
+
+
+def token_scores(
+    model: PreTrainedModel | PeftModel,
+    prefixes: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[Continuation]],
+    temperature: float = 1.0,
+    max_tokens_per_pass: int = MAX_TOKENS_PER_PASS,
+    max_logits_per_pass: int = MAX_LOGITS_PER_PASS,
+    entropies: bool = True,
+) -> list[list[TokenScores]]:
+    """Log-probabilities and entropies of messages, every prefix read once for as many of them as a pass has room for.
+
+    Tokens that all continuations of a prefix begin with count as part of it. The model runs in the mode it is in, with
+    gradients where they are enabled.
+
+    Args:
+        model: any decoder of transformers with full or sliding-window attention (or its PEFT wrapper).
+        prefixes: token ids, P sequences.
+        continuations: for each prefix its continuations; both parts of each must hold at least one token.
+        temperature: the logits are divided by it.
+        max_tokens_per_pass: bound on the tokens of one forward pass; a prefix is followed by one continuation at least,
+            and by as many as make up its own length.
+        max_logits_per_pass: bound on positions times vocabulary of one chunk of the projection. With gradients a chunk
+            is computed again on the way back.
+        entropies: whether they are asked for: they cost as much as the log-probabilities.
+
+    Returns:
+        For each prefix and continuation float32 tensors of the message's length, in nats, on the model's device.
+
+    Raises:
+        ValueError: an empty prefix, suffix or message, or a model whose layers cannot share a prefix.
+    """
+    plain = cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
+    share_prefixes(plain)
+    results: list[list[TokenScores | None]] = [[None] * len(group) for group in continuations]
+    stems = [
+        (_stem(index, prefix, continuation), Leaf((index, number), continuation.message_ids))
+        for index, (prefix, group) in enumerate(zip(prefixes, continuations, strict=True))
+        for number, continuation in enumerate(group)
+    ]
+    for one in lay_out(stems, max_tokens_per_pass):
+        hidden, targets = _read(plain, one)
+        log_probs, spreads = _project(plain, hidden, targets, temperature, max_logits_per_pass, entropies)
+        lengths = [len(leaf.ids) for leaf in one.leaves]
+        parts = zip(log_probs.split(lengths), spreads.split(lengths if entropies else [0] * len(lengths)), strict=True)
+        for leaf, scores in zip(one.leaves, parts, strict=True):
+            results[leaf.place[0]][leaf.place[1]] = TokenScores(*scores)
+    return cast(list[list[TokenScores]], results)
+
+
+def _stem(index: int, prefix: Sequence[int], continuation: Continuation) -> list[int]:
+    if not len(prefix):
+        raise ValueError(f"prefix {index} is empty")
+    if not len(continuation.suffix_ids) or not len(continuation.message_ids):
+        raise ValueError(f"prefix {index}: every continuation needs at least one suffix token and one message token")
+    return [*prefix, *continuation.suffix_ids]
+
+
+def _read(model: PreTrainedModel, one: Pass) -> tuple[Float[Tensor, "positions width"], Int[Tensor, " positions"]]:
+    """One pass: the hidden states that messages are predicted from, and the tokens of the messages."""
+    device = model.device
+    layout = Layout(one.segments, device)
+    hidden = model.base_model(
+        input_ids=torch.tensor([one.ids], device=device),
+        # A mask of four dimensions is taken as it is: no other one is built, and the layout stands for it.
+        attention_mask=torch.zeros((1, 1, 1, 1), device=device),
+        position_ids=layout.position_ids(),
+        use_cache=False,
+        layout=layout,
+    ).last_hidden_state
+    if "runs" not in layout.made:
+        raise ValueError(f"{model.config.model_type} does not attend through transformers' attention interface")
+    targets = [token for leaf in one.leaves for token in leaf.ids]
+    return hidden[0, torch.tensor(one.kept, device=device)], torch.tensor(targets, device=device)
+
+
+def _project(
+    model: PreTrainedModel,
+    hidden: Float[Tensor, "positions width"],
+    targets: Int[Tensor, " positions"],
+    temperature: float,
+    max_logits: int,
+    with_entropies: bool,
+) -> tuple[Float[Tensor, " positions"], Float[Tensor, " positions"]]:
+    """Log-softmax in float32 at the targets, and entropies (without gradient; empty where not asked for), in chunks."""
+    project = projection(model)
+
+    def scores(chunk: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        logits = project(chunk).float()
+        log_probs = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
+        with torch.no_grad():
+            entropies = -(log_probs.exp() * log_probs).nansum(-1) if with_entropies else log_probs.new_empty(0)
+        return log_probs.gather(-1, ids[:, None])[:, 0], entropies
+
+    size = max(1, max_logits // model.config.get_text_config().vocab_size)
+    chunks = list(zip(hidden.split(size), targets.split(size), strict=True))
+    if len(chunks) > 1 and torch.is_grad_enabled():
+        found = [checkpoint(scores, *chunk, use_reentrant=False) for chunk in chunks]
+    else:
+        found = [scores(*chunk) for chunk in chunks]
+    log_probs, entropies = zip(*cast(list[tuple[Tensor, Tensor]], found), strict=True)
+    return torch.cat(log_probs), torch.cat(entropies)

@@ -1,0 +1,67 @@
+"""The models of a training run, loaded and wired, and the fingerprints that show what moved."""
+
+from dataclasses import dataclass
+
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from configs.build import build_predictor, build_scorer, device, instructions
+from configs.command import say
+from models.adapters import add_adapter
+from models.channel import Channel
+from models.compressor import Compressor
+from models.loading import base, load_model, parameter_hash, trainable
+from train.config import Config
+
+
+@dataclass(frozen=True)
+class Models:
+    """Everything loaded: the adapted compressor, and the channel its messages go through."""
+
+    compressor: Compressor
+    channel: Channel
+    adapted: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    predictor_model: PreTrainedModel | None
+    scorer_model: PreTrainedModel | None
+
+
+def load_models(config: Config) -> Models:
+    """Load and wire the three models; the scorer is the compressor's base unless another is named."""
+    instruction, answer_instruction = instructions(config)
+    plain, tokenizer = load_model(
+        config.compressor.model, config.compressor.dtype, device(), config.compressor.revision
+    )
+    lora = config.compressor.lora
+    adapted = add_adapter(plain, lora.rank, lora.alpha, lora.dropout, lora.target_modules, config.seed)
+    compressor = Compressor(
+        adapted, tokenizer, config.compressor.budget_tokens, config.compressor.max_context_tokens, instruction
+    )
+    predictor, predictor_model = build_predictor(config.predictor, answer_instruction)
+    scorer, scorer_model, shares = build_scorer(config.scorer, compressor, instruction, say)
+    channel = Channel(predictor, scorer, shares)
+    return Models(compressor, channel, adapted, tokenizer, predictor_model, scorer_model)
+
+
+def fingerprints(models: Models) -> dict[str, str]:
+    """Hashes of what trains and of what must not change."""
+    hashes = {
+        "adapter": parameter_hash(models.adapted, trainable),
+        "compressor_base": parameter_hash(models.adapted, base),
+    }
+    if models.predictor_model is not None:
+        hashes["predictor"] = parameter_hash(models.predictor_model)
+    if models.scorer_model is not None:
+        hashes["scorer"] = parameter_hash(models.scorer_model)
+    return hashes
+
+
+def check_fingerprints(before: dict[str, str], after: dict[str, str]) -> None:
+    """Refuse to report on a run in which a frozen parameter moved or the adapter did not.
+
+    Raises:
+        RuntimeError: naming what is wrong.
+    """
+    changed = {name for name in before if before[name] != after[name]}
+    if changed != {"adapter"}:
+        raise RuntimeError(f"training must change the adapter and nothing else, but it changed {sorted(changed)}")
