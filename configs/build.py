@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.sections import PredictorConfig, Recipe, ScorerConfig, TaskConfig
 from configs.tree import ConfigError
+from data.errors import DataError
 from data.registry import TASKS, load_documents
 from data.sample import Document, Sample, samples_of
 from models.compressor import Compressor
@@ -18,10 +19,6 @@ from models.predictor import UNLIMITED, LocalPredictor, Predictor, RemotePredict
 from models.scorer import Scorer
 
 Say = Callable[[str], None]
-
-
-class DataError(ValueError):
-    """Documents that cannot be read; the message is one line that names the source."""
 
 
 def device() -> str:

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import torch
 from accelerate import PartialState
 
-from configs.build import DataError
 from configs.tree import ConfigError
+from data.errors import DataError
 from models.endpoint import EndpointError
 from models.loading import ModelError, quiet_libraries
 

@@ -17,6 +17,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from data.errors import InputError
+
 CONFIGS = Path(__file__).resolve().parent
 PROJECT = CONFIGS.parent
 
@@ -30,7 +32,7 @@ _EXPECTATIONS = {
 }
 
 
-class ConfigError(ValueError):
+class ConfigError(InputError):
     """A configuration that cannot be run; the message is one line that names the key, its value and what is right."""
 
 

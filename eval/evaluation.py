@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from configs.build import DataError
+from data.errors import DataError
 from data.sample import Document, Sample, neighbours
 from eval.parts import in_parts, joined, parts_of, totals_by_sample
 from eval.record import _answer_fields, _present, accuracy_of, sample_fields

@@ -21,6 +21,8 @@ from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAI, 
 from pydantic import BaseModel, Field, ValidationError
 from tqdm import tqdm
 
+from data.errors import InputError
+
 KEY_VARIABLE = "OPENAI_API_KEY"
 TIMEOUT_SECONDS = 300.0
 RETRIES = 6
@@ -36,7 +38,7 @@ _RETRIED = (408, 409, 429)
 _NO_SUCH_PATH = (404, 405, 501)
 
 
-class EndpointError(ValueError):
+class EndpointError(InputError):
     """A server that cannot be used as asked; the message is one line that names it.
 
     Attributes:

@@ -29,11 +29,13 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
+from data.errors import InputError
+
 MINIATURE_WEIGHTS = Path(__file__).parent / "miniature" / "weights"
 HUB_TIMEOUT_SECONDS = 10.0
 
 
-class ModelError(ValueError):
+class ModelError(InputError):
     """A model that cannot be loaded or used as asked; the message is one line that names it."""
 
 

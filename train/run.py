@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from configs.build import DataError, draw, held_out
+from configs.build import draw, held_out
 from configs.command import is_main, say, world_size
 from configs.sections import TaskConfig
 from configs.tree import ConfigError, describe
+from data.errors import DataError
 from data.sample import Sample
 from eval.evaluation import by_compressor
 from eval.report.table import console_table

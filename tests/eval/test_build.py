@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from configs.build import DataError, build_predictor, build_scorer, draw, held_out, instructions
+from configs.build import build_predictor, build_scorer, draw, held_out, instructions
 from configs.sections import PredictorConfig, ScorerConfig
 from configs.tree import ConfigError
+from data.errors import DataError
 from data.sample import Document, Question
 from data.task import Loaded
 from eval.config import EvaluationConfig, load_config

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from configs.build import DataError
+from data.errors import DataError
 from data.sample import Document, Question, samples_of
 from eval.analysis.density import summarise
 from eval.evaluation import Evaluation, by_compressor, fitting, measure

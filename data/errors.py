@@ -1,0 +1,23 @@
+"""Bad input, told in one line: what every command catches, prints after ``error:`` and ends with status 2.
+
+This module imports nothing, so that a command can report a mistake before any heavy library is loaded.
+"""
+
+
+class InputError(ValueError):
+    """Something that whoever runs a command can mend; the message is one line that names it and what would be right."""
+
+
+class DataError(InputError):
+    """Documents that cannot be read or used as asked; the message names their source."""
+
+
+def one_line(text: object, limit: int = 200) -> str:
+    """A text or an exception on one line, at most ``limit`` characters of it; an exception without words by its type.
+
+    Args:
+        text: what to show, often an exception of a library.
+        limit: characters; a longer text ends with ``...``.
+    """
+    line = " ".join(str(text).split()) or type(text).__name__
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
