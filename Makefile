@@ -7,6 +7,7 @@
 #   CONFIG=name.yaml    the recipe of `make run`, `make evaluate` or `make sweep`
 #   PROCESSES=2         its processes
 #   ARGS="a=1 b.c=2"    overrides for the recipe, arguments for `make test`
+#   WORKERS=2           how many tests run at the same time; each takes one core and about 2 GB
 
 PYTHON ?= $(firstword $(shell for name in python3.11 python3.12 python3.13 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name; done))
@@ -17,6 +18,10 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 CONFIG ?= mi_rl.yaml
 PROCESSES ?= 1
 ARGS ?=
+WORKERS ?= 2
+
+# Tests that share a file share its models; one thread each, because workers that compete for cores wait for each other.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 PIP := $(OWN_VENV)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 READY := $(if $(filter $(OWN_VENV),$(VENV)),$(OWN_VENV)/.installed,$(VENV)/bin/python)
@@ -25,7 +30,7 @@ READY := $(if $(filter $(OWN_VENV),$(VENV)),$(OWN_VENV)/.installed,$(VENV)/bin/p
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help run evaluate sweep test test-all bench lint format compiler browser
+.PHONY: help run evaluate sweep unit test test-all bench lint format wheel docs lock compiler browser
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -42,11 +47,14 @@ sweep: CONFIG = sweep.yaml
 sweep: $(READY) ## compressors times predictors, and how accuracy scales with each: make sweep CONFIG=sweep.yaml
 	python -m eval.sweep --config $(CONFIG) $(ARGS)
 
+unit: $(READY) ## the tests of the parts alone, in less than a minute
+	$(PYTEST) -m "not slow and not command" $(ARGS)
+
 test: $(READY) browser ## the tests, but for the slow ones
-	python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: $(READY) compiler browser ## every test
-	python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 bench: $(READY) ## time scoring, update, rollout and step beside the straightforward way: make bench ARGS=--quick
 	python -m train.benchmark $(ARGS)
@@ -55,6 +63,19 @@ lint: $(READY) ## ruff and pyright
 	ruff check .
 	ruff format --check .
 	pyright
+
+wheel: $(READY) ## build the wheel into dist/
+	rm -rf build/lib && python -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir dist .
+
+docs: $(READY) ## write docs/records.md anew from the types of the records
+	python docs/records.py > docs/records.md
+
+lock: ## write constraints.txt anew: the newest versions that pyproject.toml admits, in an environment of their own
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet "$(TORCH)"
+	build/lock/bin/python -m pip install --quiet ".[dev]"
+	{ sed -n '/^#/p' constraints.txt; build/lock/bin/python -m pip freeze --exclude shorthand | sed 's/^\(torch==[0-9.]*\)+.*/\1/'; } \
+		> build/constraints.txt && mv build/constraints.txt constraints.txt
 
 format: $(READY) ## rewrite the files as `make lint` wants them
 	ruff check --fix .
