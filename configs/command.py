@@ -1,64 +1,113 @@
-"""What every command shares: its exit status, what it prints, and how many processes it is."""
+"""What every command shares: its command line, its exit status, what it prints, and how its processes start.
 
+A command is a shell of three steps: it reads its arguments, then its configuration, and only then imports and runs the
+work. Nothing imported here is heavy, so that ``--help`` and a refused configuration answer at once.
+"""
+
+import argparse
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TextIO, TypeVar
 
-import torch
-from accelerate import PartialState
+from configs.tree import Section, describe
+from data.errors import InputError
 
-from configs.tree import ConfigError
-from data.errors import DataError
-from models.endpoint import EndpointError
-from models.loading import ModelError, quiet_libraries
+BAD_INPUT = 2
+"""Exit status for input that has to be mended; argparse ends with the same for a wrong command line."""
 
-
-def is_main() -> bool:
-    """Whether this is the process that writes."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def world_size() -> int:
-    """Processes of this start: one, unless a launcher says otherwise."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def launched() -> bool:
-    """Whether deepspeed (or torchrun) started this process."""
-    return "LOCAL_RANK" in os.environ
-
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells give it: 128 and the number of SIGINT."""
 
 Loaded = TypeVar("Loaded")
+
+
+def config_parser(
+    name: str, description: str | None, keys: type[Section], examples: Sequence[str]
+) -> argparse.ArgumentParser:
+    """The command line of a command with a configuration; ``--help`` lists its keys. A command adds its own options.
+
+    Read it with ``parse_intermixed_args``, which lets options stand among the overrides.
+
+    Args:
+        name: how the command is called, for usage lines.
+        description: what it does.
+        keys: the type of its configuration.
+        examples: whole command lines, shown as they are.
+    """
+    shown = "\n".join(f"  {example}" for example in examples)
+    parser = argparse.ArgumentParser(
+        prog=name,
+        description=description,
+        epilog=f"examples:\n{shown}\n\nconfiguration keys:\n\n{describe(keys)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", required=True, help="a YAML file, as given or in configs/")
+    # deepspeed's launcher passes it to every process; the environment says the same.
+    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys: eval.documents=5")
+    return parser
 
 
 def status(load: Callable[[], Loaded], work: Callable[[Loaded], int]) -> int:
     """The exit status of a command: what ``work`` gives, 2 for bad input, 130 when interrupted.
 
     Args:
-        load: reads the configuration; what it refuses is said once, however many processes there are.
-        work: takes it.
+        load: reads arguments and configuration. Every process refuses the same, so the main one alone prints it.
+        work: does the rest with what was loaded. A process that meets an error prints it, whichever process it is: no
+            other may have met it. Where ``work`` ends by a `KeyboardInterrupt` with words, they say what the same
+            command goes on from.
     """
-    quiet_libraries()
-    # The first call decides for all: without GPUs, processes find each other only where they are told to look.
-    PartialState(cpu=not torch.cuda.is_available())
     try:
-        config = load()
-    except ConfigError as error:
+        loaded = load()
+    except InputError as error:
         say(f"error: {error}", sys.stderr)
-        return 2
+        return BAD_INPUT
     try:
-        return work(config)
-    except (ConfigError, ModelError, DataError, EndpointError) as error:
-        # By each process that meets it: it may be the only one.
+        return work(loaded)
+    except InputError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
-    except KeyboardInterrupt:
-        say("\ninterrupted: the same command goes on from the last batch that was finished", sys.stderr)
-        return 130
+        return BAD_INPUT
+    except KeyboardInterrupt as interruption:
+        origin = str(interruption) or "the last batch that was finished"
+        say(f"\ninterrupted: the same command goes on from {origin}", sys.stderr)
+        return INTERRUPTED
 
 
-def say(text: str, file: Any = None) -> None:
-    """Print once, however many processes there are."""
-    if PartialState().is_main_process:
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print once, however many processes there are; ``file`` is standard output unless given."""
+    if is_main():
         print(text, flush=True, file=file or sys.stdout)
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints and writes: the first one of all machines."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def world_size() -> int:
+    """The number of processes of this start: 1, unless a launcher says otherwise."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launched() -> bool:
+    """Whether a launcher, deepspeed or torchrun, started this process."""
+    return "LOCAL_RANK" in os.environ
+
+
+def start_processes() -> None:
+    """Let the processes of this start find each other, on GPUs where there are any; the first call decides for all.
+
+    Called by the work of a command before anything else, for the libraries imported here take seconds to load.
+    """
+    import torch
+    from accelerate import PartialState
+
+    from models.loading import quiet_libraries
+
+    quiet_libraries()
+    # Cores are shared by the number of processes on this machine, for which DeepSpeed has a name of its own.
+    if "LOCAL_SIZE" in os.environ:
+        os.environ.setdefault("LOCAL_WORLD_SIZE", os.environ["LOCAL_SIZE"])
+    # Without GPUs, processes find each other only where they are told to look.
+    PartialState(cpu=not torch.cuda.is_available())

@@ -7,144 +7,40 @@ A run that was stopped, however hard, goes on from the last batch it finished.
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
-import torch
-from accelerate import PartialState
+if not __package__:
+    # Run as a file. Python would look for packages beside it, then wherever Shorthand is installed, which may be
+    # another checkout; what has to run is the checkout that this file belongs to.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from configs.build import build_predictor, build_scorer, draw, held_out, instructions
-from configs.command import say, status
-from configs.tree import describe
-from data.sample import Sample
-from eval.analysis.density import summarise_one
-from eval.analysis.flops import cost, decoder_size
-from eval.analysis.sentences import obedience
-from eval.baselines.evaluate import evaluate_baseline
+from configs.command import config_parser, status
 from eval.config import EvaluationConfig, load_config
-from eval.evaluation import by_compressor
-from eval.judge.grade import grade
-from eval.parts import in_parts
-from eval.record import Record
-from eval.results import finish
-from eval.stages import MEASURED, REFERENCE, build_compressor, evaluate, identify, made_by, passes, stages
-from models.channel import Channel
-from models.compressor import Compressor
-from models.loading import base, parameter_hash
+
+EXAMPLES = (
+    "python -m eval.run --config evaluation.yaml",
+    "python -m eval.run --config evaluation.yaml compressor.adapter=runs/mi_rl/compressor eval.documents=5",
+    "deepspeed eval/run.py --config longhealth.yaml",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; the exit status is 0, 2 for bad input, 130 when interrupted."""
     options = parse(arguments)
-    return status(lambda: load_config(options.config, options.overrides), run)
+    return status(lambda: load_config(options.config, options.overrides), work)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ``--help`` lists every configuration key."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.run",
-        description=__doc__,
-        epilog="configuration keys:\n\n" + describe(EvaluationConfig),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", required=True, help="a YAML file, as given or in configs/")
-    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys: eval.documents=5")
-    return parser.parse_intermixed_args(arguments)
+    return config_parser("python -m eval.run", __doc__, EvaluationConfig, EXAMPLES).parse_intermixed_args(arguments)
 
 
-def run(config: EvaluationConfig) -> int:
-    """Evaluate, and write what was found."""
-    instruction, answer_instruction = instructions(config)
-    compressor = build_compressor(config.compressor, instruction)
-    predictor, predictor_model = build_predictor(config.predictor, answer_instruction)
-    samples = draw(config, compressor, "evaluate", {task.name: held_out(config, task) for task in config.tasks}, say)
-    scorer, scorer_model, shares = build_scorer(config.scorer, compressor, instruction, say)
-    second, second_model, second_shares = None, None, False
-    if config.second_scorer is not None:
-        second, second_model, second_shares = build_scorer(config.second_scorer, compressor, instruction, say)
-    channel = Channel(predictor, scorer, shares, second, second_shares)
-    identity = identify(config, samples) | {
-        "predictor_parameters": predictor_model and parameter_hash(predictor_model),
-        "scorer_parameters": parameter_hash(scorer_model or compressor.model, base),
-        "second_scorer": config.second_scorer and config.second_scorer.model_dump(mode="json"),
-        "second_scorer_parameters": second_model and parameter_hash(second_model),
-        # Of baselines: budgets are in the tokens of the compressor, whose base embeds sentences.
-        "compressor_base": [config.compressor.model, parameter_hash(compressor.model, base)],
-    }
-    records = {
-        name: [
-            record
-            for stage, one in stages(config, compressor, instruction)
-            for record in evaluate(
-                config,
-                samples,
-                by_compressor(one, temperature, config.seed),
-                channel,
-                made_by(stage, temperature, one),
-                identity,
-            )
-        ]
-        for name, temperature in passes(config).items()
-    }
-    baselines = [
-        found
-        for baseline in config.baselines
-        for found in evaluate_baseline(config, baseline, samples, compressor, channel, identity)
-    ]
-    if PartialState().is_main_process:
-        graded = {name: grade(config, found) for name, found in records.items()}
-        meta = {
-            "config": config.model_dump(mode="json"),
-            "identity": identity,
-            "versions": {"torch": torch.__version__},
-        }
-        extra = {
-            "baselines": [
-                point | summarise_one(grade(config, found) if config.judge else found) for point, found in baselines
-            ],
-            "sentences": sentence_counts(config, graded["samples"]),
-            "flops": list(costs(samples, graded["samples"], stages(config, compressor, instruction))),
-        }
-        finish(config, graded, meta, extra)
-    PartialState().wait_for_everyone()
-    return 0
+def work(config: EvaluationConfig) -> int:
+    """Evaluate, once the configuration has been read: the libraries that takes are imported here."""
+    from eval.job import run
 
-
-def sentence_counts(config: EvaluationConfig, records: Sequence[Record]) -> list[dict[str, Any]]:
-    """How far each stage kept to the number of sentences it was asked for, where it was asked."""
-    asked = {REFERENCE: config.held_against and config.held_against.sentences, MEASURED: config.compressor.sentences}
-    return [
-        {"name": stage, **obedience([record for record in records if record["stage"] == stage], wanted)}
-        for stage, wanted in asked.items()
-        if wanted is not None
-    ]
-
-
-def costs(
-    samples: Sequence[Sample], records: Sequence[Record], compressors: Iterator[tuple[str, Compressor]]
-) -> Iterator[dict[str, Any]]:
-    """What a message of each stage costs, on average, FLOPs; a document in parts is as many prompts and replies."""
-    pieces, _ = in_parts(samples)
-    for stage, compressor in compressors:
-        model = compressor.model
-        parameters = sum(p.numel() for name, p in model.named_parameters() if ".lora_" not in name)
-        try:
-            size = decoder_size(model.config, parameters)
-        except ValueError as error:
-            say(f"what a message costs is not counted, stage {stage}: {error}")
-            continue
-        read = sum(len(compressor.prompt(piece.document.text, piece.asked).ids) for piece in pieces)
-        written = sum(record["message_tokens"] for record in records if record["stage"] == stage)
-        one = cost(size, round(read / len(pieces)), max(1, round(written / len(pieces))))
-        yield {
-            "name": f"compressor, {stage}",
-            "prompt_tokens": read / len(samples),
-            "generated_tokens": written / len(samples),
-            "prefill_flops": one.prefill * len(pieces) / len(samples),
-            "generation_flops": one.generation * len(pieces) / len(samples),
-            "flops_per_generated_token": one.per_token,
-        }
+    return run(config)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,9 @@ import shutil
 import sys
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 
-from configs.command import is_main, launched
+from configs.command import is_main, launched, start_processes
 from configs.tree import ConfigError, to_yaml
 from train.config import Config
 from train.extension_cache import clear_stale_locks, prefer_own_ninja
@@ -24,11 +23,7 @@ def prepare(config: Config, folder: Path, fresh: bool) -> None:
     if launched() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
         for lock in clear_stale_locks():
             print(f"removed {lock}, left by a compilation that was killed", file=sys.stderr)
-    # The first call decides for all: without GPUs, processes find each other only where they are told to look. Cores
-    # are shared by the number of processes on this machine, for which DeepSpeed has a name of its own.
-    if "LOCAL_SIZE" in os.environ:
-        os.environ.setdefault("LOCAL_WORLD_SIZE", os.environ["LOCAL_SIZE"])
-    PartialState(cpu=not torch.cuda.is_available())
+    start_processes()
     if fresh and is_main():
         drop(folder)
     # Every process looks at the same folder: nobody before it is dropped, and nobody after it is written to.

@@ -2,20 +2,36 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from eval.report.page import write_report
+from configs.command import status
+from data.errors import DataError
 
 
-def main() -> None:
-    """Write ``report.html`` into the run folder and print where it is; one line and status 1 where it cannot be."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write ``report.html`` into the run folder and print where it is; the exit status is 0, 2 where it cannot be."""
+    options = parse(arguments)
+    return status(lambda: options.run_folder, work)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; argparse ends the program where it is wrong."""
     parser = argparse.ArgumentParser(prog="python -m eval.report", description="Rebuild the report of a run.")
     parser.add_argument("run_folder", type=Path, help="a folder with results.json, samples.jsonl and metrics.jsonl")
+    return parser.parse_args(arguments)
+
+
+def work(run_folder: Path) -> int:
+    """Write the report, and print where it is."""
+    from eval.report.page import write_report
+
     try:
-        print(write_report(parser.parse_args().run_folder))
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        print(write_report(run_folder))
+    except (OSError, ValueError) as error:
+        raise DataError(str(error)) from error
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,108 +17,40 @@ their further rounds.
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-from accelerate import PartialState
-
-from configs.build import build_predictor, build_scorer, draw, held_out, instructions
-from configs.command import say, status
-from configs.tree import describe
+from configs.command import config_parser, status
 from eval.config import EvaluationConfig, load_config
-from eval.evaluation import Evaluation
-from eval.record import Record
-from eval.record_log import RecordLog
-from eval.report.table import aligned
-from eval.rounds.figures import draw_rounds, round_lines, summarise_rounds
-from eval.rounds.rounds import MOST_QUESTION_TOKENS, REQUEST, Rounds
-from eval.stages import MEASURED, build_compressor, identify, made_by
-from models.channel import Channel
-from models.loading import base, parameter_hash
-from objectives.negatives import NegativeCounts
+
+EXAMPLES = (
+    "python -m eval.rounds --config evaluation.yaml --rounds 3",
+    "python -m eval.rounds --config evaluation.yaml --rounds 2 eval.documents=5 name=rounds",
+    "torchrun --nproc_per_node 2 -m eval.rounds --config longhealth.yaml",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; the exit status is 0, 2 for bad input, 130 when interrupted."""
     options = parse(arguments)
-    return status(lambda: load_config(options.config, options.overrides), lambda config: run(config, options.rounds))
+    return status(lambda: load_config(options.config, options.overrides), lambda config: work(config, options.rounds))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; ``--help`` lists every configuration key."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.rounds",
-        description=__doc__,
-        epilog="configuration keys:\n\n" + describe(EvaluationConfig),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", required=True, help="a YAML file, as given or in configs/, as for eval.run")
+    """The command line; ``--help`` lists every configuration key, which are those of ``eval.run``."""
+    parser = config_parser("python -m eval.rounds", __doc__, EvaluationConfig, EXAMPLES)
     parser.add_argument("--rounds", type=int, default=3, help="how many, the ordinary message included; 3 by default")
-    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys: eval.documents=5")
     options = parser.parse_intermixed_args(arguments)
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: there is at least one, the ordinary message")
     return options
 
 
-def run(config: EvaluationConfig, rounds: int) -> int:
-    """Go through the rounds with the compressor of an evaluation, and write what was found."""
-    PartialState(cpu=not torch.cuda.is_available())
-    instruction, answer_instruction = instructions(config)
-    compressor = build_compressor(config.compressor, instruction)
-    predictor, predictor_model = build_predictor(config.predictor, answer_instruction)
-    samples = draw(config, compressor, "evaluate", {task.name: held_out(config, task) for task in config.tasks}, say)
-    scorer, scorer_model, shares = build_scorer(config.scorer, compressor, instruction, say)
-    identity = identify(config, samples) | {
-        "predictor_parameters": predictor_model and parameter_hash(predictor_model),
-        "scorer_parameters": parameter_hash(scorer_model or compressor.model, base),
-        "request": [REQUEST, MOST_QUESTION_TOKENS],
-    }
-    temperature = config.eval.temperature
-    log = RecordLog(config.folder / "records", identity, PartialState().process_index)
-    if log.torn:
-        say(f"{log.torn} batch that a kill cut short is done again")
-    made = made_by(MEASURED, temperature, compressor) | {"rounds": rounds}
-    channel = Channel(predictor, scorer, shares)
-    negatives = NegativeCounts(**config.information.negatives.model_dump())
-    one = Evaluation(negatives, config.eval.batch_size, config.seed)
-    records = Rounds(one, rounds, temperature, config.seed).run(samples, compressor, channel, made, log)
-    if PartialState().is_main_process:
-        finish(config.folder, records, {"config": config.model_dump(mode="json"), "identity": identity})
-    PartialState().wait_for_everyone()
-    return 0
+def work(config: EvaluationConfig, rounds: int) -> int:
+    """Go through the rounds, once the configuration has been read: the libraries that takes are imported here."""
+    from eval.rounds.job import run
 
-
-def finish(folder: Path, records: Sequence[Record], meta: Mapping[str, Any]) -> None:
-    """Write ``rounds.json`` and ``rounds.svg``, and say what is in them."""
-    found = summarise_rounds(records)
-    notes = list(_notes(records, meta))
-    written = {"rounds": found, "notes": notes, "records": list(records), "meta": dict(meta)}
-    (folder / "rounds.json.tmp").write_text(json.dumps(written, indent=1), encoding="utf-8")
-    (folder / "rounds.json.tmp").replace(folder / "rounds.json")
-    draw_rounds(found, folder / "rounds.svg")
-    say(aligned(round_lines(found)))
-    for note in notes:
-        say(note)
-    say(f"\nrounds: {folder / 'rounds.json'}, {folder / 'rounds.svg'}")
-
-
-def _notes(records: Sequence[Record], meta: Mapping[str, Any]) -> Iterator[str]:
-    """What a reader must know beside the figures."""
-    asked_again = sum(record["unanswered"] for record in records)
-    if asked_again:
-        yield f"{asked_again} times the predictor wrote no question, and the last one was asked again."
-    temperature = meta["config"]["eval"]["temperature"]
-    if temperature != 1:
-        yield f"Messages were written at temperature {temperature:g}: what is counted of them together is no bound."
-    model = meta["config"]["predictor"]["model"]
-    if model.startswith("miniature/"):
-        yield f"{model} was trained on one prompt and follows no request for a question: further rounds mean little."
+    return run(config, rounds)
 
 
 if __name__ == "__main__":

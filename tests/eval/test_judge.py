@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.judge.__main__ import report
 from eval.judge.agreement import agreement, cohen_kappa, kappa_influence
+from eval.judge.job import report
 from eval.judge.judge import (
     INSTRUCTIONS,
     PROMPT_VERSION,
@@ -338,5 +338,5 @@ def test_the_command_prints_the_matchers_kappa_over_filings() -> None:
 
 def test_the_command_refuses_a_broken_file_in_one_line(tmp_path: Path) -> None:
     done = run_command("--labels", str(tmp_path / "none.jsonl"))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

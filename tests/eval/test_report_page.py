@@ -250,9 +250,8 @@ def test_the_command_rebuilds_the_report_and_names_it(run_folder: Path) -> None:
 
 
 def test_the_command_refuses_a_folder_without_results_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["eval.report", str(tmp_path)])
-    with pytest.raises(SystemExit) as refusal:
-        main()
-    assert refusal.value.code == f"error: {tmp_path / 'results.json'} is missing: the report is made from it"
+    assert main([str(tmp_path)]) == 2
+    refusal = f"error: {tmp_path / 'results.json'} is missing: the report is made from it\n"
+    assert capsys.readouterr().err == refusal

@@ -14,8 +14,9 @@ import torch
 from data.sample import Document, Question, samples_of
 from eval.evaluation import Evaluation, by_compressor
 from eval.record_log import RecordLog
-from eval.rounds.__main__ import finish, main
+from eval.rounds.__main__ import main
 from eval.rounds.figures import draw_rounds, round_lines, summarise_rounds
+from eval.rounds.job import finish
 from eval.rounds.rounds import MOST_QUESTION_TOKENS, REQUEST, Rounds, information, one_question, request
 from models.channel import Channel
 from models.compressor import Compressor

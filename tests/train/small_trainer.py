@@ -9,10 +9,10 @@ from trl import GRPOTrainer
 
 from configs.build import draw
 from train.config import load_config
+from train.job import wanted
 from train.models import load_models
 from train.reward import MessageReward
 from train.rollout import Rollout
-from train.run import wanted
 from train.trainer import build_trainer
 
 SMALL = ("train.contexts_per_step=2", "train.group_size=4", "train.log_every=1", "train.save_every=1000")

@@ -77,13 +77,13 @@ def test_an_interrupted_run_resumes_with_the_same_command(launcher: list[str], t
     folder = tmp_path / "run"
     command = [*launcher, "train/run.py", *arguments(folder, "train.steps=12")]
     process = subprocess.Popen(
-        command, cwd=PROJECT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command, cwd=PROJECT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 400
     while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the launcher and to all that it started
-    output, _ = process.communicate(timeout=400)
+    _, output = process.communicate(timeout=400)
     # DeepSpeed's launcher answers 1 where its process is gone before it has ended it itself.
     statuses = (130, -signal.SIGINT, 1) if launcher != [sys.executable] else (130, -signal.SIGINT)
     assert process.returncode in statuses and "the same command goes on from" in output

@@ -1,0 +1,55 @@
+"""How far the offline matcher, and a judge where one is named, agree with people: the lines that say it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.errors import DataError
+from eval.judge.agreement import Agreement, agreement
+from eval.judge.judge import Complete, endpoint_judge, judge
+from eval.judge.labels import HumanLabel, find_questions, load_human_labels
+from objectives.accuracy import financebench_verdict
+
+
+def run(labels_file: Path, questions: Path | None, endpoint: str | None, model: str | None, cache: Path | None) -> int:
+    """Print the agreement with the human labels of a file, of the offline matcher and of the judge at ``endpoint``.
+
+    Raises:
+        DataError: labels or questions cannot be read.
+        EndpointError: the judge's server fails.
+    """
+    try:
+        questions = questions or find_questions(labels_file)
+        labels = load_human_labels(labels_file, questions)
+    except (OSError, ValueError) as error:
+        raise DataError(str(error)) from error
+    complete = endpoint_judge(endpoint, model, cache) if endpoint and model else None
+    print(_clusters_line(labels, questions))
+    print("\n".join(report(labels, complete)))
+    return 0
+
+
+def report(labels: Sequence[HumanLabel], complete: Complete | None) -> list[str]:
+    """Lines of text: the agreement of the offline matcher with people and, where there is one, of the judge."""
+    matched = [financebench_verdict(label.answered.answer, label.answered.gold) for label in labels]
+    lines = [_agreement_line("offline matcher, correct or not", agreement(matched, labels))]
+    if complete is not None:
+        judged = judge([label.answered for label in labels], complete)
+        binary = [None if verdict is None else verdict == "correct" for verdict in judged.verdicts]
+        lines += [
+            _agreement_line("judge, correct or not", agreement(binary, labels)),
+            _agreement_line("judge, three outcomes", agreement(judged.verdicts, labels)),
+            f"judge: prompt version {judged.prompt_version}, {judged.unreadable} unreadable replies",
+        ]
+    return lines
+
+
+def _clusters_line(labels: Sequence[HumanLabel], questions: Path | None) -> str:
+    clusters = len({label.document for label in labels})
+    what = f"filings, by {questions}" if questions else "questions, each taken for a document: no file of questions"
+    return f"{len(labels)} answers with human labels; 95% intervals are over {clusters} {what}"
+
+
+def _agreement_line(what: str, found: Agreement) -> str:
+    kappa = "undefined" if found.kappa is None else f"{found.kappa:.3f}"
+    low, high = ("no bound" if end is None else f"{end:.3f}" for end in (found.interval.low, found.interval.high))
+    return f"{what}: kappa {kappa} [{low}, {high}] on {found.n} answers, {found.undecided} undecided"

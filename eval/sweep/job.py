@@ -1,0 +1,125 @@
+"""The work of a sweep: every message written once, every answer to it, and the pages made from them."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from configs.build import instructions
+from configs.command import start_processes
+from configs.tree import to_yaml
+from data.sample import Sample
+from eval.judge.grade import grade
+from eval.record import Record
+from eval.results import write_lines
+from eval.sweep.config import SweepConfig, SweptCompressor
+from eval.sweep.drawing import draw_all
+from eval.sweep.findings import findings
+from eval.sweep.models import Loaded, look, scorers_of
+from eval.sweep.page import console, write_page
+from eval.sweep.passes import answer_messages, write_messages
+from eval.sweep.results import summarise
+
+
+def run(config: SweepConfig) -> int:
+    """Sweep, and write what was found."""
+    start_processes()
+    recipe = config.recipe()
+    instruction, answer_instruction = instructions(recipe)
+    loaded = look(config, instruction, answer_instruction)
+    messages = write_messages(config, loaded, instruction)
+    answers = answer_messages(config, loaded, messages, answer_instruction)
+    if PartialState().is_main_process:
+        finish(config, loaded, grade(recipe, records_of(config, loaded, messages, answers)))
+    PartialState().wait_for_everyone()
+    return 0
+
+
+def records_of(
+    config: SweepConfig, loaded: Loaded, messages: Sequence[Record], answers: Sequence[Record]
+) -> list[Record]:
+    """A record for every answer, with its message, its question, and what the two models are."""
+    written = {(record["compressor"], record["seed"], record["id"]): record for record in messages}
+    questions = {sample.id: question_fields(sample) for sample in loaded.samples}
+    compressors = {one.called: compressor_fields(config, loaded, one) for one in config.measured}
+    predictors = {
+        one.called: {
+            "predictor_family": one.family,
+            "predictor_parameters": loaded.predictors[one.called].parameters,
+        }
+        for one in config.predictors
+    }
+    records = [
+        questions[answer["id"]]
+        | compressors[answer["compressor"]]
+        | predictors[answer["predictor"]]
+        | written[answer["compressor"], answer["seed"], answer["id"]]
+        | answer
+        for answer in answers
+    ]
+    first, second = list(compressors), list(predictors)
+    return sorted(
+        records, key=lambda r: (first.index(r["compressor"]), second.index(r["predictor"]), r["seed"], r["id"])
+    )
+
+
+def compressor_fields(config: SweepConfig, loaded: Loaded, one: SweptCompressor) -> Record:
+    """What records say of their compressor; its setting is what of its prompt and budget varies over the grid."""
+    setting = []
+    if len(config.sentences) > 1 or len({other.sentences for other in config.compressors}) > 1:
+        setting.append("any length" if one.sentences is None else f"{one.sentences} sentences")
+    if len({other.budget_tokens for other in config.compressors}) > 1:
+        setting.append(f"at most {one.budget_tokens} tokens")
+    return {
+        "compressor_family": one.family,
+        "compressor_parameters": loaded.compressors[one.called].parameters,
+        "sentences": one.sentences,
+        "budget_tokens": one.budget_tokens,
+        "setting": ", ".join(setting),
+    }
+
+
+def question_fields(sample: Sample) -> Record:
+    """What records say of their question."""
+    question = sample.question
+    return {
+        "id": sample.id,
+        "task": sample.document.task,
+        "document_id": sample.cluster,
+        "question": question.text,
+        "kind": question.kind,
+        "metric": question.metric,
+        "options": list(question.options),
+        "answers": list(question.answers),
+    }
+
+
+def finish(config: SweepConfig, loaded: Loaded, records: list[Record]) -> None:
+    """Results, samples, figures, the page, and the table on the console."""
+    folder = config.folder
+    results = summarise(records) | {"meta": meta(config, loaded)}
+    results["findings"] = [one.as_dict() for one in findings(results)]
+    write_lines(folder / "samples.jsonl", records)
+    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    (folder / "sweep.json.tmp").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    (folder / "sweep.json.tmp").replace(folder / "sweep.json")
+    figures = draw_all(results, folder / "figures")
+    page = write_page(results, figures, folder / "sweep.md")
+    print(console(results))
+    print(f"\npage: {page}")
+
+
+def meta(config: SweepConfig, loaded: Loaded) -> dict[str, Any]:
+    """What made the results."""
+    return {
+        "name": config.name,
+        "config": config.model_dump(mode="json"),
+        "fingerprints": {
+            "compressors": {name: model.fingerprint for name, model in loaded.compressors.items()},
+            "predictors": {name: model.fingerprint for name, model in loaded.predictors.items()},
+            "scorers": {one.model: f for one, f in zip(scorers_of(config), loaded.scorers, strict=True)},
+        },
+        "versions": {"torch": torch.__version__},
+    }
