@@ -6,91 +6,124 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
-from configs.tree import ConfigError, Section, did_you_mean, is_list
+from configs.tree import ConfigError, Section, is_list
+from data.errors import did_you_mean
 from data.miniature.documents import SHAPES
 from data.registry import TASKS
-from models.loading import MINIATURE_WEIGHTS
+from models.naming import ModelError, model_folder
 
 TASK_NAMES = tuple(TASKS)
+
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""A name that is one folder on every file system."""
+
+Dtype = Literal["float32", "bfloat16", "float16", "auto"]
+"""A floating-point type of torch by name; auto is the type the weights are stored in."""
 
 
 class ModelConfig(Section):
     """A language model and how to load it."""
 
     model: str
-    """``miniature/<member>`` for an embedded model, else a folder or a model id on the hub."""
+    """``miniature/<member>`` for an embedded model, else a folder or a model id on the hub (owner/name)."""
 
     revision: str | None = None
     """Branch, tag or commit on the hub; null takes the default branch."""
 
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    """The type to compute in; auto is the one the weights are stored in."""
+    dtype: Dtype = "float32"
+    """Floating-point type of the computation; auto takes the type the weights are stored in."""
+
+
+class WriterConfig(ModelConfig):
+    """A language model that reads a context and writes a message, and the limits of both."""
+
+    max_context_tokens: PositiveInt | None = None
+    """Maximum tokens of a context; a longer one loses its middle, and is counted. null takes what the model's window
+    has room for."""
+
+    budget_tokens: PositiveInt = 64
+    """Maximum tokens of a message, its end token included."""
 
 
 class PredictorConfig(ModelConfig):
-    """The model that answers from the message alone; frozen."""
+    """The frozen model that answers from the message alone."""
 
     endpoint: str | None = None
-    """Address of an OpenAI-compatible server, ``http://.../v1``; null answers in this process."""
+    """Address of an OpenAI-compatible server, ``http://.../v1``; null runs the predictor in this process."""
 
     tokenizer: str | None = None
-    """Of the model behind the endpoint, as for ``model``: needed for the log-probabilities of gold answers."""
+    """Tokenizer of the model that the endpoint serves, named as a model is. Without it the log-probabilities of gold
+    answers are missing."""
 
     api_key_variable: str | None = None
-    """The environment variable that holds the server's key, where it asks for one."""
+    """Environment variable that holds the server's key; null sends the key of OPENAI_API_KEY, where there is one."""
 
     max_answer_tokens: PositiveInt = 16
-    """The most tokens an answer may have."""
+    """Maximum tokens of an answer."""
 
 
 class ScorerConfig(Section):
     """The frozen model whose log-probabilities measure the information a message passes."""
 
     model: str | None = None
-    """As for the compressor; null takes the compressor's base without its adapter, which costs no second model."""
+    """Model of the scorer, named as the compressor's is; null takes the compressor's base without its adapter, which
+    costs no second model."""
 
     revision: str | None = None
     """Branch, tag or commit on the hub; null takes the default branch."""
 
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    """The type to compute in; auto is the one the weights are stored in. Unused where model is null."""
+    dtype: Dtype = "float32"
+    """Floating-point type of the computation; auto takes the type the weights are stored in. Unused where model is
+    null."""
 
 
 class TaskConfig(Section):
-    """Documents with questions; in YAML the bare name will do."""
+    """A task: documents with questions. In YAML the bare name will do."""
 
     name: str
-    """A shape of the embedded suite (``miniature/notes``, ...), or a published task (``qasper``)."""
+    """Name of the task: a shape of the embedded suite (``miniature/notes``, ...) or a published task (``qasper``)."""
 
     source: str | None = None
-    """A local file or folder in the task's published layout; null takes the hub. The embedded suite has none."""
+    """File or folder of the documents in the task's published layout; null reads them from the hub. The embedded suite
+    generates its documents and has no source."""
 
     split: str = "train"
-    """The part of the source to train on."""
+    """Part of the source that is trained on."""
 
     eval_source: str | None = None
-    """Where the evaluation reads; null is the same source."""
+    """File or folder that the evaluation reads; null takes ``source``."""
 
     eval_split: str = "test"
-    """The part of the source to evaluate on."""
+    """Part of the source that is evaluated on."""
 
     documents: PositiveInt | None = None
-    """Documents to train on; null takes all, and of the embedded suite as many as the steps ask for."""
+    """Number of documents to train on; null takes all of a published task, and of the embedded suite as many as the
+    steps ask for."""
 
     questions_per_document: PositiveInt | None = None
-    """Questions asked of each training document; null asks all."""
+    """Number of questions asked of each training document; null asks all of a published task, and one of each document
+    of the embedded suite."""
 
     variant: str | None = None
-    """The protocol, of a task that has several (LongHealth's 1, 2, 3; how FinanceBench's contexts are cut); null takes
-    the first."""
+    """Protocol of a task that has several (LongHealth's 1, 2, 3; how FinanceBench's contexts are cut); null takes the
+    first."""
 
     context_tokens: PositiveInt | None = None
-    """How long contexts are made that a task puts together from parts; null takes the task's default."""
+    """Length, in tokens, of contexts that a task puts together from parts; null takes the task's default."""
 
     facts: PositiveInt | None = None
-    """Facts a generated document holds, which sets its length; null is the suite's default. Embedded suite only."""
+    """Number of facts in a generated document, which sets its length; null takes the suite's default. Embedded suite
+    only."""
 
     @field_validator("name")
     @classmethod
@@ -105,72 +138,81 @@ class TaskConfig(Section):
         return self.name in SHAPES
 
 
+def _bare_names_as_sections(tasks: Any) -> Any:
+    return [{"name": task} if isinstance(task, str) else task for task in tasks] if is_list(tasks) else tasks
+
+
+Tasks = Annotated[tuple[TaskConfig, ...], BeforeValidator(_bare_names_as_sections), Field(strict=False, min_length=1)]
+"""At least one task; a bare name in the list is a task of that name with defaults."""
+
+
 class NegativesConfig(Section):
-    """How many contexts of each kind a message is compared with beside its own, where there are as many."""
+    """How many contexts of each kind a message is compared with beside its own; fewer where there are not so many."""
 
     counterfactual: NonNegativeInt = 3
-    """The same document with only the answer-bearing facts changed; the embedded suite makes them."""
+    """Copies of the document in which only the facts behind the answer are changed; the embedded suite makes them."""
 
     same_document: NonNegativeInt = 0
-    """The same document with a part removed: the evidence where it is known, else a random quarter."""
+    """Copies of the document with a part removed: the evidence where it is known, else a random quarter."""
 
     neighbour: NonNegativeInt = 0
     """Other documents of the same patient, company, paper or user."""
 
     batch: NonNegativeInt = 4
-    """Other contexts of the same step; in the evaluation other documents of the task."""
+    """Other contexts of the same training step; in the evaluation, other documents of the task."""
 
 
 class InformationConfig(Section):
-    """The estimate of I(X;Z given Q), the information passed."""
+    """How I(X;Z given Q), the information passed, is estimated."""
 
     estimator: Literal["contrastive"] = "contrastive"
-    """A lower bound with the ceiling log N; the leave-one-out upper bound is reported beside it."""
+    """Estimator of the information: the contrastive lower bound, whose ceiling is log N for N contexts. The
+    leave-one-out upper bound is reported beside it."""
 
     negatives: NegativesConfig = NegativesConfig()
-    """What the own context is told from."""
+    """Contexts that a message has to tell its own context from."""
 
 
 class EvalConfig(Section):
-    """The evaluation on held-out documents, before and after training."""
+    """How held-out documents are evaluated."""
 
     documents: PositiveInt | None = 20
-    """Documents of each task; null takes all of a published split."""
+    """Number of documents of each task; null takes all of a published split."""
 
     questions_per_document: PositiveInt | None = 4
-    """Questions asked of each document; null asks all."""
+    """Number of questions asked of each document; null asks all."""
 
     batch_size: PositiveInt = 16
-    """Questions evaluated together."""
+    """Number of questions evaluated together."""
 
     temperature: NonNegativeFloat = 1.0
-    """Of the evaluated messages: 1 samples what was trained, 0 takes the most likely tokens."""
+    """Temperature of the evaluated messages: 1 samples them as training does, 0 takes the most likely tokens."""
 
     greedy: bool = False
-    """Evaluate the most likely messages as well, beside those sampled: each stage once more, in the same time."""
+    """Whether the most likely messages are evaluated as well, beside the sampled ones; doubles the time."""
 
 
 class TrackingConfig(Section):
-    """Where metrics go beside the run folder."""
+    """Where metrics go, beside the run folder."""
 
     wandb: Literal["offline", "online", "disabled"] = "offline"
-    """offline writes W&B's files into the run folder and needs no account."""
+    """Mode of Weights & Biases: offline writes its files into the run folder and needs no account."""
 
     project: str = "shorthand"
-    """The project in W&B."""
+    """Project in Weights & Biases."""
 
 
 class Recipe(Section):
     """What training and evaluation have in common."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Names the run; where the file has none, the file's own name."""
+    name: RunName
+    """Name of the run; a file without one gives its own name."""
 
     run_folder: str = "runs/{name}"
-    """Where the run writes; ``{name}`` stands for the name."""
+    """Folder that the run writes to; ``{name}`` stands for the name."""
 
     seed: NonNegativeInt = 0
-    """The same seed repeats the run."""
+    """Seed of everything that is drawn: the same seed repeats the run."""
 
     predictor: PredictorConfig
     """The model that answers from messages."""
@@ -178,22 +220,17 @@ class Recipe(Section):
     scorer: ScorerConfig = ScorerConfig()
     """The model that measures information."""
 
-    tasks: Annotated[tuple[TaskConfig, ...], Field(strict=False, min_length=1)]
-    """What is trained and evaluated on, in equal parts."""
+    tasks: Tasks
+    """Tasks that are trained and evaluated on, in equal parts."""
 
     information: InformationConfig = InformationConfig()
     """How information is measured."""
 
     eval: EvalConfig = EvalConfig()
-    """Evaluation."""
+    """How held-out documents are evaluated."""
 
     tracking: TrackingConfig = TrackingConfig()
-    """Logging."""
-
-    @field_validator("tasks", mode="before")
-    @classmethod
-    def _bare_names(cls, tasks: Any) -> Any:
-        return [{"name": task} if isinstance(task, str) else task for task in tasks] if is_list(tasks) else tasks
+    """Where metrics go, beside the run folder."""
 
     @field_validator("run_folder")
     @classmethod
@@ -210,7 +247,7 @@ class Recipe(Section):
 
     @property
     def folder(self) -> Path:
-        """The run folder."""
+        """The run folder, the name filled in."""
         return Path(self.run_folder.replace("{name}", self.name))
 
 
@@ -228,8 +265,8 @@ def _check_tasks(tasks: Sequence[TaskConfig]) -> None:
             raise ValueError(f"{key}.facts = {task.facts}: sets the length of generated documents; leave it out")
         variants = TASKS[task.name].variants
         if task.variant is not None and task.variant not in variants:
-            there = f"there are {', '.join(variants)}" if variants else "leave it out"
-            raise ValueError(f"{key}.variant = {task.variant!r}: {task.name} has no such protocol; {there}")
+            remedy = f"there are {', '.join(variants)}" if variants else "leave it out"
+            raise ValueError(f"{key}.variant = {task.variant!r}: {task.name} has no such protocol; {remedy}")
 
 
 def _check_negatives(recipe: Recipe) -> None:
@@ -239,11 +276,11 @@ def _check_negatives(recipe: Recipe) -> None:
             f"information.negatives = {negatives.model_dump()}: "
             "the contrastive bound is 0 for every message without negatives; ask for at least one"
         )
-    made = [task.name for task in recipe.tasks if not task.embedded]
-    if made and not negatives.same_document + negatives.batch:
+    published = [task.name for task in recipe.tasks if not task.embedded]
+    if published and not negatives.same_document + negatives.batch:
         raise ValueError(
-            f"information.negatives = {negatives.model_dump()}: {made[0]} has no counterfactual versions and not every "
-            "document has a neighbour; ask for same_document or batch"
+            f"information.negatives = {negatives.model_dump()}: {published[0]} has no counterfactual versions and not "
+            "every document has a neighbour; ask for same_document or batch"
         )
 
 
@@ -260,8 +297,21 @@ def check_sources(tasks: Sequence[TaskConfig]) -> None:
 
 
 def check_model(key: str, model: str, tokens: int, named: str) -> None:
-    """Refuse a model that is not there, or whose window is too small for ``tokens``, the sum of what ``named`` says."""
-    folder = _model_folder(key, model)
+    """Refuse a model that is not there, or whose window leaves no room for ``tokens``.
+
+    Args:
+        key: the key that names the model.
+        model: its name; of a model on the hub nothing is asked here.
+        tokens: what it has to read and write together.
+        named: the keys and values whose sum ``tokens`` is, for the message.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    try:
+        folder = model_folder(model, f"{key} = {model!r}")
+    except ModelError as error:
+        raise ConfigError(str(error)) from None
     if folder is None:
         return
     try:
@@ -272,21 +322,3 @@ def check_model(key: str, model: str, tokens: int, named: str) -> None:
         raise ConfigError(
             f"{named}: {tokens} tokens leave no room in the window of {window} of {key} = {model!r}; choose fewer"
         )
-
-
-def _model_folder(key: str, model: str) -> Path | None:
-    """The folder of an embedded or local model, None for a model on the hub."""
-    if model.startswith("miniature/"):
-        members = sorted(f"miniature/{file.parent.name}" for file in MINIATURE_WEIGHTS.glob("*/config.json"))
-        if model not in members:
-            family = ", ".join(members) or "none"
-            hint = did_you_mean(model, members)
-            raise ConfigError(f"{key} = {model!r}: no such embedded model{hint}; there are {family}")
-        return MINIATURE_WEIGHTS / model.removeprefix("miniature/")
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model)
-    if hub_id is None or (len(folder.parts) > 1 and folder.parent.is_dir()):
-        raise ConfigError(f"{key} = {model!r}: no such folder, and not a model id on the hub (owner/name)")
-    return None

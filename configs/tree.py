@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
-from data.errors import InputError
+from data.errors import InputError, did_you_mean
 
 CONFIGS = Path(__file__).resolve().parent
 PROJECT = CONFIGS.parent
@@ -279,9 +279,3 @@ def _nearest_key(key: str, root: type[Section]) -> str:
     if elsewhere:
         return f"; did you mean {elsewhere[0]}?"
     return f"; {section or 'the configuration'} has {', '.join(sorted(set(siblings) - {'N'}))}"
-
-
-def did_you_mean(value: str, names: Sequence[str]) -> str:
-    """A hint at the end of a message, empty where nothing is close."""
-    close = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,7 +1,11 @@
 """Bad input, told in one line: what every command catches, prints after ``error:`` and ends with status 2.
 
-This module imports nothing, so that a command can report a mistake before any heavy library is loaded.
+This module imports the standard library alone, so that a command can report a mistake before any heavy library is
+loaded.
 """
+
+import difflib
+from collections.abc import Sequence
 
 
 class InputError(ValueError):
@@ -21,3 +25,10 @@ def one_line(text: object, limit: int = 200) -> str:
     """
     line = " ".join(str(text).split()) or type(text).__name__
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def did_you_mean(value: str, names: Sequence[str]) -> str:
+    """A hint for the end of a message, ``; did you mean 'name'?``; empty where no name is close to the value."""
+    # Half of the letters: a dropped or doubled one in a short name still counts as close.
+    close = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -10,7 +10,7 @@ from peft import PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from models.loading import ModelError
+from models.naming import ModelError
 
 
 def add_adapter(

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.compressor import compress
-from models.loading import ModelError, quiet_libraries
+from models.loading import quiet_libraries
+from models.naming import ModelError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

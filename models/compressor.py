@@ -11,7 +11,8 @@ from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.sample import Document
-from models.loading import ModelError, context_window, load_model
+from models.loading import context_window, load_model
+from models.naming import ModelError
 from models.prompts import CompressorPrompts, Prompt, truncate_middle
 from models.shared_prefix.generation import Reply, generate
 

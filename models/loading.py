@@ -4,7 +4,6 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
@@ -29,14 +28,10 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
-from data.errors import InputError
+from data.errors import one_line
+from models.naming import ModelError, model_folder
 
-MINIATURE_WEIGHTS = Path(__file__).parent / "miniature" / "weights"
 HUB_TIMEOUT_SECONDS = 10.0
-
-
-class ModelError(InputError):
-    """A model that cannot be loaded or used as asked; the message is one line that names it."""
 
 
 class _Source(NamedTuple):
@@ -73,7 +68,7 @@ def load_model(
             output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
+        raise ModelError(f"model {name!r} cannot be loaded: {one_line(error)}") from error
     model, report = cast(tuple[PreTrainedModel, dict[str, set[str]]], loaded)
     if report["missing_keys"]:
         raise ModelError(f"model {name!r} lacks weights, among them {min(report['missing_keys'])!r}")
@@ -89,7 +84,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     try:
         return _load_tokenizer(_resolve(name, revision), revision or "main")
     except (OSError, ValueError) as error:
-        raise ModelError(f"tokenizer of {name!r} cannot be loaded: {_one_line(error)}") from error
+        raise ModelError(f"tokenizer of {name!r} cannot be loaded: {one_line(error)}") from error
 
 
 def quiet_libraries() -> None:
@@ -101,33 +96,9 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def check_model_name(name: str, revision: str | None = None) -> None:
-    """Refuse a name that `load_model` could not resolve, without loading anything.
-
-    Raises:
-        ModelError: no such member, folder or hub model, or no way to reach the hub.
-    """
-    _resolve(name, revision)
-
-
-def miniature_members() -> list[str]:
-    """Names of the embedded models, each loadable as ``miniature/<name>``."""
-    return sorted(config.parent.name for config in MINIATURE_WEIGHTS.glob("*/config.json"))
-
-
 def _resolve(name: str, revision: str | None = None) -> _Source:
-    family, _, member = name.partition("/")
-    if family == "miniature":
-        if member not in miniature_members():
-            known = ", ".join(miniature_members()) or "none installed"
-            raise ModelError(f"model {name!r}: the miniature family has no member {member!r} (members: {known})")
-        return _Source(str(MINIATURE_WEIGHTS / member), True)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _Source(str(folder), True)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ModelError(f"model {name!r}: no such folder, and not a hub id of the form owner/name")
-    return _resolve_on_hub(name, revision)
+    folder = model_folder(name)
+    return _resolve_on_hub(name, revision) if folder is None else _Source(str(folder), True)
 
 
 def _load_tokenizer(source: _Source, revision: str) -> PreTrainedTokenizerBase:
@@ -164,7 +135,7 @@ def _reason(error: Exception) -> str:
         return "not on the hub"
     if isinstance(error, OfflineModeIsEnabled):
         return "the hub is switched off (HF_HUB_OFFLINE)"
-    return f"the hub cannot be reached ({_one_line(error)})"
+    return f"the hub cannot be reached ({one_line(error)})"
 
 
 def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
@@ -172,11 +143,6 @@ def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
     if found == "auto" or (isinstance(found, torch.dtype) and found.is_floating_point):
         return found
     raise ModelError(f"dtype {dtype!r} is not a floating-point type of torch, such as float32 or bfloat16, nor auto")
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def context_window(config: PreTrainedConfig) -> int | None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from models.loading import MINIATURE_WEIGHTS
+from models.naming import MINIATURE_WEIGHTS
 
 _LAYER_NAMES = {
     "input_layernorm": "attn_norm",

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from transformers import PreTrainedTokenizerBase
 
 from models.compressor import Message
-from models.loading import ModelError
+from models.naming import ModelError
 from models.prompts import ChatFormat
 
 GAP = " ... "

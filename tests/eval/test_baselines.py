@@ -17,7 +17,8 @@ from eval.baselines.retrieval import Embedder, Retrieval, bm25_relevance, words
 from eval.baselines.writers import GAP, Baseline, Budget, FullContext, LLMLingua2, NoContext, Truncation
 from eval.sentences import sentences
 from models.channel import Channel
-from models.loading import ModelError, load_model
+from models.loading import load_model
+from models.naming import ModelError
 from models.predictor import LocalPredictor
 from models.scorer import Scorer
 

@@ -12,7 +12,8 @@ from data.sample import Document, Question
 from data.task import Loaded
 from eval.config import EvaluationConfig, load_config
 from models.compressor import Compressor
-from models.loading import ModelError, load_model
+from models.loading import load_model
+from models.naming import ModelError
 from models.predictor import LocalPredictor, Query, RemotePredictor
 
 MODEL = "miniature/qwen2-small"

@@ -15,7 +15,8 @@ from eval.evaluation import Evaluation, by_compressor, fitting, measure
 from eval.parts import in_parts, joined, parts_of
 from models.channel import Channel
 from models.compressor import Compressor, Message
-from models.loading import ModelError, load_model
+from models.loading import load_model
+from models.naming import ModelError
 from models.predictor import LocalPredictor
 from models.scorer import Scorer
 from objectives.negatives import NegativeCounts

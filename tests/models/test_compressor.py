@@ -9,7 +9,8 @@ from data.miniature.documents import make_document
 from data.sample import Document, Question
 from models.compress import main
 from models.compressor import Compressor, compress
-from models.loading import ModelError, load_model
+from models.loading import load_model
+from models.naming import ModelError
 
 MODEL = "miniature/qwen2-small"
 

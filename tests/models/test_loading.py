@@ -8,18 +8,10 @@ from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from models import loading
-from models.loading import (
-    ModelError,
-    base,
-    check_model_name,
-    check_window,
-    context_window,
-    load_model,
-    parameter_hash,
-    trainable,
-)
+from models import loading, naming
+from models.loading import base, check_window, context_window, load_model, parameter_hash, trainable
 from models.miniature.tokenizer import train_tokenizer
+from models.naming import ModelError
 
 
 @pytest.fixture(scope="module")
@@ -59,21 +51,9 @@ def test_a_folder_gives_model_and_tokenizer_in_the_asked_type(family: Path) -> N
 
 
 def test_a_family_member_loads_by_its_name(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "MINIATURE_WEIGHTS", family)
+    monkeypatch.setattr(naming, "MINIATURE_WEIGHTS", family)
     member, _ = load_model("miniature/small")
     assert parameter_hash(member) == parameter_hash(load_model(str(family / "small"))[0])
-
-
-def test_an_unknown_member_is_answered_with_the_members(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "MINIATURE_WEIGHTS", family)
-    with pytest.raises(ModelError, match=r"'miniature/huge': .* no member 'huge' \(members: small\)"):
-        load_model("miniature/huge")
-
-
-@pytest.mark.parametrize("name", ["/no/such/folder", "./missing", "~/missing", "a/b/c", "missing"])
-def test_a_missing_folder_is_named(name: str) -> None:
-    with pytest.raises(ModelError, match=f"model '{name}': no such folder"):
-        load_model(name)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +68,7 @@ def test_a_missing_folder_is_named(name: str) -> None:
 def test_a_hub_model_out_of_reach_is_one_line(error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "HfApi", hub_that_fails(error))
     with pytest.raises(ModelError, match=f"^model 'nobody/nothing': no such folder.*{reason}$"):
-        check_model_name("nobody/nothing")
+        load_model("nobody/nothing")
 
 
 def test_an_empty_folder_is_one_line(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from data.miniature.documents import NOT_STATED, SHAPES, ask, make_layout
 from data.miniature.papers import PAPERS
 from models.compressor import Compressor, Message
-from models.loading import MINIATURE_WEIGHTS, load_model, miniature_members
+from models.loading import load_model
 from models.miniature import quality, release
 from models.miniature.corpus import (
     Turn,
@@ -52,6 +52,7 @@ from models.miniature.train import (
     save,
     schedule,
 )
+from models.naming import MINIATURE_WEIGHTS, miniature_members
 from models.predictor import ANSWER_OPENING, LocalPredictor
 from models.prompts import ChatFormat, CompressorPrompts, PredictorPrompts, end_token_id
 

@@ -5,8 +5,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from models.loading import ModelError
 from models.miniature.tokenizer import train_tokenizer
+from models.naming import ModelError
 from models.prompts import compressor_prompt
 from models.scorer import Scorer
 from models.shared_prefix.scoring import full_sequence_log_probs

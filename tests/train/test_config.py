@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from configs import sections
 from configs.sections import TASK_NAMES
 from configs.tree import CONFIGS, ConfigError, describe, find_config, to_yaml
+from models import naming
 from train import config as config_module
 from train.config import Config, load_config
 
@@ -29,7 +30,7 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     weights = tmp_path / "weights"
     for member in ("qwen2-small", "llama-medium"):
         make_model(weights / member, window=2048)
-    monkeypatch.setattr(sections, "MINIATURE_WEIGHTS", weights)
+    monkeypatch.setattr(naming, "MINIATURE_WEIGHTS", weights)
     return weights
 
 
