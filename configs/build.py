@@ -12,6 +12,7 @@ from configs.tree import ConfigError
 from data.errors import DataError
 from data.registry import TASKS, load_documents
 from data.sample import Document, Sample, samples_of
+from models.channel import BoundScorer
 from models.compressor import Compressor
 from models.endpoint import Endpoint
 from models.loading import context_window, load_model, load_tokenizer
@@ -58,21 +59,21 @@ def build_predictor(config: PredictorConfig, instruction: str) -> tuple[Predicto
 
 def build_scorer(
     config: ScorerConfig, compressor: Compressor, instruction: str, say: Say
-) -> tuple[Scorer, PreTrainedModel | None, bool]:
-    """The scorer, its model where it has one of its own, and whether it reads the compressor's token ids.
+) -> tuple[BoundScorer, PreTrainedModel | None]:
+    """The scorer of a compressor's messages, and its model where it has one of its own.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
     limit = compressor.prompts.max_first_tokens
     if config.model is None:
-        return Scorer(compressor.model, compressor.tokenizer, limit, instruction), None, True
+        return BoundScorer(Scorer(compressor.model, compressor.tokenizer, limit, instruction), True), None
     model, tokenizer = load_model(config.model, config.dtype, device(), config.revision)
     model.requires_grad_(False)
     shares = same_vocabulary(tokenizer, compressor.tokenizer)
     if not shares:
         say(f"{config.model} has another vocabulary than the compressor: messages are scored as re-tokenised text")
-    return Scorer(model, tokenizer, limit, instruction), model, shares
+    return BoundScorer(Scorer(model, tokenizer, limit, instruction), shares), model
 
 
 def same_vocabulary(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:

@@ -19,10 +19,10 @@ from eval.parts import in_parts, joined, parts_of, totals_by_sample
 from eval.record import _answer_fields, _present, accuracy_of, sample_fields
 from eval.record_log import RecordLog
 from eval.sentences import count_sentences
-from models.channel import Channel
+from models.channel import BoundScorer, Channel
 from models.compressor import Compressor, Message
 from models.loading import context_window
-from models.scorer import Scorer, Scores
+from models.scorer import Scores
 from models.shared_prefix.generation import sampling_seed
 from objectives.mutual_information import contrastive, contrastive_token_terms, leave_one_out, nats_to_bits
 from objectives.negatives import Candidates, Columns, NegativeCounts, choose_columns, parts_removed
@@ -121,7 +121,7 @@ class Evaluation:
         parts = [[written[i] for i, own in enumerate(owner) if own == number] for number in range(len(samples))]
         messages = [joined(own) for own in parts]
         readings = channel.answer(samples, messages)
-        measured = measure(channel, pieces, written, columns, owner, len(samples), self.long_messages_go)
+        measured = measure(channel.scorers, pieces, written, columns, owner, len(samples), self.long_messages_go)
         return [
             made
             | sample_fields(sample)
@@ -175,7 +175,7 @@ class Evaluation:
 
 
 def measure(
-    channel: Channel,
+    scorers: Sequence[BoundScorer],
     pieces: Sequence[Sample],
     messages: Sequence[Message],
     columns: Columns,
@@ -189,35 +189,32 @@ def measure(
         ModelError: a message is too long to be scored beside its contexts, and ``long_messages_go`` is not given.
     """
 
-    def asked(scorer: Scorer, shares_vocabulary: bool) -> Bool[Tensor, "pieces contexts"]:
-        if not long_messages_go:
-            return columns.valid
-        return columns.valid & fitting(scorer, shares_vocabulary, pieces, messages, columns)[:, None]
+    def scores_of(scorer: BoundScorer) -> Scores:
+        valid = columns.valid
+        if long_messages_go:
+            valid = valid & fitting(scorer, pieces, messages, columns)[:, None]
+        return scorer.score(pieces, messages, columns.contexts, valid)
 
-    valid = asked(channel.scorer, channel.shares_vocabulary)
-    scores = channel.score(pieces, messages, columns.contexts, valid)
-    values = _information(scores, columns, owner, samples)
-    if channel.second is not None:
-        valid = asked(channel.second, channel.second_shares_vocabulary)
-        second = channel.second_scores(pieces, messages, columns.contexts, valid)
-        terms = contrastive(second.log_probs, columns.own, columns.valid).terms
+    values = _information(scores_of(scorers[0]), columns, owner, samples)
+    for second in scorers[1:]:
+        terms = contrastive(scores_of(second).log_probs, columns.own, columns.valid).terms
         for row, nats in zip(values, totals_by_sample(terms, owner, samples).tolist(), strict=True):
             row["second_information_nats"] = _present(nats)
     return values
 
 
 def fitting(
-    scorer: Scorer, shares_vocabulary: bool, pieces: Sequence[Sample], messages: Sequence[Message], columns: Columns
+    bound: BoundScorer, pieces: Sequence[Sample], messages: Sequence[Message], columns: Columns
 ) -> Bool[Tensor, " pieces"]:
     """Which messages the scorer's window takes beside the longest of their contexts."""
-    window = context_window(scorer.model.config)
+    window = context_window(bound.scorer.model.config)
     if window is None:
         return torch.ones(len(pieces), dtype=torch.bool)
-    prompts = scorer.prompts
+    prompts = bound.scorer.prompts
     contexts = torch.tensor([len(prompts.prefix(context)[0]) for context in columns.contexts])
     rest = [
         len(prompts.suffix(piece.asked))
-        + (message.tokens if shares_vocabulary else len(prompts.format.text_ids(message.text)) + message.ended)
+        + (message.tokens if bound.shares_vocabulary else len(prompts.format.text_ids(message.text)) + message.ended)
         for piece, message in zip(pieces, messages, strict=True)
     ]
     return (columns.valid * contexts).amax(1) + torch.tensor(rest) <= window

@@ -32,11 +32,12 @@ def run(config: EvaluationConfig) -> int:
     compressor = build_compressor(config.compressor, instruction)
     predictor, predictor_model = build_predictor(config.predictor, answer_instruction)
     samples = draw(config, compressor, "evaluate", {task.name: held_out(config, task) for task in config.tasks}, say)
-    scorer, scorer_model, shares = build_scorer(config.scorer, compressor, instruction, say)
-    second, second_model, second_shares = None, None, False
+    scorer, scorer_model = build_scorer(config.scorer, compressor, instruction, say)
+    scorers, second_model = [scorer], None
     if config.second_scorer is not None:
-        second, second_model, second_shares = build_scorer(config.second_scorer, compressor, instruction, say)
-    channel = Channel(predictor, scorer, shares, second, second_shares)
+        second, second_model = build_scorer(config.second_scorer, compressor, instruction, say)
+        scorers.append(second)
+    channel = Channel(predictor, scorers)
     identity = identify(config, samples) | {
         "predictor_parameters": predictor_model and parameter_hash(predictor_model),
         "scorer_parameters": parameter_hash(scorer_model or compressor.model, base),

@@ -1,4 +1,4 @@
-"""The channel from context to answer: what the predictor and the scorer make of a batch of messages.
+"""The channel from context to answer: what the predictor and the scorers make of a batch of messages.
 
 Raw log-probabilities only; `objectives` turns them into accuracy and information.
 """
@@ -30,23 +30,43 @@ class Readings:
     null_scores: list[AnswerScore | None]
 
 
-class Channel:
-    """A predictor and a scorer, both frozen; at evaluation perhaps a second scorer, which checks the first."""
+@dataclass(frozen=True)
+class BoundScorer:
+    """A scorer, bound to the compressor whose messages it scores.
 
-    def __init__(
+    Attributes:
+        scorer: a frozen model.
+        shares_vocabulary: whether it reads the compressor's token ids; if not, messages are tokenised again as text.
+    """
+
+    scorer: Scorer
+    shares_vocabulary: bool
+
+    def score(
         self,
-        predictor: Predictor,
-        scorer: Scorer,
-        shares_vocabulary: bool,
-        second: Scorer | None = None,
-        second_shares_vocabulary: bool = False,
-    ) -> None:
-        """``shares_vocabulary``: the scorer reads the compressor's token ids, else messages are tokenised again."""
-        self.predictor = predictor
-        self.scorer = scorer
-        self.shares_vocabulary = shares_vocabulary
-        self.second = second
-        self.second_shares_vocabulary = second_shares_vocabulary
+        samples: Sequence[Sample],
+        messages: Sequence[Message],
+        contexts: Sequence[str],
+        valid: Bool[Tensor, "messages contexts"],
+    ) -> Scores:
+        """Log-probabilities of each message under the contexts that ``valid`` names, each with its own question."""
+        written = [message.token_ids if self.shares_vocabulary else message.text for message in messages]
+        # A budget of one token can end before anything scorable is written; such a message is scored as an ended one.
+        ended = [message.ended or not message.token_ids for message in messages]
+        return self.scorer.fill(written, [sample.asked for sample in samples], contexts, valid, ended)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """What a message goes through, all of it frozen.
+
+    Attributes:
+        predictor: answers from messages.
+        scorers: at least one. The first measures information; a second, at evaluation, checks the first.
+    """
+
+    predictor: Predictor
+    scorers: Sequence[BoundScorer]
 
     def answer(self, samples: Sequence[Sample], messages: Sequence[Message]) -> Readings:
         """What the predictor makes of each message."""
@@ -59,24 +79,8 @@ class Channel:
         contexts: Sequence[str],
         valid: Bool[Tensor, "messages contexts"],
     ) -> Scores:
-        """Each message under the contexts that ``valid`` names; the question is held fixed."""
-        return _scores(self.scorer, self.shares_vocabulary, samples, messages, contexts, valid)
-
-    def second_scores(
-        self,
-        samples: Sequence[Sample],
-        messages: Sequence[Message],
-        contexts: Sequence[str],
-        valid: Bool[Tensor, "messages contexts"],
-    ) -> Scores:
-        """The same by the second scorer.
-
-        Raises:
-            ValueError: there is none.
-        """
-        if self.second is None:
-            raise ValueError("this channel has no second scorer")
-        return _scores(self.second, self.second_shares_vocabulary, samples, messages, contexts, valid)
+        """What the first scorer makes of each message: see `BoundScorer.score`."""
+        return self.scorers[0].score(samples, messages, contexts, valid)
 
 
 def read(predictor: Predictor, samples: Sequence[Sample], messages: Sequence[Message]) -> Readings:
@@ -84,28 +88,14 @@ def read(predictor: Predictor, samples: Sequence[Sample], messages: Sequence[Mes
     queries = [_query(sample, message.text) for sample, message in zip(samples, messages, strict=True)]
     nulls = [_query(sample, "") for sample in samples]
     gold = [sample.question.answers[0] for sample in samples]
-    own = list(dict.fromkeys(zip(nulls, gold, strict=True)))
-    null_scores = predictor.answer_log_probs([query for query, _ in own], [answer for _, answer in own])
-    null_of = dict(zip(own, null_scores, strict=True))
+    distinct = list(dict.fromkeys(zip(nulls, gold, strict=True)))
+    null_scores = predictor.answer_log_probs([query for query, _ in distinct], [answer for _, answer in distinct])
+    null_of = dict(zip(distinct, null_scores, strict=True))
     return Readings(
         answers=predictor.answer(queries),
         answer_scores=predictor.answer_log_probs(queries, gold),
         null_scores=[null_of[key] for key in zip(nulls, gold, strict=True)],
     )
-
-
-def _scores(
-    scorer: Scorer,
-    shares_vocabulary: bool,
-    samples: Sequence[Sample],
-    messages: Sequence[Message],
-    contexts: Sequence[str],
-    valid: Bool[Tensor, "messages contexts"],
-) -> Scores:
-    written = [message.token_ids if shares_vocabulary else message.text for message in messages]
-    # A budget of one token can end before anything scorable is written; such a message is scored as an ended one.
-    ended = [message.ended or not message.token_ids for message in messages]
-    return scorer.fill(written, [sample.asked for sample in samples], contexts, valid, ended)
 
 
 def _query(sample: Sample, message: str) -> Query:

@@ -38,8 +38,8 @@ def load_models(config: Config) -> Models:
         adapted, tokenizer, config.compressor.budget_tokens, config.compressor.max_context_tokens, instruction
     )
     predictor, predictor_model = build_predictor(config.predictor, answer_instruction)
-    scorer, scorer_model, shares = build_scorer(config.scorer, compressor, instruction, say)
-    channel = Channel(predictor, scorer, shares)
+    scorer, scorer_model = build_scorer(config.scorer, compressor, instruction, say)
+    channel = Channel(predictor, [scorer])
     return Models(compressor, channel, adapted, tokenizer, predictor_model, scorer_model)
 
 

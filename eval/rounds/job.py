@@ -29,7 +29,7 @@ def run(config: EvaluationConfig, rounds: int) -> int:
     compressor = build_compressor(config.compressor, instruction)
     predictor, predictor_model = build_predictor(config.predictor, answer_instruction)
     samples = draw(config, compressor, "evaluate", {task.name: held_out(config, task) for task in config.tasks}, say)
-    scorer, scorer_model, shares = build_scorer(config.scorer, compressor, instruction, say)
+    scorer, scorer_model = build_scorer(config.scorer, compressor, instruction, say)
     identity = identify(config, samples) | {
         "predictor_parameters": predictor_model and parameter_hash(predictor_model),
         "scorer_parameters": parameter_hash(scorer_model or compressor.model, base),
@@ -40,7 +40,7 @@ def run(config: EvaluationConfig, rounds: int) -> int:
     if log.torn:
         say(f"{log.torn} batch that a kill cut short is done again")
     made = made_by(MEASURED, temperature, compressor) | {"rounds": rounds}
-    channel = Channel(predictor, scorer, shares)
+    channel = Channel(predictor, [scorer])
     negatives = NegativeCounts(**config.information.negatives.model_dump())
     one = Evaluation(negatives, config.eval.batch_size, config.seed)
     records = Rounds(one, rounds, temperature, config.seed).run(samples, compressor, channel, made, log)

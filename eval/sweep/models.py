@@ -16,7 +16,7 @@ from data.sample import Document, Sample, samples_of
 from eval.analysis.flops import DecoderSize, decoder_size
 from eval.stages import build_compressor
 from eval.sweep.config import SweepConfig, SweptCompressor, SweptPredictor, SweptScorer
-from models.channel import Channel
+from models.channel import BoundScorer
 from models.compressor import Compressor
 from models.loading import base, load_model, parameter_hash
 from models.scorer import Scorer
@@ -62,14 +62,9 @@ class LoadedScorer:
     tokenizer: PreTrainedTokenizerBase
 
 
-class MeasuringChannel(Channel):
-    """A channel without a predictor: messages are answered in a pass of their own."""
-
-    def __init__(self, compressor: Compressor, scorers: Sequence[LoadedScorer]) -> None:
-        """Score a compressor's messages, as re-tokenised text where the vocabularies differ."""
-        shares = [same_vocabulary(one.tokenizer, compressor.tokenizer) for one in scorers]
-        self.scorer, self.shares_vocabulary = scorers[0].scorer, shares[0]
-        self.second, self.second_shares_vocabulary = scorers[1].scorer if len(scorers) > 1 else None, shares[-1]
+def bind(scorers: Sequence[LoadedScorer], compressor: Compressor) -> list[BoundScorer]:
+    """The scorers of a compressor's messages, which are scored as re-tokenised text where the vocabularies differ."""
+    return [BoundScorer(loaded.scorer, same_vocabulary(loaded.tokenizer, compressor.tokenizer)) for loaded in scorers]
 
 
 def look(config: SweepConfig, instruction: str, answer_instruction: str) -> Loaded:

@@ -24,7 +24,7 @@ from eval.record_log import RecordLog
 from eval.sentences import count_sentences
 from eval.stages import build_compressor
 from eval.sweep.config import SweepConfig, SweptCompressor, SweptPredictor
-from eval.sweep.models import Loaded, LoadedScorer, MeasuringChannel, load_scorers, release, scorers_of
+from eval.sweep.models import Loaded, LoadedScorer, bind, load_scorers, release, scorers_of
 from models.channel import read
 from models.compressor import Compressor, Message
 from models.predictor import Predictor
@@ -84,7 +84,7 @@ def write_batch(
         seeds=[sampling_seed(seeds[number], piece.id) for number, piece in zip(owner.tolist(), pieces, strict=True)],
     )
     columns = evaluation(config).columns(pieces, pool)
-    measured = measure(MeasuringChannel(compressor, scorers), pieces, written, columns, owner, len(samples))
+    measured = measure(bind(scorers, compressor), pieces, written, columns, owner, len(samples))
     parts = [(owner == number).nonzero()[:, 0].tolist() for number in range(len(samples))]
     return [
         {"id": sample.id, "seed": seed}

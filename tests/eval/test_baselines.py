@@ -16,7 +16,7 @@ from data.sample import samples_of
 from eval.baselines.retrieval import Embedder, Retrieval, bm25_relevance, words
 from eval.baselines.writers import GAP, Baseline, Budget, FullContext, LLMLingua2, NoContext, Truncation
 from eval.sentences import sentences
-from models.channel import Channel
+from models.channel import BoundScorer, Channel
 from models.loading import load_model
 from models.naming import ModelError
 from models.predictor import LocalPredictor
@@ -213,7 +213,7 @@ def test_a_baselines_messages_are_answered_from_and_scored_like_a_compressors() 
     document = make_document("miniature/filings", 1, "test", facts=10, questions=2, twins=0)
     samples = samples_of([document])
     model, reader = load_model(MODEL)
-    channel = Channel(LocalPredictor(model, reader, 8), Scorer(model, reader, 1500), shares_vocabulary=True)
+    channel = Channel(LocalPredictor(model, reader, 8), [BoundScorer(Scorer(model, reader, 1500), True)])
     for baseline in baselines():
         messages = baseline.write([document.text] * 2, [sample.question.text for sample in samples], 24)
         scores = channel.score(samples, messages, [document.text, ""], torch.ones(2, 2, dtype=torch.bool))

@@ -108,15 +108,15 @@ def test_a_remote_predictor_needs_no_model_here() -> None:
 
 def test_the_scorer_is_the_compressors_base_unless_another_is_named(compressor: Compressor, tmp_path: Path) -> None:
     said: list[str] = []
-    scorer, model, shares = build_scorer(ScorerConfig(), compressor, "", said.append)
-    assert scorer.model is compressor.model and model is None and shares
-    scorer, model, shares = build_scorer(ScorerConfig(model="miniature/llama-medium"), compressor, "", said.append)
-    assert scorer.model is model and shares and said == []
+    bound, model = build_scorer(ScorerConfig(), compressor, "", said.append)
+    assert bound.scorer.model is compressor.model and model is None and bound.shares_vocabulary
+    bound, model = build_scorer(ScorerConfig(model="miniature/llama-medium"), compressor, "", said.append)
+    assert bound.scorer.model is model and bound.shares_vocabulary and said == []
     other, tokenizer = load_model("miniature/llama-medium")
     tokenizer.add_tokens(["<|other|>"])
     other.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    _, _, shares = build_scorer(ScorerConfig(model=str(tmp_path)), compressor, "", said.append)
-    assert not shares and said == [
+    bound, _ = build_scorer(ScorerConfig(model=str(tmp_path)), compressor, "", said.append)
+    assert not bound.shares_vocabulary and said == [
         f"{tmp_path} has another vocabulary than the compressor: messages are scored as re-tokenised text"
     ]

@@ -13,7 +13,7 @@ from data.sample import Document, Question, samples_of
 from eval.analysis.density import summarise
 from eval.evaluation import Evaluation, by_compressor, fitting, measure
 from eval.parts import in_parts, joined, parts_of
-from models.channel import Channel
+from models.channel import BoundScorer, Channel
 from models.compressor import Compressor, Message
 from models.loading import load_model
 from models.naming import ModelError
@@ -33,7 +33,8 @@ def compressor() -> Compressor:
 @pytest.fixture(scope="module")
 def channel(compressor: Compressor) -> Channel:
     model, tokenizer = load_model(MODEL)
-    return Channel(LocalPredictor(model, tokenizer, 4), Scorer(compressor.model, tokenizer, 500), True)
+    scorer = BoundScorer(Scorer(compressor.model, tokenizer, 500), shares_vocabulary=True)
+    return Channel(LocalPredictor(model, tokenizer, 4), [scorer])
 
 
 def question(number: int, metric: str = "numeric", blind: bool = False) -> Question:
@@ -61,7 +62,7 @@ def test_each_part_is_compressed_by_itself_and_its_information_added(compressor:
     assert [piece.document.text for piece in pieces] == [text for document in documents for text in document.parts]
     messages = by_compressor(compressor, 0.0, 0)(pieces)
     columns = EVALUATION.columns(pieces, parts_of(documents))
-    alone = measure(channel, pieces, messages, columns, torch.arange(len(pieces)), len(pieces))
+    alone = measure(channel.scorers, pieces, messages, columns, torch.arange(len(pieces)), len(pieces))
     for number, record in enumerate(batch_records(documents, compressor, channel)):
         own = [i for i in range(len(pieces)) if owner[i] == number]
         assert record["message_tokens"] == sum(messages[i].tokens for i in own)
@@ -91,9 +92,10 @@ def test_a_blind_question_is_told_to_the_predictor_alone(
     compressor: Compressor, channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, scored, written = [], [], []
-    fill, write = channel.scorer.fill, compressor.write
+    scorer = channel.scorers[0].scorer
+    fill, write = scorer.fill, compressor.write
     monkeypatch.setattr(channel.predictor, "answer", lambda queries: [asked.append(query) or "" for query in queries])
-    monkeypatch.setattr(channel.scorer, "fill", lambda messages, q, *rest: scored.extend(q) or fill(messages, q, *rest))
+    monkeypatch.setattr(scorer, "fill", lambda messages, q, *rest: scored.extend(q) or fill(messages, q, *rest))
     monkeypatch.setattr(compressor, "write", lambda c, q, **rest: written.extend(q) or write(c, q, **rest))
     documents = [Document(f"d{n}", "pages", f"Value {n} is {n}.", (question(n, blind=True),)) for n in range(3)]
     blind = batch_records(documents, compressor, channel)
@@ -161,7 +163,7 @@ def test_what_fits_the_window_to_the_token_is_scored(compressor: Compressor, cha
     room = 2048 - longest - max(len(compressor.prompts.suffix(sample.asked)) for sample in samples) - 1
     for tokens, fits in ((room, True), (room + 1, False)):
         messages = [Message("", [5] * tokens, True, [])] * 2
-        assert fitting(channel.scorer, True, samples, messages, columns).all().item() == fits
+        assert fitting(channel.scorers[0], samples, messages, columns).all().item() == fits
 
 
 def test_a_sample_without_any_other_context_is_refused_by_name() -> None:

@@ -18,7 +18,7 @@ from eval.rounds.__main__ import main
 from eval.rounds.figures import draw_rounds, round_lines, summarise_rounds
 from eval.rounds.job import finish
 from eval.rounds.rounds import MOST_QUESTION_TOKENS, REQUEST, Rounds, information, one_question, request
-from models.channel import Channel
+from models.channel import BoundScorer, Channel
 from models.compressor import Compressor
 from models.loading import load_model
 from models.predictor import AnswerScore, Query
@@ -57,7 +57,7 @@ def compressor() -> Compressor:
 
 
 def channel(compressor: Compressor, predictor: Scripted) -> Channel:
-    return Channel(predictor, Scorer(compressor.model, compressor.tokenizer, 500), True)
+    return Channel(predictor, [BoundScorer(Scorer(compressor.model, compressor.tokenizer, 500), True)])
 
 
 def documents(blind: bool = False, parts: bool = False) -> list[Document]:

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from data.miniature.documents import make_document
 from data.sample import Sample, samples_of
-from models.channel import Channel
+from models.channel import BoundScorer, Channel
 from models.compressor import Compressor
 from models.loading import load_model
 from models.predictor import LocalPredictor
@@ -27,9 +27,8 @@ def build(*overrides: str) -> tuple[MessageReward, list[Sample], Config]:
     )
     model, tokenizer = load_model("miniature/qwen2-small")
     compressor = Compressor(model, tokenizer, 40)
-    channel = Channel(
-        LocalPredictor(model, tokenizer, 12), Scorer(model, tokenizer, compressor.prompts.max_first_tokens), True
-    )
+    scorer = BoundScorer(Scorer(model, tokenizer, compressor.prompts.max_first_tokens), shares_vocabulary=True)
+    channel = Channel(LocalPredictor(model, tokenizer, 12), [scorer])
     return MessageReward(config, compressor, channel, {sample.id: sample for sample in samples}), samples, config
 
 
@@ -84,7 +83,7 @@ def test_information_is_the_contrastive_bound_over_the_contexts_of_a_plain_pass(
         *sample.question.negatives[: config.information.negatives.counterfactual],
         samples[1].document.text,
     ]
-    prompts, scorer = reward.compressor.prompts, reward.channel.scorer
+    prompts, scorer = reward.compressor.prompts, reward.channel.scorers[0].scorer
     model = cast(PreTrainedModel, scorer.model)
     ids = prompts.format.text_ids(texts[0]) + [scorer.end_token_id]
     with torch.no_grad():
@@ -125,7 +124,7 @@ def test_the_rate_against_the_prior_is_what_the_context_adds_to_a_message() -> N
     reward, samples, _ = build("reward.accuracy=0", "reward.information=0", "reward.length=0", "reward.prior_rate=1")
     sample = samples[0]
     rewards, metrics = call(reward, samples, [text for sample in samples for text in messages_for(sample)])
-    scorer = reward.channel.scorer
+    scorer = reward.channel.scorers[0].scorer
     ids = reward.compressor.prompts.format.text_ids(messages_for(sample)[0]) + [scorer.end_token_id]
     with torch.no_grad():
         own, prior = (
@@ -145,7 +144,8 @@ def test_a_scorer_with_another_vocabulary_is_counted() -> None:
     texts = [text for sample in samples for text in messages_for(sample)]
     own, metrics = call(reward, samples, texts)
     assert metrics["retokenised_share"] == 0
-    reward.channel.shares_vocabulary = False
+    bound = BoundScorer(reward.channel.scorers[0].scorer, shares_vocabulary=False)
+    reward.channel = Channel(reward.channel.predictor, [bound])
     again, metrics = call(reward, samples, texts)
     assert metrics["retokenised_share"] == 1
     assert own == pytest.approx(again, abs=1e-4)
