@@ -6,7 +6,9 @@ work. Nothing imported here is heavy, so that ``--help`` and a refused configura
 
 import argparse
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TextIO, TypeVar
 
@@ -23,7 +25,7 @@ Loaded = TypeVar("Loaded")
 
 
 def config_parser(
-    name: str, description: str | None, keys: type[Section], examples: Sequence[str]
+    name: str, description: str, examples: Sequence[str], keys: type[Section], first: Sequence[str] = ()
 ) -> argparse.ArgumentParser:
     """The command line of a command with a configuration; ``--help`` lists its keys. A command adds its own options.
 
@@ -31,15 +33,18 @@ def config_parser(
 
     Args:
         name: how the command is called, for usage lines.
-        description: what it does.
-        keys: the type of its configuration.
+        description: what it does, in paragraphs.
         examples: whole command lines, shown as they are.
+        keys: the type of its configuration.
+        first: names of the sections that the list of keys begins with.
     """
-    shown = "\n".join(f"  {example}" for example in examples)
+    width = shutil.get_terminal_size().columns - 2  # as argparse wraps the rest of the page
+    paragraphs = description.replace("``", "'").split("\n\n")
+    lines = "\n".join(f"  {example}" for example in examples)
     parser = argparse.ArgumentParser(
         prog=name,
-        description=description,
-        epilog=f"examples:\n{shown}\n\nconfiguration keys:\n\n{describe(keys)}",
+        description="\n\n".join(textwrap.fill(" ".join(paragraph.split()), width) for paragraph in paragraphs),
+        epilog=f"examples:\n{lines}\n\nconfiguration keys:\n\n{describe(keys, first, width)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, help="a YAML file, as given or in configs/")

@@ -7,6 +7,7 @@ The recipes beside this file and the sections they consist of (`configs.sections
 import difflib
 import json
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ CONFIGS = Path(__file__).resolve().parent
 PROJECT = CONFIGS.parent
 
 _SHOWN_CHARACTERS = 100
+"""Characters of a refused value that a message shows, so that the message stays one readable line."""
+
 _EXPECTATIONS = {
     "model_type": "should be a section with keys of its own",
     "tuple_type": "should be a list",
@@ -30,6 +33,7 @@ _EXPECTATIONS = {
     "string_pattern_mismatch": "should be letters, digits, '.', '_' and '-' alone, a letter or digit first",
     "invalid_key": "should be a word",
 }
+"""What would be right, by pydantic's type of error, where its own words speak of Python's types."""
 
 
 class ConfigError(InputError):
@@ -88,14 +92,24 @@ def to_yaml(config: Section) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def describe(root: type[Section]) -> str:
-    """Every key with its type, its default and what it means, a line each."""
-    rows = [(key, _type_name(annotation), default, text) for key, annotation, default, text in _leaves(root)]
-    key_width, type_width, default_width = (max(len(row[column]) for row in rows) for column in range(3))
-    return "\n".join(
-        f"{key:{key_width}}  {kind:{type_width}}  {default:{default_width}}  {text}"
-        for key, kind, default, text in rows
-    )
+def describe(root: type[Section], first: Sequence[str] = (), width: int = 100) -> str:
+    """Every key with its type and its default on one line, and what it means on the lines below.
+
+    Args:
+        root: the type of the whole tree.
+        first: names of the sections that come before the others, which keep their order.
+        width: columns of a line.
+    """
+    leaves = sorted(_leaves(root), key=lambda leaf: _rank(leaf[0].partition(".")[0], first))
+    lines: list[str] = []
+    for key, annotation, default, meaning in leaves:
+        lines += textwrap.wrap(f"{key}: {_type_name(annotation)} {default}", width, subsequent_indent=" " * 8)
+        lines += textwrap.wrap(meaning, width, initial_indent=" " * 4, subsequent_indent=" " * 4)
+    return "\n".join(lines)
+
+
+def _rank(name: str, first: Sequence[str]) -> int:
+    return first.index(name) if name in first else len(first)
 
 
 class _Loader(yaml.SafeLoader):
@@ -185,8 +199,8 @@ def _describe_errors(errors: list[ErrorDetails], root: type[Section]) -> str:
     errors = sorted(errors, key=lambda error: error["type"] != "extra_forbidden")
     first = _key(errors[0]["loc"], root)
     # A list whose item is wrong is itself reported as wrong: what contains the first error is not another one.
-    others = {key for error in errors if not f"{first}.".startswith(f"{(key := _key(error['loc'], root))}.")}
-    more = f" (and {len(others)} more)" if others else ""
+    further = {key for error in errors if not f"{first}.".startswith(f"{(key := _key(error['loc'], root))}.")}
+    more = f" (and {len(further)} more)" if further else ""
     return " ".join((_describe_error(errors[0], root) + more).split())
 
 
@@ -233,17 +247,18 @@ def _section_of(annotation: Any) -> type[Section] | None:
     """The section type an annotation holds: itself, or the items of its list."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
-    return next((found for part in typing.get_args(annotation) if (found := _section_of(part))), None)
+    return next((section for part in typing.get_args(annotation) if (section := _section_of(part))), None)
 
 
 def _leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any, str, str]]:
-    """Key, type, default and meaning of every value of the tree; items of a list go by N."""
+    """Key, type, default and meaning of every value of the tree; N stands for the number of a list's item."""
     for name, field in section.model_fields.items():
-        below = _section_of(field.annotation)
-        if below is not None:
-            yield from _leaves(below, f"{prefix}{name}." if below is field.annotation else f"{prefix}{name}.N.")
+        subsection = _section_of(field.annotation)
+        if subsection is not None:
+            item = "" if subsection is field.annotation else ".N"
+            yield from _leaves(subsection, f"{prefix}{name}{item}.")
             continue
-        default = "required" if field.default is PydanticUndefined else json.dumps(field.default)
+        default = "(required)" if field.default is PydanticUndefined else f"= {json.dumps(field.default)}"
         text = " ".join((field.description or "").replace("``", "'").split())
         yield prefix + name, field.annotation, default, text
 
@@ -268,14 +283,14 @@ def _meaning(key: str, root: type[Section]) -> str:
 
 
 def _nearest_key(key: str, root: type[Section]) -> str:
-    """The likeliest key meant: one of the same section with a like name, else one of that name elsewhere."""
+    """The key that was probably meant: a similar name in the same section, else the same name in another section."""
     pattern = re.sub(r"\.\d+", ".N", key)
     section, _, name = pattern.rpartition(".")
     keys = {".".join(leaf.split(".")[:depth]) for leaf, *_ in _leaves(root) for depth in range(1, 5)}
-    siblings = {other.rpartition(".")[2]: other for other in keys if other.rpartition(".")[0] == section}
+    siblings = {known.rpartition(".")[2]: known for known in keys if known.rpartition(".")[0] == section}
     if close := difflib.get_close_matches(name, siblings, n=1):
         return f"; did you mean {key[: len(key) - len(name)]}{close[0]}?"
-    elsewhere = sorted(other for other in keys if other.rpartition(".")[2] == name)
-    if elsewhere:
-        return f"; did you mean {elsewhere[0]}?"
+    namesakes = sorted(known for known in keys if known.rpartition(".")[2] == name)
+    if namesakes:
+        return f"; did you mean {namesakes[0]}?"
     return f"; {section or 'the configuration'} has {', '.join(sorted(set(siblings) - {'N'}))}"

@@ -6,24 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from configs.sections import ModelConfig, Recipe, ScorerConfig, check_model, check_sources
+from configs.sections import Recipe, ScorerConfig, WriterConfig, check_model, check_sources
 from configs.tree import ConfigError, Section, load
 
 WITHOUT_BUDGET = ("no-context", "full-context")
 """Baselines whose length nobody chooses."""
 
 
-class EvaluatedConfig(ModelConfig):
+class EvaluatedConfig(WriterConfig):
     """A compressor that is measured."""
 
     adapter: str | None = None
     """A folder with an adapter in PEFT's format, such as a run's ``compressor``; null measures the model as it is."""
-
-    max_context_tokens: PositiveInt | None = None
-    """A longer context is cut in the middle, and counted; null leaves as much as the model's window takes."""
-
-    budget_tokens: PositiveInt = 64
-    """The most tokens a message may have, its end token included."""
 
     sentences: PositiveInt | None = None
     """Asks for exactly so many sentences, as the study did; null leaves it to the model."""

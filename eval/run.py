@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ``--help`` lists every configuration key."""
-    return config_parser("python -m eval.run", __doc__, EvaluationConfig, EXAMPLES).parse_intermixed_args(arguments)
+    parser = config_parser("python -m eval.run", __doc__ or "", EXAMPLES, EvaluationConfig, first=("compressor",))
+    return parser.parse_intermixed_args(arguments)
 
 
 def work(config: EvaluationConfig) -> int:

@@ -1,13 +1,20 @@
 """The configuration of a training run."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Annotated, Literal, Self
 
-import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
-from trl.import_utils import is_vllm_available
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
-from configs.sections import ModelConfig, Recipe, check_model, check_sources
+from configs.sections import Recipe, WriterConfig, check_model, check_sources
 from configs.tree import ConfigError, Section, load, shown
 
 
@@ -18,13 +25,13 @@ class LoraConfig(Section):
     """Rank of the update of each adapted matrix."""
 
     alpha: PositiveInt = 32
-    """The update is scaled by alpha / rank."""
+    """Numerator of the update's scale, alpha / rank."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability that an input of the adapter is dropped in training."""
+    """Probability that an input of the adapter is dropped during training."""
 
     target_modules: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = "all-linear"
-    """``all-linear``, or a list of module names."""
+    """Modules that are adapted: ``all-linear``, or a list of module names."""
 
     @field_validator("target_modules")
     @classmethod
@@ -34,105 +41,112 @@ class LoraConfig(Section):
         return value
 
 
-class CompressorConfig(ModelConfig):
-    """The model that reads the context and writes the message: what is trained."""
-
-    max_context_tokens: PositiveInt | None = None
-    """A longer context is cut in the middle, and counted; null leaves as much as the model's window takes."""
-
-    budget_tokens: PositiveInt = 64
-    """The most tokens a message may have, its end token included."""
+class CompressorConfig(WriterConfig):
+    """The model that reads the context and writes the message, with the adapter that is trained."""
 
     lora: LoraConfig = LoraConfig()
     """The adapter that is trained; the base model stays as it is."""
 
 
 class VllmConfig(Section):
-    """vLLM as TRL drives it; read where ``train.sampler`` is vllm.
+    """Settings of vLLM as TRL drives it; read where ``train.sampler`` is vllm.
 
     In server mode the compressor's base is served by ``VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode
     processed_logprobs --weight-transfer-config '{"backend": "nccl"}'``. Neither mode has been run on a GPU yet.
     """
 
     mode: Literal["colocate", "server"] = "colocate"
-    """colocate shares the GPUs of the training; server asks a ``vllm serve`` that has GPUs of its own."""
+    """Place of vLLM: colocate shares the GPUs of the training; server asks a ``vllm serve`` with GPUs of its own."""
 
     gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """The share of each GPU's memory that vLLM takes in colocate mode."""
+    """Share of each GPU's memory that vLLM takes in colocate mode; the rest is left to the training."""
 
     max_model_tokens: PositiveInt | None = None
-    """Room for a prompt with its message in colocate mode, tokens; null is the model's window."""
+    """Maximum tokens of a prompt with its message in colocate mode; null takes the model's window."""
 
     server_host: str = "127.0.0.1"
-    """Where the server is, in server mode."""
+    """Host of the server in server mode."""
 
     server_port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    """The server's port, in server mode."""
+    """Port of the server in server mode."""
 
     importance_sampling: bool = True
-    """TRL's correction: a message counts by how much likelier the policy finds it than vLLM did, and above three times
-    not at all; costs a forward pass."""
+    """Whether TRL corrects for the gap between vLLM and the policy: a message counts by how much likelier the policy
+    finds it than vLLM did, and not at all where that is more than three times. Costs a forward pass."""
 
 
 class TrainConfig(Section):
     """GRPO on the compressor's adapter."""
 
     steps: PositiveInt = 100
-    """Optimizer steps."""
+    """Number of optimizer steps."""
 
     contexts_per_step: PositiveInt = 8
-    """Different (context, question) pairs in one step, over all processes."""
+    """Number of different (context, question) pairs in one step, over all processes."""
 
     group_size: Annotated[int, Field(ge=2)] = 8
-    """Messages sampled for each of them: the group whose members are compared with each other."""
+    """Number of messages sampled for each pair: the group whose members are compared with each other."""
 
     micro_batch_messages: PositiveInt | None = None
-    """Messages in one forward and backward pass of one process; null takes a process's whole share at once."""
+    """Number of messages in one forward and backward pass of one process; null takes a process's whole share at
+    once."""
 
     learning_rate: PositiveFloat = 1e-4
-    """Step size of the optimizer."""
+    """Step size of the optimizer, after the warm-up."""
+
+    warmup_steps: NonNegativeInt | None = None
+    """Number of steps over which the learning rate rises from 0; null takes a tenth of the steps, at most 5."""
+
+    learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Course of the learning rate after the warm-up: it stays, or falls to 0 at the last step."""
 
     beta: NonNegativeFloat = 0.0
     """Weight of the KL divergence from the untrained compressor; 0 keeps no reference model."""
 
     temperature: PositiveFloat = 1.0
-    """Temperature the messages are sampled at."""
+    """Temperature that messages are sampled at."""
 
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """How far the probability ratio may go from 1 before it is clipped."""
+    """Distance from 1 at which the probability ratio is clipped."""
 
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
-    """TRL's way of averaging the loss over tokens."""
+    """Way in which TRL averages the loss over tokens."""
 
     sampler: Literal["transformers", "vllm"] = "transformers"
-    """What writes the messages: the policy itself, which reads every context once, or vLLM, on CUDA GPUs alone."""
+    """Writer of the messages: the policy itself, which reads every context once, or vLLM, which needs CUDA GPUs."""
 
     vllm: VllmConfig = VllmConfig()
     """Settings of vLLM, where it is the sampler."""
 
     max_grad_norm: PositiveFloat = 1.0
-    """Gradients with a larger norm are scaled down to it."""
+    """Maximum norm of the gradient; a larger one is scaled down to it."""
 
     zero_stage: Literal[0, 1, 2] = 2
-    """What DeepSpeed partitions among processes: nothing, optimizer states, or gradients too."""
+    """What DeepSpeed partitions among processes: nothing (0), optimizer states (1), or gradients as well (2)."""
 
     log_every: PositiveInt = 1
-    """Steps between two lines of metrics."""
+    """Number of steps between two lines of metrics."""
 
     save_every: PositiveInt = 50
-    """Steps between two checkpoints; one is written at the end and on interruption as well."""
+    """Number of steps between two checkpoints; one is written at the end and on interruption as well."""
 
     @property
     def messages_per_step(self) -> int:
-        """Messages sampled in one step, over all processes."""
+        """Number of messages sampled in one step, over all processes."""
         return self.contexts_per_step * self.group_size
 
+    @property
+    def warmup(self) -> int:
+        """Number of warm-up steps, as given or by default."""
+        # The default: a short rise keeps the first, noisiest gradients small and takes little of a short run.
+        return min(5, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
+
     def micro_batch_size(self, world_size: int) -> int:
-        """Messages in one pass of one process."""
+        """Number of messages in one pass of one process."""
         return self.micro_batch_messages or self.messages_per_step // world_size
 
     def gradient_accumulation_steps(self, world_size: int) -> int:
-        """Passes of one process in one optimizer step."""
+        """Number of passes of one process in one optimizer step."""
         return self.messages_per_step // (world_size * self.micro_batch_size(world_size))
 
 
@@ -140,35 +154,36 @@ class RewardConfig(Section):
     """The weight of each component of the reward: 0 reports the component without training on it."""
 
     accuracy: NonNegativeFloat = 1.0
-    """Of the task's metric on the predictor's answer, in [0, 1]."""
+    """Weight of the task's metric on the predictor's answer, in [0, 1]."""
 
     information: NonNegativeFloat = 1.0
-    """Of the information passed, as a share of the bound's ceiling."""
+    """Weight of the information passed, as a share of the bound's ceiling."""
 
     length: NonNegativeFloat = 1.0
-    """Of the unused share of the token budget, where the answer succeeds."""
+    """Weight of the unused share of the token budget, which pays where the answer is right."""
 
     task_information: NonNegativeFloat = 0.0
-    """Of what the message tells the predictor about the gold answer."""
+    """Weight of what the message tells the predictor about the gold answer, as a share of its ceiling."""
 
     prior_rate: NonNegativeFloat = 0.0
-    """Of the bits by which the message's likelihood rises from no context to its own, in tens: it has no ceiling."""
+    """Weight of the bits by which a message grows likelier from no context to its own, in units of ten bits; it has no
+    ceiling."""
 
     token_information: NonNegativeFloat = 0.0
-    """Of the information passed, credited to the very token that adds it instead of to the whole message."""
+    """Weight of the information passed that each token adds, credited to that token instead of the whole message."""
 
     length_gate: Literal["message", "group"] = "message"
-    """Shortness pays by the message's own success, or by its group's pass rate."""
+    """Success that pays for shortness: the message's own, or its group's pass rate."""
 
 
 class Config(Recipe):
     """Everything a training run depends on."""
 
     compressor: CompressorConfig
-    """The model that writes messages."""
+    """The model that writes messages, with the adapter that is trained."""
 
     train: TrainConfig = TrainConfig()
-    """Optimization."""
+    """How the adapter is optimized."""
 
     reward: RewardConfig = RewardConfig()
     """What a message is paid for."""
@@ -262,7 +277,7 @@ def _check_reward(reward: RewardConfig) -> None:
 
 
 def _check_files(config: Config) -> None:
-    """Everything that the disk alone can tell: models, windows and sources.
+    """Refuse models, windows and sources that do not fit, which takes a look at the disk.
 
     Raises:
         ConfigError: naming the first key that is wrong.
@@ -281,16 +296,18 @@ def _check_files(config: Config) -> None:
 
 
 def _check_machine(config: Config) -> None:
-    """What vLLM needs of this machine, before any model is loaded.
+    """Refuse vLLM on a machine without its package or a GPU, before any model is loaded.
 
     Raises:
         ConfigError: the package or the GPU is missing.
     """
     if config.train.sampler != "vllm":
         return
-    if not is_vllm_available():
+    if find_spec("vllm") is None:
         raise ConfigError(
             "train.sampler = 'vllm': the package vllm is not installed; pip install 'trl[vllm]', or choose transformers"
         )
+    import torch  # takes seconds, so only where the answer depends on it
+
     if not torch.cuda.is_available():
         raise ConfigError("train.sampler = 'vllm': torch finds no CUDA GPU here; choose transformers")

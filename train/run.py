@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ``--help`` lists every configuration key."""
-    parser = config_parser("train/run.py", __doc__, Config, EXAMPLES)
+    parser = config_parser("train/run.py", __doc__ or "", EXAMPLES, Config, first=("train", "compressor"))
     parser.add_argument("--fresh", action="store_true", help="drop what the run folder holds and start over")
     return parser.parse_intermixed_args(arguments)
 

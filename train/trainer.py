@@ -20,6 +20,9 @@ from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
 from train.tracking import MetricsFile, ProgressBar
 from train.vllm_sampler import sampler_weights, vllm_options
 
+SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+"""Trainer's names of the schedules, all of which begin with the warm-up."""
+
 
 def deepspeed_config(config: Config) -> dict[str, Any]:
     """ZeRO as configured; sizes and rates come from Trainer."""
@@ -48,8 +51,8 @@ def grpo_config(config: Config, folder: Path, report_to: list[str], end_token_id
         per_device_train_batch_size=train.micro_batch_size(processes),
         gradient_accumulation_steps=train.gradient_accumulation_steps(processes),
         learning_rate=train.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=min(5, train.steps // 10),
+        lr_scheduler_type=SCHEDULES[train.learning_rate_schedule],
+        warmup_steps=train.warmup,
         beta=train.beta,
         epsilon=train.epsilon,
         temperature=train.temperature,

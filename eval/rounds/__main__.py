@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ``--help`` lists every configuration key, which are those of ``eval.run``."""
-    parser = config_parser("python -m eval.rounds", __doc__, EvaluationConfig, EXAMPLES)
+    parser = config_parser("python -m eval.rounds", __doc__ or "", EXAMPLES, EvaluationConfig, first=("compressor",))
     parser.add_argument("--rounds", type=int, default=3, help="how many, the ordinary message included; 3 by default")
     options = parser.parse_intermixed_args(arguments)
     if options.rounds < 1:

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ``--help`` lists every configuration key."""
-    return config_parser("python -m eval.sweep", __doc__, SweepConfig, EXAMPLES).parse_intermixed_args(arguments)
+    return config_parser("python -m eval.sweep", __doc__ or "", EXAMPLES, SweepConfig).parse_intermixed_args(arguments)
 
 
 def work(config: SweepConfig) -> int:

@@ -62,21 +62,21 @@ def killed(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def test_the_lock_of_a_killed_process_is_removed(tmp_path: Path, lock: Path, hold: Hold):
+def test_the_lock_of_a_killed_process_is_removed(tmp_path: Path, lock: Path, hold: Hold) -> None:
     killed(hold(lock))
     assert lock.exists()
     assert clear_stale_locks(tmp_path, settle_seconds=0.01) == [lock]
     assert FileBaton(str(lock)).try_acquire()
 
 
-def test_the_lock_of_a_living_process_is_kept(tmp_path: Path, lock: Path, hold: Hold):
+def test_the_lock_of_a_living_process_is_kept(tmp_path: Path, lock: Path, hold: Hold) -> None:
     process = hold(lock)
     assert lock_holders(lock) == [process.pid]
     assert clear_stale_locks(tmp_path, settle_seconds=0.01, unseen_seconds=0) == []
     assert find_locks(tmp_path) == [lock]
 
 
-def test_the_stale_lock_goes_and_the_held_one_beside_it_stays(tmp_path: Path, lock: Path, hold: Hold):
+def test_the_stale_lock_goes_and_the_held_one_beside_it_stays(tmp_path: Path, lock: Path, hold: Hold) -> None:
     other = tmp_path / "fused_adam" / "lock"
     other.parent.mkdir()
     killed(hold(other))
@@ -87,7 +87,7 @@ def test_the_stale_lock_goes_and_the_held_one_beside_it_stays(tmp_path: Path, lo
 
 def test_a_lock_taken_anew_between_the_two_looks_is_kept(
     tmp_path: Path, lock: Path, hold: Hold, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     killed(hold(lock))
 
     def another_start_takes_it(seconds: float) -> None:
@@ -101,7 +101,7 @@ def test_a_lock_taken_anew_between_the_two_looks_is_kept(
 
 def test_a_lock_without_a_holder_that_is_released_between_the_two_looks_is_not_reported(
     tmp_path: Path, lock: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     baton = FileBaton(str(lock))
     assert baton.try_acquire() and baton.fd is not None
     os.close(baton.fd)  # the first half of release()
@@ -109,7 +109,7 @@ def test_a_lock_without_a_holder_that_is_released_between_the_two_looks_is_not_r
     assert clear_stale_locks(tmp_path) == []
 
 
-def test_of_several_processes_one_removes_the_lock(tmp_path: Path, lock: Path, hold: Hold):
+def test_of_several_processes_one_removes_the_lock(tmp_path: Path, lock: Path, hold: Hold) -> None:
     killed(hold(lock))
     command = [sys.executable, "-c", CLEAR, str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
@@ -117,7 +117,7 @@ def test_of_several_processes_one_removes_the_lock(tmp_path: Path, lock: Path, h
     assert sorted(rank.communicate()[0].strip() for rank in ranks) == ["0", "1"]
 
 
-def test_a_compiler_that_outlived_its_parent_is_waited_for(tmp_path: Path, lock: Path, hold: Hold):
+def test_a_compiler_that_outlived_its_parent_is_waited_for(tmp_path: Path, lock: Path, hold: Hold) -> None:
     compiler = tmp_path / "ninja"
     compiler.symlink_to("/bin/sleep")
     killed(hold(lock))
@@ -133,7 +133,7 @@ def test_a_compiler_that_outlived_its_parent_is_waited_for(tmp_path: Path, lock:
 
 def test_where_holders_cannot_be_seen_only_an_old_lock_goes(
     tmp_path: Path, lock: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     lock.touch()
     monkeypatch.setattr(extension_cache, "_on_network", lambda path: True)
     assert clear_stale_locks(tmp_path, settle_seconds=0.01) == []
@@ -142,11 +142,11 @@ def test_where_holders_cannot_be_seen_only_an_old_lock_goes(
     assert clear_stale_locks(tmp_path, settle_seconds=0.01) == [lock]
 
 
-def test_a_cache_that_is_not_there_has_no_locks(tmp_path: Path):
+def test_a_cache_that_is_not_there_has_no_locks(tmp_path: Path) -> None:
     assert clear_stale_locks(tmp_path / "absent") == []
 
 
-def test_the_cache_is_where_torch_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_cache_is_where_torch_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch.utils.cpp_extension import _get_build_directory
 
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
@@ -159,7 +159,7 @@ def test_the_cache_is_where_torch_keeps_it(tmp_path: Path, monkeypatch: pytest.M
     assert find_locks(extension_root()) == [folder / "lock"]
 
 
-def test_the_environments_own_tools_come_first_once(monkeypatch: pytest.MonkeyPatch):
+def test_the_environments_own_tools_come_first_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin")
     prefer_own_ninja()
     prefer_own_ninja()
