@@ -1,30 +1,22 @@
 """The evaluation of messages: a record for every question, with what its message carried and what it cost."""
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from jaxtyping import Bool, Int
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from data.errors import DataError
 from data.sample import Document, Sample, neighbours
-from eval.parts import in_parts, joined, parts_of, totals_by_sample
-from eval.record import _answer_fields, _present, accuracy_of, sample_fields
+from eval.information import measure
+from eval.parts import Pieces, joined, parts_of
+from eval.record import Origin, Record, answer_fields, message_fields, question_fields
 from eval.record_log import RecordLog
-from eval.sentences import count_sentences
-from models.channel import BoundScorer, Channel
+from models.channel import Channel
 from models.compressor import Compressor, Message
-from models.loading import context_window
-from models.scorer import Scores
 from models.shared_prefix.generation import sampling_seed
-from objectives.mutual_information import contrastive, contrastive_token_terms, leave_one_out, nats_to_bits
 from objectives.negatives import Candidates, Columns, NegativeCounts, choose_columns, parts_removed
 
 Write = Callable[[Sequence[Sample]], list[Message]]
@@ -50,49 +42,49 @@ class Evaluation:
     """How to evaluate: the columns of the log-prob matrix and the questions taken together.
 
     Attributes:
-        negatives: of each kind; those of the batch are other documents of the same task.
+        negatives: how many contexts of each kind a message is compared with; those of the batch are other documents of
+            the same task.
         batch_size: questions in one pass.
-        seed: of the choice of negatives.
-        long_messages_go: messages may be too long to be scored beside their contexts, as a whole context is, and then
+        seed: seed of the choice of negatives.
+        skip_long_messages: messages may be too long to be scored beside their contexts, as a whole context is, and then
             have no information; otherwise the first of them ends the evaluation.
     """
 
     negatives: NegativeCounts
     batch_size: int
     seed: int
-    long_messages_go: bool = False
+    skip_long_messages: bool = False
 
     def run(
-        self, samples: Sequence[Sample], write: Write, channel: Channel, made: dict[str, Any], log: RecordLog
-    ) -> list[dict[str, Any]]:
+        self, samples: Sequence[Sample], write: Write, channel: Channel, origin: Origin, log: RecordLog[Record]
+    ) -> list[Record]:
         """One record a sample, by all processes together, in the order of ids; the same on any number of them.
 
         Args:
             samples: every sample of the evaluation: its documents are the other negatives.
             write: makes the messages.
             channel: answers from them and scores them.
-            made: fields of every record that say how it was made: ``stage`` and ``temperature`` at least.
+            origin: how the messages are made, for every record.
             log: holds the batches that are done, whoever did them; each is added as soon as it is.
         """
         state = PartialState()
-        batches = self.batches(samples)
-        pools = {task: [s.document for s in group] for task, group in _by_task(samples)}
-        mine = batches[state.process_index :: state.num_processes]
-        done = sum(len(batch) for batch in mine if log.holds(made, batch))
-        records: list[dict[str, Any]] = []
+        batches = self.batches(samples)[state.process_index :: state.num_processes]
+        pools = documents_by_task(samples)
+        records: list[Record] = []
         with tqdm(
-            total=sum(map(len, mine)),
-            initial=done,
-            desc=f"evaluating {made['stage']}{', greedy' if made['temperature'] == 0 else ''}",
+            total=sum(map(len, batches)),
+            initial=sum(len(batch) for batch in batches if log.holds(origin, batch)),
+            desc=f"evaluating {origin['stage']}{', greedy' if origin['temperature'] == 0 else ''}",
             dynamic_ncols=True,
             disable=not state.is_main_process,
         ) as bar:
-            for batch in mine:
-                found = log.records(made, batch)
-                if found is None:
-                    found = log.add(made, batch, self._batch(batch, write, channel, made, pools))
+            for batch in batches:
+                logged = log.records(origin, batch)
+                if logged is None:
+                    pool = pools[batch[0].document.task]
+                    logged = log.add(origin, batch, self.batch(batch, write, channel, origin, pool))
                     bar.update(len(batch))
-                records += found
+                records += logged
         return sorted(gather_object(records), key=lambda record: record["id"])
 
     def batches(self, samples: Sequence[Sample]) -> list[list[Sample]]:
@@ -107,55 +99,45 @@ class Evaluation:
             for batch in _batched(list(group), self.batch_size)
         ]
 
-    def _batch(
-        self,
-        samples: Sequence[Sample],
-        write: Write,
-        channel: Channel,
-        made: dict[str, Any],
-        pools: dict[str, list[Document]],
-    ) -> list[dict[str, Any]]:
-        pieces, owner = in_parts(samples)
-        written = write(pieces)
-        columns = self.columns(pieces, parts_of(pools[samples[0].document.task]))
-        parts = [[written[i] for i, own in enumerate(owner) if own == number] for number in range(len(samples))]
-        messages = [joined(own) for own in parts]
-        readings = channel.answer(samples, messages)
-        measured = measure(channel.scorers, pieces, written, columns, owner, len(samples), self.long_messages_go)
+    def batch(
+        self, samples: Sequence[Sample], write: Write, channel: Channel, origin: Origin, pool: Sequence[Document]
+    ) -> list[Record]:
+        """The records of a few samples of one task; ``pool`` holds the documents of that task."""
+        pieces = Pieces.of(samples)
+        messages = write(pieces.samples)
+        columns = self.columns(pieces.samples, parts_of(pool))
+        parts = pieces.by_sample(messages)
+        readings = channel.answer(samples, [joined(own_parts) for own_parts in parts])
+        measured = measure(channel.scorers, pieces, messages, columns, self.skip_long_messages)
         return [
-            made
-            | sample_fields(sample)
-            | {"message": message.text, "message_tokens": message.tokens, "truncated_tokens": message.truncated_tokens}
-            | {"message_sentences": [count_sentences(part.text) for part in own]}
-            | {"prediction": answer, "accuracy": accuracy_of(sample, answer)}
-            | values
-            | _answer_fields(gold, null)
-            for sample, own, message, answer, gold, null, values in zip(
-                samples,
-                parts,
-                messages,
-                readings.answers,
-                readings.answer_scores,
-                readings.null_scores,
-                measured,
-                strict=True,
-            )
+            {
+                **origin,
+                **question_fields(sample),
+                "context": sample.document.text,
+                **message_fields(parts[number]),
+                **measured.tokens[number],
+                **measured.information[number],
+                **answer_fields(
+                    sample, readings.answers[number], readings.answer_scores[number], readings.null_scores[number]
+                ),
+            }
+            for number, sample in enumerate(samples)
         ]
 
     def columns(self, samples: Sequence[Sample], pool: Sequence[Document]) -> Columns:
         """The contexts each sample's message is compared over; ``pool`` holds the documents of its task.
 
         Raises:
-            DataError: a sample has no context to be told from.
+            DataError: a sample has no other context to be compared with.
         """
-        near = neighbours(pool)
+        texts_by_group = neighbours(pool)
         batch = [document.text for document in pool]
         candidates = [
             Candidates(
                 own=document.text,
                 counterfactual=question.negatives,
                 same_document=self._shortened(document.text, question.evidence),
-                neighbour=near[document.task, document.id],
+                neighbour=texts_by_group[document.task, document.id],
                 batch=batch,
             )
             for document, question in ((sample.document, sample.question) for sample in samples)
@@ -174,81 +156,12 @@ class Evaluation:
             return []
 
 
-def measure(
-    scorers: Sequence[BoundScorer],
-    pieces: Sequence[Sample],
-    messages: Sequence[Message],
-    columns: Columns,
-    owner: Int[Tensor, " pieces"],
-    samples: int,
-    long_messages_go: bool = False,
-) -> list[dict[str, Any]]:
-    """What the messages carried, by sample: nats by message, bits by token, None where a score is missing.
-
-    Raises:
-        ModelError: a message is too long to be scored beside its contexts, and ``long_messages_go`` is not given.
-    """
-
-    def scores_of(scorer: BoundScorer) -> Scores:
-        valid = columns.valid
-        if long_messages_go:
-            valid = valid & fitting(scorer, pieces, messages, columns)[:, None]
-        return scorer.score(pieces, messages, columns.contexts, valid)
-
-    values = _information(scores_of(scorers[0]), columns, owner, samples)
-    for second in scorers[1:]:
-        terms = contrastive(scores_of(second).log_probs, columns.own, columns.valid).terms
-        for row, nats in zip(values, totals_by_sample(terms, owner, samples).tolist(), strict=True):
-            row["second_information_nats"] = _present(nats)
-    return values
-
-
-def fitting(
-    bound: BoundScorer, pieces: Sequence[Sample], messages: Sequence[Message], columns: Columns
-) -> Bool[Tensor, " pieces"]:
-    """Which messages the scorer's window takes beside the longest of their contexts."""
-    window = context_window(bound.scorer.model.config)
-    if window is None:
-        return torch.ones(len(pieces), dtype=torch.bool)
-    prompts = bound.scorer.prompts
-    contexts = torch.tensor([len(prompts.prefix(context)[0]) for context in columns.contexts])
-    rest = [
-        len(prompts.suffix(piece.asked))
-        + (message.tokens if bound.shares_vocabulary else len(prompts.format.text_ids(message.text)) + message.ended)
-        for piece, message in zip(pieces, messages, strict=True)
-    ]
-    return (columns.valid * contexts).amax(1) + torch.tensor(rest) <= window
-
-
-def _information(scores: Scores, columns: Columns, owner: Int[Tensor, " pieces"], samples: int) -> list[dict[str, Any]]:
-    information = contrastive(scores.log_probs, columns.own, columns.valid)
-    upper = leave_one_out(scores.log_probs, columns.own, columns.valid)
-    assert information.ceiling is not None
-    terms = contrastive_token_terms(scores.token_log_probs, scores.token_mask, columns.own, columns.valid)
-    lower_nats, upper_nats, ceilings, saturated = (
-        totals_by_sample(x, owner, samples).tolist()
-        for x in (information.terms, upper.terms, information.ceiling, information.saturated.double())
-    )
-    rows = []
-    for number in range(samples):
-        own = (owner == number).nonzero()[:, 0].tolist()
-        bits = [float(nats_to_bits(nats)) for i in own for nats in terms[i, : len(scores.token_ids[i])]]
-        rows.append(
-            {
-                "tokens": [token for i in own for token in scores.token_texts[i]],
-                "token_bits": [round(value, 4) for value in bits] if all(map(math.isfinite, bits)) else None,
-                "information_nats": _present(lower_nats[number]),
-                "information_upper_nats": _present(upper_nats[number]),
-                "information_ceiling_nats": _present(ceilings[number]),
-                "saturated": None if _present(lower_nats[number]) is None else saturated[number] == len(own),
-            }
-        )
-    return rows
-
-
-def _by_task(samples: Sequence[Sample]) -> list[tuple[str, list[Sample]]]:
-    ordered = sorted(samples, key=lambda sample: sample.document.task)
-    return [(task, list(group)) for task, group in itertools.groupby(ordered, key=lambda s: s.document.task)]
+def documents_by_task(samples: Sequence[Sample]) -> dict[str, list[Document]]:
+    """The documents of each task, one a sample, in the order of the samples."""
+    documents: dict[str, list[Document]] = {}
+    for sample in samples:
+        documents.setdefault(sample.document.task, []).append(sample.document)
+    return documents
 
 
 def _batched(samples: list[Sample], size: int) -> list[list[Sample]]:

@@ -1,12 +1,11 @@
 """The work of an evaluation: messages, answers and information of every stage, baselines, and what they cost."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from accelerate import PartialState
 
-from configs.build import build_predictor, build_scorer, draw, held_out, instructions
+from configs.build import build_predictor, build_scorer, evaluation_request, instructions, load_samples
 from configs.command import say, start_processes
 from data.sample import Sample
 from eval.analysis.density import summarise_one
@@ -16,22 +15,37 @@ from eval.baselines.evaluate import evaluate_baseline
 from eval.config import EvaluationConfig
 from eval.evaluation import by_compressor
 from eval.judge.grade import grade
-from eval.parts import in_parts
+from eval.parts import Pieces
+from eval.provenance import provenance
 from eval.record import Record
+from eval.record_log import RecordLog, open_log
 from eval.results import finish
-from eval.stages import MEASURED, REFERENCE, build_compressor, evaluate, identify, made_by, passes, stages
+from eval.stages import (
+    MEASURED,
+    REFERENCE,
+    build_compressor,
+    evaluation_of,
+    identify,
+    origin_of,
+    passes,
+    stages,
+)
 from models.channel import Channel
 from models.compressor import Compressor
 from models.loading import base, parameter_hash
 
 
 def run(config: EvaluationConfig) -> int:
-    """Evaluate, and write what was found."""
+    """Evaluate, and write the results.
+
+    Raises:
+        InputError: a model, document or server cannot be used.
+    """
     start_processes()
     instruction, answer_instruction = instructions(config)
     compressor = build_compressor(config.compressor, instruction)
     predictor, predictor_model = build_predictor(config.predictor, answer_instruction)
-    samples = draw(config, compressor, "evaluate", {task.name: held_out(config, task) for task in config.tasks}, say)
+    samples = load_samples(config, compressor, "evaluate", evaluation_request, say)
     scorer, scorer_model = build_scorer(config.scorer, compressor, instruction, say)
     scorers, second_model = [scorer], None
     if config.second_scorer is not None:
@@ -43,55 +57,65 @@ def run(config: EvaluationConfig) -> int:
         "scorer_parameters": parameter_hash(scorer_model or compressor.model, base),
         "second_scorer": config.second_scorer and config.second_scorer.model_dump(mode="json"),
         "second_scorer_parameters": second_model and parameter_hash(second_model),
-        # Of baselines: budgets are in the tokens of the compressor, whose base embeds sentences.
+        # Budgets of baselines are in the tokens of the compressor, whose base embeds sentences.
         "compressor_base": [config.compressor.model, parameter_hash(compressor.model, base)],
     }
-    records = {
-        name: [
-            record
-            for stage, one in stages(config, compressor, instruction)
-            for record in evaluate(
-                config,
-                samples,
-                by_compressor(one, temperature, config.seed),
-                channel,
-                made_by(stage, temperature, one),
-                identity,
-            )
-        ]
-        for name, temperature in passes(config).items()
-    }
+    log = open_log(config.folder / "records", identity)
+    records = evaluate_stages(config, samples, compressor, instruction, channel, log)
     baselines = [
-        found
+        (point, baseline_records)
         for baseline in config.baselines
-        for found in evaluate_baseline(config, baseline, samples, compressor, channel, identity)
+        for point, baseline_records in evaluate_baseline(config, baseline, samples, compressor, channel, log)
     ]
     if PartialState().is_main_process:
-        graded = {name: grade(config, found) for name, found in records.items()}
-        meta = {
-            "config": config.model_dump(mode="json"),
-            "identity": identity,
-            "versions": {"torch": torch.__version__},
-        }
+        graded = {name: grade(config, stage_records) for name, stage_records in records.items()}
         extra = {
             "baselines": [
-                point | summarise_one(grade(config, found) if config.judge else found) for point, found in baselines
+                {**point, **summarise_one(grade(config, baseline_records) if config.judge else baseline_records)}
+                for point, baseline_records in baselines
             ],
             "sentences": sentence_counts(config, graded["samples"]),
             "flops": list(costs(samples, graded["samples"], stages(config, compressor, instruction))),
         }
+        meta = {"config": config.model_dump(mode="json"), "identity": identity, **provenance()}
         finish(config, graded, meta, extra)
     PartialState().wait_for_everyone()
     return 0
 
 
+def evaluate_stages(
+    config: EvaluationConfig,
+    samples: Sequence[Sample],
+    compressor: Compressor,
+    instruction: str,
+    channel: Channel,
+    log: RecordLog[Record],
+) -> Mapping[str, list[Record]]:
+    """The records of the reference and of the compressor, by the name of the file they go to."""
+    evaluation = evaluation_of(config)
+    return {
+        name: [
+            record
+            for stage, writer in stages(config, compressor, instruction)
+            for record in evaluation.run(
+                samples,
+                by_compressor(writer, temperature, config.seed),
+                channel,
+                origin_of(stage, temperature, writer),
+                log,
+            )
+        ]
+        for name, temperature in passes(config).items()
+    }
+
+
 def sentence_counts(config: EvaluationConfig, records: Sequence[Record]) -> list[dict[str, Any]]:
     """How far each stage kept to the number of sentences it was asked for, where it was asked."""
-    asked = {REFERENCE: config.held_against and config.held_against.sentences, MEASURED: config.compressor.sentences}
+    counts = {REFERENCE: config.held_against and config.held_against.sentences, MEASURED: config.compressor.sentences}
     return [
-        {"name": stage, **obedience([record for record in records if record["stage"] == stage], wanted)}
-        for stage, wanted in asked.items()
-        if wanted is not None
+        {"name": stage, **obedience([record for record in records if record["stage"] == stage], count)}
+        for stage, count in counts.items()
+        if count is not None
     ]
 
 
@@ -99,7 +123,7 @@ def costs(
     samples: Sequence[Sample], records: Sequence[Record], compressors: Iterator[tuple[str, Compressor]]
 ) -> Iterator[dict[str, Any]]:
     """What a message of each stage costs, on average, FLOPs; a document in parts is as many prompts and replies."""
-    pieces, _ = in_parts(samples)
+    pieces = Pieces.of(samples).samples
     for stage, compressor in compressors:
         model = compressor.model
         parameters = sum(p.numel() for name, p in model.named_parameters() if ".lora_" not in name)
@@ -108,14 +132,14 @@ def costs(
         except ValueError as error:
             say(f"what a message costs is not counted, stage {stage}: {error}")
             continue
-        read = sum(len(compressor.prompt(piece.document.text, piece.asked).ids) for piece in pieces)
-        written = sum(record["message_tokens"] for record in records if record["stage"] == stage)
-        one = cost(size, round(read / len(pieces)), max(1, round(written / len(pieces))))
+        prompt_tokens = sum(len(compressor.prompt(piece.document.text, piece.asked).ids) for piece in pieces)
+        message_tokens = sum(record["message_tokens"] for record in records if record["stage"] == stage)
+        mean = cost(size, round(prompt_tokens / len(pieces)), max(1, round(message_tokens / len(pieces))))
         yield {
             "name": f"compressor, {stage}",
-            "prompt_tokens": read / len(samples),
-            "generated_tokens": written / len(samples),
-            "prefill_flops": one.prefill * len(pieces) / len(samples),
-            "generation_flops": one.generation * len(pieces) / len(samples),
-            "flops_per_generated_token": one.per_token,
+            "prompt_tokens": prompt_tokens / len(samples),
+            "generated_tokens": message_tokens / len(samples),
+            "prefill_flops": mean.prefill * len(pieces) / len(samples),
+            "generation_flops": mean.generation * len(pieces) / len(samples),
+            "flops_per_generated_token": mean.per_token,
         }

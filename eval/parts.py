@@ -1,42 +1,68 @@
 """Documents that are compressed in parts: taken apart, and put together again."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from data.sample import Document, Sample
 from models.compressor import Message
 
 PART_SEPARATOR = "\n\n"
-"""Between the messages of a document that is compressed in parts."""
+"""Stands between the messages of the parts of one document."""
+
+Value = TypeVar("Value")
 
 
-def in_parts(samples: Sequence[Sample]) -> tuple[list[Sample], Int[Tensor, " pieces"]]:
-    """What is compressed by itself, and the sample each piece belongs to; most documents are one piece."""
-    pieces: list[Sample] = []
-    owner: list[int] = []
-    for number, sample in enumerate(samples):
-        own = [replace(sample, document=document) for document in parts_of([sample.document])]
-        pieces += own
-        owner += [number] * len(own)
-    return pieces, torch.tensor(owner)
+@dataclass(frozen=True)
+class Pieces:
+    """What is compressed by itself: the parts of documents, or whole documents; most samples are one piece.
+
+    Attributes:
+        samples: for every piece, its text with the question of the sample it belongs to.
+        owners: for every piece, the number of the sample it belongs to.
+        count: how many samples there are.
+    """
+
+    samples: list[Sample]
+    owners: list[int]
+    count: int
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> "Pieces":
+        """The pieces of samples, in their order."""
+        parts = [
+            (replace(sample, document=document), owner)
+            for owner, sample in enumerate(samples)
+            for document in parts_of([sample.document])
+        ]
+        return cls([piece for piece, _ in parts], [owner for _, owner in parts], len(samples))
+
+    def by_sample(self, values: Sequence[Value]) -> list[list[Value]]:
+        """Values of the pieces, by the sample they belong to."""
+        groups: list[list[Value]] = [[] for _ in range(self.count)]
+        for owner, value in zip(self.owners, values, strict=True):
+            groups[owner].append(value)
+        return groups
+
+    def totals(self, terms: Float[Tensor, " pieces"]) -> list[float]:
+        """Sums by sample, whose messages are independent given their contexts; NaN stays."""
+        sums = torch.zeros(self.count, dtype=torch.float64)
+        return sums.index_add_(0, torch.tensor(self.owners), terms.double()).tolist()
 
 
 def parts_of(documents: Sequence[Document]) -> list[Document]:
-    """Each part as a document of its own, whose neighbours are the others of its group."""
+    """Each part as a document of its own, whose neighbours are the others of its group; whole documents as they are."""
+    return [part for document in documents for part in _parts(document) or [document]]
+
+
+def _parts(document: Document) -> list[Document]:
     return [
-        one
-        for document in documents
-        for one in (
-            [
-                replace(document, id=f"{document.id}/part {number}", text=text, parts=())
-                for number, text in enumerate(document.parts, start=1)
-            ]
-            or [document]
-        )
+        replace(document, id=f"{document.id}/part {number}", text=text, parts=())
+        for number, text in enumerate(document.parts, start=1)
     ]
 
 
@@ -52,10 +78,3 @@ def joined(messages: Sequence[Message]) -> Message:
         log_probs=[],
         truncated_tokens=sum(message.truncated_tokens for message in messages),
     )
-
-
-def totals_by_sample(
-    terms: Float[Tensor, " pieces"], owner: Int[Tensor, " pieces"], samples: int
-) -> Float[Tensor, " samples"]:
-    """Sums over the pieces of each sample, whose messages are independent given their contexts; NaN stays."""
-    return torch.zeros(samples, dtype=torch.float64).index_add_(0, owner, terms.double())

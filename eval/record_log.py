@@ -9,21 +9,26 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from accelerate import PartialState
+
+from configs.command import say
 from data.sample import Sample
+from eval.record import SCHEMA_VERSION
 
-Records = list[dict[str, Any]]
+Logged = TypeVar("Logged", bound=Mapping[str, Any])
 
 
-class RecordLog:
+class RecordLog(Generic[Logged]):
     """A folder of JSON lines, one file a process; a line is a batch."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], process: int = 0) -> None:
-        """Read what is there.
+        """Read the batches that are done.
 
         A line that a kill cut short is dropped, and counted in ``torn``: its batch is done again. In this process's own
-        file it is cut off as well, so that it is counted once.
+        file it is cut off as well, so that it is counted once. A batch whose records have another schema version is
+        dropped too, and counted in ``outdated``.
 
         Args:
             folder: is made where it is absent.
@@ -34,7 +39,8 @@ class RecordLog:
         self.identity = json.dumps(identity, sort_keys=True)
         self.path = folder / f"{process}.jsonl"
         self.torn = 0
-        self.done: dict[str, Records] = {}
+        self.outdated = 0
+        self.done: dict[str, list[Logged]] = {}
         for path in sorted(folder.glob("*.jsonl")):
             self._read(path)
 
@@ -43,30 +49,32 @@ class RecordLog:
         for line in lines:
             try:
                 entry = json.loads(line)
-                key, records = entry["key"], entry["records"]
-            except (ValueError, TypeError, KeyError):
+                key, records, version = entry["key"], entry["records"], entry.get("schema_version")
+            except (ValueError, TypeError, KeyError, AttributeError):
                 self.torn += 1
                 continue
-            if line.endswith(b"\n"):
-                self.done[key] = records
-            else:
+            if not line.endswith(b"\n"):
                 self.torn += 1
+            elif version != SCHEMA_VERSION:
+                self.outdated += 1
+            else:
+                self.done[key] = records
         if path == self.path and lines and not lines[-1].endswith(b"\n"):
             # What is appended next begins a line of its own.
             os.truncate(path, sum(map(len, lines[:-1])))
 
-    def holds(self, made: Mapping[str, Any], batch: Sequence[Sample]) -> bool:
+    def holds(self, origin: Mapping[str, Any], batch: Sequence[Sample]) -> bool:
         """Whether a batch is done."""
-        return self.key(made, batch) in self.done
+        return self.key(origin, batch) in self.done
 
-    def records(self, made: Mapping[str, Any], batch: Sequence[Sample]) -> Records | None:
+    def records(self, origin: Mapping[str, Any], batch: Sequence[Sample]) -> list[Logged] | None:
         """The records of a batch; None where it is not done."""
-        return self.done.get(self.key(made, batch))
+        return self.done.get(self.key(origin, batch))
 
-    def add(self, made: Mapping[str, Any], batch: Sequence[Sample], records: Records) -> Records:
+    def add(self, origin: Mapping[str, Any], batch: Sequence[Sample], records: Sequence[Logged]) -> list[Logged]:
         """Write a batch down for good, and return it as it will be read back."""
-        key = self.key(made, batch)
-        line = json.dumps({"key": key, "records": records}) + "\n"
+        key = self.key(origin, batch)
+        line = json.dumps({"schema_version": SCHEMA_VERSION, "key": key, "records": records}) + "\n"
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line)
             file.flush()
@@ -74,12 +82,27 @@ class RecordLog:
         self.done[key] = json.loads(line)["records"]
         return self.done[key]
 
-    def key(self, made: Mapping[str, Any], batch: Sequence[Sample]) -> str:
+    def key(self, origin: Mapping[str, Any], batch: Sequence[Sample]) -> str:
         """The hash of all that the records of a batch depend on."""
-        digest = hashlib.sha256(f"{self.identity}\0{json.dumps(made, sort_keys=True)}".encode())
+        digest = hashlib.sha256(f"{self.identity}\0{json.dumps(origin, sort_keys=True)}".encode())
         for sample in batch:
             document = sample.document
             parts = (sample.id, sample.cluster, document.group, document.text, *document.parts, repr(sample.question))
             for part in parts:
                 digest.update(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest())
         return digest.hexdigest()
+
+
+def open_log(folder: Path, identity: Mapping[str, Any]) -> RecordLog[Any]:
+    """The log in a folder, for this process; says how many batches of a former run cannot be used.
+
+    Args:
+        folder: the folder of the log.
+        identity: see `RecordLog`.
+    """
+    log: RecordLog[Any] = RecordLog(folder, identity, PartialState().process_index)
+    if log.torn:
+        say(f"{folder}: interrupted batches that will be redone: {log.torn}")
+    if log.outdated:
+        say(f"{folder}: batches with records of another schema version that will be redone: {log.outdated}")
+    return log

@@ -2,22 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from accelerate import PartialState
-
 from configs.build import device
-from configs.command import say
 from configs.sections import Recipe
 from data.registry import TASKS
 from data.sample import Sample
 from eval.config import EvaluatedConfig, EvaluationConfig
-from eval.evaluation import Evaluation, Write
-from eval.record import Record
-from eval.record_log import RecordLog
-from models.adapters import load_adapter
-from models.channel import Channel
+from eval.evaluation import Evaluation
+from eval.record import Origin
+from models.adapters import load_adapter, read_adapter
 from models.compressor import Compressor
 from models.loading import load_model, parameter_hash
 from objectives.negatives import NegativeCounts
@@ -26,15 +21,22 @@ REFERENCE, MEASURED = "before", "after"
 """The stages of records: what the compressor is held against, and the compressor itself."""
 
 
+def evaluation_of(recipe: Recipe) -> Evaluation:
+    """How a recipe evaluates."""
+    negatives = NegativeCounts(**recipe.information.negatives.model_dump())
+    return Evaluation(negatives, recipe.eval.batch_size, recipe.seed)
+
+
 def build_compressor(config: EvaluatedConfig, instruction: str) -> Compressor:
     """A compressor as configured, its adapter switched on.
 
     Raises:
         ModelError: the model or the adapter cannot be loaded.
     """
+    stored = None if config.adapter is None else read_adapter(config.adapter)
     model, tokenizer = load_model(config.model, config.dtype, device(), config.revision)
-    if config.adapter is not None:
-        model = load_adapter(model, config.adapter, config.model)
+    if stored is not None:
+        model = load_adapter(model, stored, config.model)
     if config.sentences is not None:
         instruction = f"{instruction} Write exactly {config.sentences} sentences.".strip()
     return Compressor(model, tokenizer, config.budget_tokens, config.max_context_tokens, instruction)
@@ -54,10 +56,10 @@ def passes(recipe: Recipe) -> dict[str, float]:
     return {"samples": recipe.eval.temperature}
 
 
-def made_by(stage: str, temperature: float, compressor: Compressor) -> dict[str, Any]:
-    """How records were made: what of it shows in them, and what tells one compressor from another."""
-    read = [compressor.prompts.max_first_tokens, compressor.prompt("", "").ids]
-    identity = f"{parameter_hash(compressor.model)} {json.dumps(read)}"
+def origin_of(stage: str, temperature: float, compressor: Compressor) -> Origin:
+    """How a compressor's messages are made, with a hash that tells it from others."""
+    prompt = [compressor.prompts.max_first_tokens, compressor.prompt("", "").ids]
+    identity = f"{parameter_hash(compressor.model)} {json.dumps(prompt)}"
     return {
         "stage": stage,
         "temperature": temperature,
@@ -79,25 +81,7 @@ def identify(recipe: Recipe, samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _pool_hash(samples: Sequence[Sample]) -> str:
-    """Of the documents that the negatives of every question come from, word for word."""
-    documents = {(one.task, one.id): one for one in (sample.document for sample in samples)}
-    parts = [(*key, one.group, one.text, one.parts) for key, one in sorted(documents.items())]
+    """A hash of the documents that the negatives of every question come from, word for word."""
+    documents = {(sample.document.task, sample.document.id): sample.document for sample in samples}
+    parts = [(*key, document.group, document.text, document.parts) for key, document in sorted(documents.items())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def evaluate(
-    recipe: Recipe,
-    samples: Sequence[Sample],
-    write: Write,
-    channel: Channel,
-    made: dict[str, Any],
-    identity: Mapping[str, Any],
-    long_messages_go: bool = False,
-) -> list[Record]:
-    """The records of one stage, from the log of the run folder as far as they are there."""
-    log = RecordLog(recipe.folder / "records", identity, PartialState().process_index)
-    if log.torn:
-        say(f"{log.torn} batch that a kill cut short is done again")
-    negatives = NegativeCounts(**recipe.information.negatives.model_dump())
-    evaluation = Evaluation(negatives, recipe.eval.batch_size, recipe.seed, long_messages_go)
-    return evaluation.run(samples, write, channel, made, log)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from eval.analysis.significance import RESAMPLES, Estimate, Interval, interval, resample
-from eval.record import Record
+from eval.record import BaseRecord, Cluster, cluster
 
 Method = Literal["pearson", "spearman"]
 Vector = Float[np.ndarray, " points"]
@@ -75,7 +75,7 @@ class Correlation:
 
 
 def correlations(
-    records: Sequence[Record],
+    records: Sequence[BaseRecord],
     by: Sequence[str] = (),
     pairs: Iterable[tuple[str, str]] = PAIRS,
     resamples: int = RESAMPLES,
@@ -101,7 +101,7 @@ def correlations(
 
 
 def correlation(
-    records: Sequence[Record],
+    records: Sequence[BaseRecord],
     x: str,
     y: str,
     method: Method,
@@ -111,7 +111,7 @@ def correlation(
 ) -> Correlation:
     """One correlation; see `correlations`."""
     scored = [record for record in records if None not in (*_terms(record, x), *_terms(record, y))]
-    documents = sorted({_document(record) for record in scored})
+    documents = sorted({cluster(record) for record in scored})
     over, missing = ", ".join(by) or "samples", len(records) - len(scored)
     if not scored:
         return Correlation(x, y, method, Interval(None, None, None), over, 0, missing, 0)
@@ -157,23 +157,23 @@ def _estimate(statistic: Statistic, documents: int, resamples: int, seed: int) -
 
 
 def _over_samples(
-    records: Sequence[Record], x: str, y: str, method: Method, by: Sequence[str], documents: Sequence[tuple[str, str]]
+    records: Sequence[BaseRecord], x: str, y: str, method: Method, by: Sequence[str], documents: Sequence[Cluster]
 ) -> tuple[Statistic, int]:
     """The coefficient over records as a function of the documents' weights, and the number of points."""
     row = {document: index for index, document in enumerate(documents)}
-    cluster = np.array([row[_document(record)] for record in records], dtype=int)
+    rows = np.array([row[cluster(record)] for record in records], dtype=int)
     xs, ys = (_finished(name, *_columns(records, name)) for name in (x, y))
-    return lambda weights: _COEFFICIENTS[method](xs, ys, weights[cluster]), len(records)
+    return lambda weights: _COEFFICIENTS[method](xs, ys, weights[rows]), len(records)
 
 
 def _over_cells(
-    records: Sequence[Record], x: str, y: str, method: Method, by: Sequence[str], documents: Sequence[tuple[str, str]]
+    records: Sequence[BaseRecord], x: str, y: str, method: Method, by: Sequence[str], documents: Sequence[Cluster]
 ) -> tuple[Statistic, int]:
     """The same over cells; a resample that drew no document of a cell does without it."""
     keys = [tuple(record[name] for name in by) for record in records]
     cells = {key: index for index, key in enumerate(dict.fromkeys(keys))}
     row = {document: index for index, document in enumerate(documents)}
-    place = ([cells[key] for key in keys], [row[_document(record)] for record in records])
+    place = ([cells[key] for key in keys], [row[cluster(record)] for record in records])
     sums = {name: np.zeros((2, len(cells), len(documents))) for name in (x, y)}
     for name, sides in sums.items():
         for side, values in zip(sides, _columns(records, name), strict=True):
@@ -187,12 +187,7 @@ def _over_cells(
     return statistic, len(cells)
 
 
-def _document(record: Record) -> tuple[str, str]:
-    """Document ids are unique within a task only."""
-    return record["task"], record["document_id"]
-
-
-def _terms(record: Record, measure: str) -> tuple[float | None, float | None]:
+def _terms(record: BaseRecord, measure: str) -> tuple[float | None, float | None]:
     """Numerator and denominator of a record's measure; None where missing or not finite.
 
     Raises:
@@ -207,7 +202,7 @@ def _terms(record: Record, measure: str) -> tuple[float | None, float | None]:
     return value * scale, float(weight)
 
 
-def _columns(records: Sequence[Record], measure: str) -> tuple[Vector, Vector]:
+def _columns(records: Sequence[BaseRecord], measure: str) -> tuple[Vector, Vector]:
     numerators, denominators = np.array([_terms(record, measure) for record in records], dtype=float).T
     return numerators, denominators
 

@@ -22,7 +22,7 @@ from eval.analysis.significance import (
     ratio_of_sums,
     resample,
 )
-from eval.record import Record
+from eval.record import BaseRecord, Cluster, StagedRecord, cluster
 
 STAGES = ("before", "after")
 
@@ -30,13 +30,13 @@ Figure = dict[str, float | None]
 Counts = Float[np.ndarray, "resamples documents"]
 
 
-def _mean_of(field: str, scale: float = 1.0) -> Callable[[Record], tuple[float | None, float | None]]:
+def _mean_of(field: str, scale: float = 1.0) -> Callable[[BaseRecord], tuple[float | None, float | None]]:
     return lambda record: (_scaled(record.get(field), scale), 1.0)
 
 
 def _ratio_of(
     numerator: str, denominator: str, scale: float = 1.0
-) -> Callable[[Record], tuple[float | None, float | None]]:
+) -> Callable[[BaseRecord], tuple[float | None, float | None]]:
     return lambda record: (_scaled(record[numerator], scale), _scaled(record[denominator], 1.0))
 
 
@@ -69,7 +69,7 @@ FINISH: dict[str, Callable[[Estimate], Estimate]] = {
 }
 
 
-def summarise(records: Sequence[Record], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def summarise(records: Sequence[StagedRecord], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
     """The results of an evaluation, overall, by task and as changes.
 
     Args:
@@ -90,7 +90,7 @@ def summarise(records: Sequence[Record], resamples: int = RESAMPLES, seed: int =
     _check(records)
     measured = {stage: _measured([r for r in records if r["stage"] == stage]) for stage in STAGES}
 
-    def stages_of(chosen: Sequence[Record]) -> dict[str, Any]:
+    def stages_of(chosen: Sequence[StagedRecord]) -> dict[str, Any]:
         counts = resample(len(_documents(chosen)), resamples, seed)
         return {stage: _figures(chosen, stage, counts, measured[stage]) for stage in STAGES}
 
@@ -108,7 +108,7 @@ def summarise(records: Sequence[Record], resamples: int = RESAMPLES, seed: int =
     }
 
 
-def summarise_one(records: Sequence[Record], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def summarise_one(records: Sequence[StagedRecord], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
     """The figures of one set of messages, whatever its stage: each in TERMS, with ``n``, ``documents``, ``missing``.
 
     Raises:
@@ -120,15 +120,15 @@ def summarise_one(records: Sequence[Record], resamples: int = RESAMPLES, seed: i
     return _figures(records, records[0]["stage"], counts, _measured(records))
 
 
-def _split(records: Sequence[Record], field: str) -> dict[str, list[Record]]:
+def _split(records: Sequence[StagedRecord], field: str) -> dict[str, list[StagedRecord]]:
     """The records by the value of a field, in its order."""
-    groups: dict[str, list[Record]] = {value: [] for value in sorted({record[field] for record in records})}
+    groups: dict[str, list[StagedRecord]] = {value: [] for value in sorted({record[field] for record in records})}
     for record in records:
         groups[record[field]].append(record)
     return groups
 
 
-def _check(records: Sequence[Record]) -> None:
+def _check(records: Sequence[StagedRecord]) -> None:
     if not records:
         raise ValueError("no records to summarise: the evaluation scored nothing")
     seen: set[tuple[str, str]] = set()
@@ -141,25 +141,20 @@ def _check(records: Sequence[Record]) -> None:
         seen.add(key)
 
 
-def _cluster(record: Record) -> tuple[str, str]:
-    """Document ids are unique within a task only."""
-    return record["task"], record["document_id"]
+def _documents(records: Iterable[StagedRecord]) -> list[Cluster]:
+    return sorted({cluster(record) for record in records})
 
 
-def _documents(records: Iterable[Record]) -> list[tuple[str, str]]:
-    return sorted({_cluster(record) for record in records})
-
-
-def _is_scored(record: Record, figure: str) -> bool:
+def _is_scored(record: StagedRecord, figure: str) -> bool:
     return None not in TERMS[figure](record)
 
 
-def _measured(records: Sequence[Record]) -> list[str]:
+def _measured(records: Sequence[StagedRecord]) -> list[str]:
     """The figures at least one record has: a backend without log-probs measures fewer, and none of those fail."""
     return [figure for figure in TERMS if any(_is_scored(record, figure) for record in records)]
 
 
-def _figures(records: Sequence[Record], stage: str, counts: Counts, measured: Sequence[str]) -> dict[str, Any]:
+def _figures(records: Sequence[StagedRecord], stage: str, counts: Counts, measured: Sequence[str]) -> dict[str, Any]:
     chosen = [record for record in records if record["stage"] == stage]
     documents = _documents(records)
     figures: dict[str, Any] = {}
@@ -174,18 +169,18 @@ def _unchanged(estimate: Estimate) -> Estimate:
     return estimate
 
 
-def _estimate(records: Sequence[Record], figure: str, documents: Sequence[tuple[str, str]], counts: Counts) -> Estimate:
+def _estimate(records: Sequence[StagedRecord], figure: str, documents: Sequence[Cluster], counts: Counts) -> Estimate:
     """Ratio of the figure's sums over the records that have it."""
     row = {document: index for index, document in enumerate(documents)}
     sums = np.zeros((2, len(documents)))
     for record in records:
         numerator, denominator = TERMS[figure](record)
         if numerator is not None and denominator is not None:
-            sums[:, row[_cluster(record)]] += numerator, denominator
+            sums[:, row[cluster(record)]] += numerator, denominator
     return ratio_of_sums(sums[0], sums[1], counts)
 
 
-def _change(records: Sequence[Record], resamples: int, seed: int) -> dict[str, Figure]:
+def _change(records: Sequence[StagedRecord], resamples: int, seed: int) -> dict[str, Figure]:
     """The changes, each over the questions both stages scored, so that a lost score cannot look like one."""
     documents = _documents(records)
     counts = resample(len(documents), resamples, seed)
@@ -203,7 +198,7 @@ def _change(records: Sequence[Record], resamples: int, seed: int) -> dict[str, F
     }
 
 
-def _pairs(records: Sequence[Record], figure: str) -> tuple[list[Record], list[Record]]:
+def _pairs(records: Sequence[StagedRecord], figure: str) -> tuple[list[StagedRecord], list[StagedRecord]]:
     scored = {stage: {} for stage in STAGES}
     for record in records:
         if _is_scored(record, figure):

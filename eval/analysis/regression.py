@@ -21,7 +21,7 @@ from scipy.stats import f as f_distribution
 from scipy.stats import t as t_distribution
 
 from eval.analysis.significance import Interval
-from eval.record import Record
+from eval.record import SweepRecord, cluster
 
 # Factor by record field. Sizes enter as binary logarithms of parameters, so that a unit is a doubling.
 SIZES = {"compressor_size": "compressor_parameters", "predictor_size": "predictor_parameters"}
@@ -129,7 +129,7 @@ class _Column(NamedTuple):
     values: Float[np.ndarray, " records"]
 
 
-def regress(records: Sequence[Record], factors: Sequence[str] = FACTORS, level: float = 0.95) -> Regression:
+def regress(records: Sequence[SweepRecord], factors: Sequence[str] = FACTORS, level: float = 0.95) -> Regression:
     """Rank what correctness depends on.
 
     Args:
@@ -153,7 +153,7 @@ def regress(records: Sequence[Record], factors: Sequence[str] = FACTORS, level: 
     usable, tasks_left_out = _informative_tasks(complete)
     columns = [column for name in known for column in _columns(usable, name)]
     named = list(dict.fromkeys(column.factor for column in columns))
-    documents = len({_document(record) for record in usable})
+    documents = len({cluster(record) for record in usable})
     left_out = {
         "missing": len(records) - len(complete),
         "constant": [name for name in factors if name not in named],
@@ -170,7 +170,7 @@ def regress(records: Sequence[Record], factors: Sequence[str] = FACTORS, level: 
     return Regression(statement, fitted, wide, len(usable), documents, **left_out)
 
 
-def _accuracy(record: Record) -> float | None:
+def _accuracy(record: SweepRecord) -> float | None:
     value = record["accuracy"]
     if value is None or not math.isfinite(value):
         return None
@@ -179,7 +179,7 @@ def _accuracy(record: Record) -> float | None:
     return float(value)
 
 
-def _value(record: Record, factor: str) -> str | float | None:
+def _value(record: SweepRecord, factor: str) -> str | float | None:
     """What a record says about a factor: a level, or a size in doublings."""
     if factor == MATCHING:
         families = record["compressor_family"], record["predictor_family"]
@@ -190,28 +190,23 @@ def _value(record: Record, factor: str) -> str | float | None:
     return record[LEVELS[factor]]
 
 
-def _has_all(record: Record, factors: Sequence[str]) -> bool:
+def _has_all(record: SweepRecord, factors: Sequence[str]) -> bool:
     return all(_value(record, factor) is not None for factor in factors)
 
 
-def _document(record: Record) -> tuple[str, str]:
-    """Document ids are unique within a task only."""
-    return record["task"], record["document_id"]
-
-
-def _informative_tasks(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+def _informative_tasks(records: Sequence[SweepRecord]) -> tuple[list[SweepRecord], list[str]]:
     """The records of tasks with right and wrong answers, and the names of the other tasks.
 
     Held fixed, the odds of a task without both are infinite, and its records have no weight in the other coefficients.
     """
-    by_task: dict[str, list[Record]] = {}
+    by_task: dict[str, list[SweepRecord]] = {}
     for record in records:
         by_task.setdefault(record["task"], []).append(record)
     dull = sorted(task for task, group in by_task.items() if {_accuracy(record) for record in group} in ({0.0}, {1.0}))
     return [record for record in records if record["task"] not in dull], dull
 
 
-def _columns(records: Sequence[Record], factor: str) -> list[_Column]:
+def _columns(records: Sequence[SweepRecord], factor: str) -> list[_Column]:
     """A factor's columns; none where it does not vary. A size is centred, which moves the intercept alone."""
     values = [_value(record, factor) for record in records]
     levels = sorted(set(values), key=lambda value: (str(type(value)), value))
@@ -225,7 +220,7 @@ def _columns(records: Sequence[Record], factor: str) -> list[_Column]:
 
 
 def _refusal(
-    records: Sequence[Record],
+    records: Sequence[SweepRecord],
     columns: Sequence[_Column],
     design: Sequence[_Column],
     documents: int,
@@ -292,16 +287,16 @@ def _separating(
 
 
 def _fit(
-    records: Sequence[Record], columns: Sequence[_Column], design: Sequence[_Column], level: float
+    records: Sequence[SweepRecord], columns: Sequence[_Column], design: Sequence[_Column], level: float
 ) -> tuple[list[Factor], list[Coefficient]]:
     """The factors in the order of their rank, and the coefficients."""
-    index = {document: number for number, document in enumerate(dict.fromkeys(map(_document, records)))}
+    index = {document: number for number, document in enumerate(dict.fromkeys(map(cluster, records)))}
     model = sm.GLM(
         np.array([_accuracy(record) for record in records], dtype=float),
         _matrix(design, len(records)),
         family=sm.families.Binomial(),
     )
-    groups = np.array([index[_document(record)] for record in records])
+    groups = np.array([index[cluster(record)] for record in records])
     result: Any = model.fit(cov_type="cluster", cov_kwds={"groups": groups})
     slopes, covariance = result.params[1:], result.cov_params()[1:, 1:]
     errors, freedom = np.sqrt(covariance.diagonal()), len(index) - 1

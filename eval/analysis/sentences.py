@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.analysis.significance import RESAMPLES, clustered_mean, interval
-from eval.record import Record
+from eval.record import BaseRecord, cluster
 
 
-def obedience(records: Sequence[Record], asked: int, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def obedience(records: Sequence[BaseRecord], asked: int, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
     """How far messages keep to the number of sentences that was asked for.
 
     Args:
@@ -30,7 +30,7 @@ def obedience(records: Sequence[Record], asked: int, resamples: int = RESAMPLES,
     """
     if empty := [record["id"] for record in records if not record["message_sentences"]]:
         raise ValueError(f"record {empty[0]!r} has no message whose sentences could be counted")
-    clusters = [(record["task"], record["document_id"]) for record in records]
+    clusters = [cluster(record) for record in records]
     counted = [record["message_sentences"] for record in records]
     obeyed = [float(all(count == asked for count in counts)) for counts in counted]
     means = [sum(counts) / len(counts) for counts in counted]

@@ -1,7 +1,8 @@
 """Baselines as a configuration names them, measured like any compressor."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypedDict
 
 from transformers import PreTrainedTokenizerBase
 
@@ -12,12 +13,23 @@ from eval.baselines.retrieval import Embedder, Retrieval, bm25_relevance
 from eval.baselines.writers import Baseline, FullContext, LLMLingua2, NoContext, Truncation
 from eval.config import WITHOUT_BUDGET, BaselineConfig, EvaluationConfig
 from eval.evaluation import Write
-from eval.record import Record
-from eval.stages import evaluate
+from eval.record import Origin, Record
+from eval.record_log import RecordLog
+from eval.stages import evaluation_of
 from models.channel import Channel
-from models.compressor import Compressor, default_context_tokens
+from models.compressor import Compressor, Message, default_context_tokens
 from models.loading import load_model
 from models.predictor import LocalPredictor
+
+
+class BaselinePoint(TypedDict):
+    """What tells one point of a baseline's curve from others."""
+
+    name: str
+    """The name of the baseline."""
+
+    budget_tokens: int | None
+    """The most tokens its messages may have. None for a baseline whose length nobody chooses."""
 
 
 def evaluate_baseline(
@@ -26,17 +38,19 @@ def evaluate_baseline(
     samples: Sequence[Sample],
     compressor: Compressor,
     channel: Channel,
-    identity: Mapping[str, Any],
-) -> Iterator[tuple[dict[str, Any], list[Record]]]:
-    """What a baseline is called and its records, at each of its budgets."""
+    log: RecordLog[Record],
+) -> Iterator[tuple[BaselinePoint, list[Record]]]:
+    """The records of a baseline at each of its budgets, with what it is called."""
     writer = build_baseline(baseline.name, compressor.tokenizer, config, channel)
-    free = {"no-context": 1, "full-context": _room(channel, compressor, samples)}
-    for budget in [free[baseline.name]] if baseline.name in WITHOUT_BUDGET else baseline.budgets:
-        made = {"stage": f"{baseline.name} {budget}", "temperature": None, "budget_tokens": budget}
-        records = evaluate(config, samples, by_baseline(writer, budget), channel, made, identity, True)
+    evaluation = replace(evaluation_of(config), skip_long_messages=True)
+    unlimited = baseline.name in WITHOUT_BUDGET
+    budgets = [_unlimited_tokens(baseline.name, channel, compressor, samples)] if unlimited else baseline.budgets
+    for budget in budgets:
+        origin: Origin = {"stage": f"{baseline.name} {budget}", "temperature": None, "budget_tokens": budget}
+        records = evaluation.run(samples, by_baseline(writer, budget), channel, origin, log)
         if long := sum(record["information_nats"] is None for record in records):
             say(f"{baseline.name}: {long} messages are too long to be scored beside their contexts, so not measured")
-        yield {"name": baseline.name, "budget_tokens": None if baseline.name in WITHOUT_BUDGET else budget}, records
+        yield {"name": baseline.name, "budget_tokens": None if unlimited else budget}, records
 
 
 def build_baseline(
@@ -48,11 +62,11 @@ def build_baseline(
         ModelError: its package is not installed.
     """
     if name == "embedding":
-        one = config.compressor
-        model, embedded = load_model(one.model, one.dtype, device(), one.revision)
-        return Retrieval(tokenizer, name, Embedder(model, embedded).relevance)
+        compressor = config.compressor
+        model, model_tokenizer = load_model(compressor.model, compressor.dtype, device(), compressor.revision)
+        return Retrieval(tokenizer, name, Embedder(model, model_tokenizer).relevance)
     reader = channel.predictor.tokenizer if isinstance(channel.predictor, LocalPredictor) else None
-    built = {
+    builders: dict[str, Callable[[], Baseline]] = {
         "no-context": lambda: NoContext(tokenizer),
         "full-context": lambda: FullContext(tokenizer, reader),
         "head": lambda: Truncation(tokenizer, "head"),
@@ -60,23 +74,28 @@ def build_baseline(
         "bm25": lambda: Retrieval(tokenizer, name, bm25_relevance),
         "llmlingua-2": lambda: LLMLingua2(tokenizer),
     }
-    return built[name]()
+    return builders[name]()
 
 
 def by_baseline(baseline: Baseline, budget_tokens: int) -> Write:
     """Messages of a baseline; it is told the question whether or not the compressor is."""
 
-    def write(samples: Sequence[Sample]) -> Any:
+    def write(samples: Sequence[Sample]) -> list[Message]:
         contexts = [sample.document.text for sample in samples]
         return baseline.write(contexts, [sample.question.text for sample in samples], budget_tokens)
 
     return write
 
 
-def _room(channel: Channel, compressor: Compressor, samples: Sequence[Sample]) -> int:
-    """Tokens of a full context that the predictor can read; each part of a document gets an equal share."""
+def _unlimited_tokens(name: str, channel: Channel, compressor: Compressor, samples: Sequence[Sample]) -> int:
+    """The budget of a baseline whose length nobody chooses: the end token alone, or what the predictor can read.
+
+    Each part of a document gets an equal share of what the predictor can read.
+    """
+    if name == "no-context":
+        return 1
     predictor = channel.predictor
-    room = compressor.prompts.max_first_tokens
+    tokens = compressor.prompts.max_first_tokens
     if isinstance(predictor, LocalPredictor):
-        room = default_context_tokens(predictor.model, predictor.max_answer_tokens)
-    return max(1, room // max(len(sample.document.parts) or 1 for sample in samples))
+        tokens = default_context_tokens(predictor.model, predictor.max_answer_tokens)
+    return max(1, tokens // max(len(sample.document.parts) or 1 for sample in samples))

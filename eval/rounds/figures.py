@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 
 from eval.analysis.density import summarise_one
 from eval.analysis.significance import RESAMPLES, clustered_mean, interval
-from eval.record import Record
+from eval.record import RoundRecord, cluster
 from eval.report.headline import Figure
 from eval.report.sheets import figure_text
 from eval.report.table import number, percent
@@ -26,7 +26,7 @@ LINES = (
 """The lower bounds that share a panel."""
 
 
-def summarise_rounds(records: Sequence[Record], resamples: int = RESAMPLES, seed: int = 0) -> list[dict[str, Any]]:
+def summarise_rounds(records: Sequence[RoundRecord], resamples: int = RESAMPLES, seed: int = 0) -> list[dict[str, Any]]:
     """The figures after each round, with 95% intervals by document.
 
     Args:
@@ -49,19 +49,19 @@ def summarise_rounds(records: Sequence[Record], resamples: int = RESAMPLES, seed
             if current - 1 in by_round
         }
         figures = summarise_one(own, resamples, seed)
-        bits = interval(clustered_mean(_bits(summed), _documents(own), resamples, seed)).as_dict()
+        bits = interval(clustered_mean(_bits(summed), [cluster(record) for record in own], resamples, seed)).as_dict()
         found.append({"round": current, **figures, "summed_information_bits": bits, "gain": gain})
     return found
 
 
 def _gain(
-    earlier: Sequence[Record], later: Sequence[Record], field: str, resamples: int, seed: int
+    earlier: Sequence[RoundRecord], later: Sequence[RoundRecord], field: str, resamples: int, seed: int
 ) -> dict[str, float | None]:
     """The mean change of a field, paired by question; bits where the field is in nats."""
     before = {record["id"]: record[field] for record in earlier}
     changes = [_difference(record[field], before[record["id"]]) for record in later]
     values = _bits(changes) if field.endswith("_nats") else changes
-    return interval(clustered_mean(values, _documents(later), resamples, seed)).as_dict()
+    return interval(clustered_mean(values, [cluster(record) for record in later], resamples, seed)).as_dict()
 
 
 def _difference(after: float | None, before: float | None) -> float | None:
@@ -70,10 +70,6 @@ def _difference(after: float | None, before: float | None) -> float | None:
 
 def _bits(nats: Sequence[float | None]) -> list[float | None]:
     return [None if value is None else nats_to_bits(value) for value in nats]
-
-
-def _documents(records: Sequence[Record]) -> list[tuple[str, str]]:
-    return [(record["task"], record["document_id"]) for record in records]
 
 
 def quality(found: Sequence[Mapping[str, Any]]) -> tuple[str, str]:

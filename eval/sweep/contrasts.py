@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eval.analysis.significance import Estimate, Interval, difference, interval, quotient
-from eval.record import Record
+from eval.record import SweepRecord
 from eval.sweep.measures import MEASURES, Member, Resamples, _tasks, estimate, members
 
-Key = Callable[[Record], tuple[Any, ...]]
+Key = Callable[[SweepRecord], tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Contrast:
         return self.pair.as_dict() | shape | {name: found.as_dict() for name, found in self.figures.items()}
 
 
-def pairs_of(records: Sequence[Record], axis: str) -> list[Pair]:
+def pairs_of(records: Sequence[SweepRecord], axis: str) -> list[Pair]:
     """Smallest and largest by setting: of all models first, then of each family with two sizes, each pair once."""
     found: dict[tuple[str, str], Pair] = {}
     everyone = members(records, axis)
@@ -85,7 +85,7 @@ def pairs_of(records: Sequence[Record], axis: str) -> list[Pair]:
     return list(found.values())
 
 
-def contrasts(records: Sequence[Record], resamples: int, seed: int) -> list[Contrast]:
+def contrasts(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[Contrast]:
     """Every pair with each model of the other side and with all of them, over all tasks and by task."""
     return [
         contrast(records, pair, held, task, resamples, seed)
@@ -97,7 +97,7 @@ def contrasts(records: Sequence[Record], resamples: int, seed: int) -> list[Cont
 
 
 def contrast(
-    records: Sequence[Record], pair: Pair, held: str | None, task: str | None, resamples: int, seed: int
+    records: Sequence[SweepRecord], pair: Pair, held: str | None, task: str | None, resamples: int, seed: int
 ) -> Contrast:
     """The larger model of a pair against the smaller; see `Contrast`."""
     other = "predictor" if pair.axis == "compressor" else "compressor"
@@ -127,8 +127,8 @@ def contrast(
 
 
 def paired(
-    small: Sequence[Record], large: Sequence[Record], measure: str, key: Key
-) -> tuple[list[Record], list[Record]]:
+    small: Sequence[SweepRecord], large: Sequence[SweepRecord], measure: str, key: Key
+) -> tuple[list[SweepRecord], list[SweepRecord]]:
     """The records of both sides that have the measure on both, in one order."""
     scored = [{key(r): r for r in side if None not in MEASURES[measure](r)} for side in (small, large)]
     both = [one for one in scored[0] if one in scored[1]]
@@ -161,14 +161,16 @@ class Comparison:
         }
 
 
-def compared(records: Sequence[Record], resamples: int, seed: int) -> list[Comparison]:
+def compared(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[Comparison]:
     """Smallest to largest on each side, by setting of the compressors; the other side is averaged over."""
     widest = {pair.small.setting: pair for pair in reversed(pairs_of(records, "compressor"))}
     predictors = pairs_of(records, "predictor")[:1]
     return [compare(records, one, other, resamples, seed) for one in widest.values() for other in predictors]
 
 
-def compare(records: Sequence[Record], compressors: Pair, predictors: Pair, resamples: int, seed: int) -> Comparison:
+def compare(
+    records: Sequence[SweepRecord], compressors: Pair, predictors: Pair, resamples: int, seed: int
+) -> Comparison:
     """Two gains on the same questions; only compressors of the pair's own setting count."""
     own = [r for r in records if r["setting"] == compressors.small.setting]
     frame = Resamples.of(own, resamples, seed)

@@ -4,16 +4,23 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from accelerate import PartialState
 
 from configs.build import instructions
 from configs.command import start_processes
 from configs.tree import to_yaml
-from data.sample import Sample
 from eval.judge.grade import grade
-from eval.record import Record
-from eval.results import write_lines
+from eval.provenance import provenance
+from eval.record import (
+    SCHEMA_VERSION,
+    AnswerRecord,
+    CompressorFields,
+    MessageRecord,
+    PredictorFields,
+    SweepRecord,
+    question_fields,
+)
+from eval.record_file import write_records
 from eval.sweep.config import SweepConfig, SweptCompressor
 from eval.sweep.drawing import draw_all
 from eval.sweep.findings import findings
@@ -38,25 +45,28 @@ def run(config: SweepConfig) -> int:
 
 
 def records_of(
-    config: SweepConfig, loaded: Loaded, messages: Sequence[Record], answers: Sequence[Record]
-) -> list[Record]:
+    config: SweepConfig, loaded: Loaded, messages: Sequence[MessageRecord], answers: Sequence[AnswerRecord]
+) -> list[SweepRecord]:
     """A record for every answer, with its message, its question, and what the two models are."""
     written = {(record["compressor"], record["seed"], record["id"]): record for record in messages}
     questions = {sample.id: question_fields(sample) for sample in loaded.samples}
     compressors = {one.called: compressor_fields(config, loaded, one) for one in config.measured}
-    predictors = {
+    predictors: dict[str, PredictorFields] = {
         one.called: {
+            "predictor": one.called,
             "predictor_family": one.family,
             "predictor_parameters": loaded.predictors[one.called].parameters,
         }
         for one in config.predictors
     }
-    records = [
-        questions[answer["id"]]
-        | compressors[answer["compressor"]]
-        | predictors[answer["predictor"]]
-        | written[answer["compressor"], answer["seed"], answer["id"]]
-        | answer
+    records: list[SweepRecord] = [
+        {
+            **questions[answer["id"]],
+            **compressors[answer["compressor"]],
+            **predictors[answer["predictor"]],
+            **written[answer["compressor"], answer["seed"], answer["id"]],
+            **answer,
+        }
         for answer in answers
     ]
     first, second = list(compressors), list(predictors)
@@ -65,7 +75,7 @@ def records_of(
     )
 
 
-def compressor_fields(config: SweepConfig, loaded: Loaded, one: SweptCompressor) -> Record:
+def compressor_fields(config: SweepConfig, loaded: Loaded, one: SweptCompressor) -> CompressorFields:
     """What records say of their compressor; its setting is what of its prompt and budget varies over the grid."""
     setting = []
     if len(config.sentences) > 1 or len({other.sentences for other in config.compressors}) > 1:
@@ -73,6 +83,7 @@ def compressor_fields(config: SweepConfig, loaded: Loaded, one: SweptCompressor)
     if len({other.budget_tokens for other in config.compressors}) > 1:
         setting.append(f"at most {one.budget_tokens} tokens")
     return {
+        "compressor": one.called,
         "compressor_family": one.family,
         "compressor_parameters": loaded.compressors[one.called].parameters,
         "sentences": one.sentences,
@@ -81,27 +92,12 @@ def compressor_fields(config: SweepConfig, loaded: Loaded, one: SweptCompressor)
     }
 
 
-def question_fields(sample: Sample) -> Record:
-    """What records say of their question."""
-    question = sample.question
-    return {
-        "id": sample.id,
-        "task": sample.document.task,
-        "document_id": sample.cluster,
-        "question": question.text,
-        "kind": question.kind,
-        "metric": question.metric,
-        "options": list(question.options),
-        "answers": list(question.answers),
-    }
-
-
-def finish(config: SweepConfig, loaded: Loaded, records: list[Record]) -> None:
+def finish(config: SweepConfig, loaded: Loaded, records: list[SweepRecord]) -> None:
     """Results, samples, figures, the page, and the table on the console."""
     folder = config.folder
-    results = summarise(records) | {"meta": meta(config, loaded)}
+    results = {"schema_version": SCHEMA_VERSION, **summarise(records), "meta": meta(config, loaded)}
     results["findings"] = [one.as_dict() for one in findings(results)]
-    write_lines(folder / "samples.jsonl", records)
+    write_records(folder / "samples.jsonl", records)
     (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     (folder / "sweep.json.tmp").write_text(json.dumps(results, indent=1), encoding="utf-8")
     (folder / "sweep.json.tmp").replace(folder / "sweep.json")
@@ -121,5 +117,5 @@ def meta(config: SweepConfig, loaded: Loaded) -> dict[str, Any]:
             "predictors": {name: model.fingerprint for name, model in loaded.predictors.items()},
             "scorers": {one.model: f for one, f in zip(scorers_of(config), loaded.scorers, strict=True)},
         },
-        "versions": {"torch": torch.__version__},
+        **provenance(),
     }

@@ -10,12 +10,12 @@ from jaxtyping import Float
 
 from eval.analysis.density import FINISH, TERMS
 from eval.analysis.significance import Estimate, clipped, interval, ratio_of_sums, resample
-from eval.record import Record
+from eval.record import SweepRecord, cluster
 
 Terms = tuple[float | None, float | None]
 
 
-def _mean(name: str, scale: float = 1.0) -> Callable[[Record], Terms]:
+def _mean(name: str, scale: float = 1.0) -> Callable[[SweepRecord], Terms]:
     return lambda record: (_scaled(record.get(name), scale), 1.0)
 
 
@@ -23,16 +23,16 @@ def _scaled(value: float | None, scale: float) -> float | None:
     return None if value is None or not math.isfinite(value) else value * scale
 
 
-def _distortion(record: Record) -> Terms:
+def _distortion(record: SweepRecord) -> Terms:
     accuracy = _scaled(record["accuracy"], 1.0)
     return None if accuracy is None else 1 - accuracy, 1.0
 
 
-def _second_density(record: Record) -> Terms:
+def _second_density(record: SweepRecord) -> Terms:
     return _scaled(record.get("second_information_nats"), 1 / math.log(2)), float(record["message_tokens"])
 
 
-BY_MESSAGE: dict[str, Callable[[Record], Terms]] = {
+BY_MESSAGE: dict[str, Callable[[SweepRecord], Terms]] = {
     "message_tokens": TERMS["message_tokens"],
     "information_bits": TERMS["information_bits"],
     "information_upper_bits": TERMS["information_upper_bits"],
@@ -47,7 +47,7 @@ BY_MESSAGE: dict[str, Callable[[Record], Terms]] = {
 """What depends on the message alone; numerator and denominator of each record."""
 
 
-BY_ANSWER: dict[str, Callable[[Record], Terms]] = {
+BY_ANSWER: dict[str, Callable[[SweepRecord], Terms]] = {
     "accuracy": TERMS["accuracy"],
     "distortion": _distortion,
     "perplexity": TERMS["perplexity"],
@@ -87,19 +87,14 @@ class Resamples:
     counts: Float[np.ndarray, "resamples documents"]
 
     @classmethod
-    def of(cls, records: Iterable[Record], resamples: int, seed: int) -> "Resamples":
+    def of(cls, records: Iterable[SweepRecord], resamples: int, seed: int) -> "Resamples":
         """Of all documents of the records."""
-        documents = sorted({document(record) for record in records})
+        documents = sorted({cluster(record) for record in records})
         rows = {one: row for row, one in enumerate(documents)}
         return cls(rows, resample(len(documents), resamples, seed))
 
 
-def document(record: Record) -> tuple[str, str]:
-    """The cluster of a record; document ids are unique within a task only."""
-    return record["task"], record["document_id"]
-
-
-def members(records: Sequence[Record], axis: str) -> list[Member]:
+def members(records: Sequence[SweepRecord], axis: str) -> list[Member]:
     """The models of one side, in the order of the records."""
     found = {
         record[axis]: Member(
@@ -113,28 +108,28 @@ def members(records: Sequence[Record], axis: str) -> list[Member]:
     return list(found.values())
 
 
-def messages_of(records: Iterable[Record]) -> list[Record]:
+def messages_of(records: Iterable[SweepRecord]) -> list[SweepRecord]:
     """One record for every message, of the first predictor that answered from it."""
     return list({(r["compressor"], r["seed"], r["id"]): r for r in reversed(list(records))}.values())[::-1]
 
 
-def estimate(records: Iterable[Record], measure: str, frame: Resamples) -> Estimate:
+def estimate(records: Iterable[SweepRecord], measure: str, frame: Resamples) -> Estimate:
     """A measure over the records that have it, as a ratio of sums over documents."""
     sums = np.zeros((2, len(frame.rows)))
     for record in records:
         numerator, denominator = MEASURES[measure](record)
         if numerator is not None and denominator is not None:
-            sums[:, frame.rows[document(record)]] += numerator, denominator
+            sums[:, frame.rows[cluster(record)]] += numerator, denominator
     found = ratio_of_sums(sums[0], sums[1], frame.counts)
     return _FINISH[measure](found) if measure in _FINISH else found
 
 
-def figures(records: Sequence[Record], measures: Iterable[str], resamples: int, seed: int) -> dict[str, Any]:
+def figures(records: Sequence[SweepRecord], measures: Iterable[str], resamples: int, seed: int) -> dict[str, Any]:
     """Each measure with its interval, and how many records and documents they rest on."""
     frame = Resamples.of(records, resamples, seed)
     found = {measure: interval(estimate(records, measure, frame)).as_dict() for measure in measures}
     return found | {"n": len(records), "documents": len(frame.rows)}
 
 
-def _tasks(records: Sequence[Record]) -> list[str | None]:
+def _tasks(records: Sequence[SweepRecord]) -> list[str | None]:
     return [None, *dict.fromkeys(record["task"] for record in records)]

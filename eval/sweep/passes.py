@@ -13,43 +13,45 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from configs.build import build_predictor
-from configs.command import say
 from data.registry import TASKS
 from data.sample import Document, Sample
 from eval.analysis.flops import DecoderSize, cost
-from eval.evaluation import Evaluation, measure
-from eval.parts import in_parts, joined, parts_of
-from eval.record import Record
-from eval.record_log import RecordLog
-from eval.sentences import count_sentences
-from eval.stages import build_compressor
+from eval.evaluation import Evaluation, documents_by_task
+from eval.information import measure
+from eval.parts import Pieces, parts_of
+from eval.record import (
+    AnswerRecord,
+    FlopsFields,
+    LoggedAnswer,
+    LoggedMessage,
+    MessageRecord,
+    answer_fields,
+    message_fields,
+)
+from eval.record_log import RecordLog, open_log
+from eval.stages import build_compressor, evaluation_of
 from eval.sweep.config import SweepConfig, SweptCompressor, SweptPredictor
 from eval.sweep.models import Loaded, LoadedScorer, bind, load_scorers, release, scorers_of
 from models.channel import read
 from models.compressor import Compressor, Message
 from models.predictor import Predictor
 from models.shared_prefix.generation import sampling_seed
-from objectives.accuracy import score
-from objectives.negatives import NegativeCounts
 
 Batch = Sequence[Sample]
 
-BY_TOKEN = ("tokens", "token_bits")
-"""What is measured token by token; a sweep keeps sums alone."""
 
-
-def write_messages(config: SweepConfig, loaded: Loaded, instruction: str) -> list[Record]:
+def write_messages(config: SweepConfig, loaded: Loaded, instruction: str) -> list[MessageRecord]:
     """A record for every compressor, seed and question: the message, what it carries, and what it cost.
 
     All seeds' messages of a batch are written and scored together, so that their contexts are read once.
     """
-    log = open_log(config, "messages", message_identity(config, loaded))
+    log: RecordLog[LoggedMessage] = open_log(config.folder / "records" / "messages", message_identity(config, loaded))
     plan = evaluation(config)
     batches = own_share(plan.batches(loaded.samples))
-    pools = {task: parts_of([s.document for s in group]) for task, group in by_task(loaded.samples).items()}
+    pools = {task: parts_of(documents) for task, documents in documents_by_task(loaded.samples).items()}
     scorers = cache(partial(load_scorers, config, instruction))
     jobs = [(one, batch, made_by(config, loaded, one)) for one in config.measured for batch in batches]
-    records: list[Record] = []
+    records: list[MessageRecord] = []
     with progress("messages", len(config.seeds) * sum(len(batch) for _, batch, _ in jobs)) as bar:
         for one, group in itertools.groupby(jobs, key=itemgetter(0)):
             writing = cache(partial(build_compressor, one, instruction))
@@ -59,7 +61,7 @@ def write_messages(config: SweepConfig, loaded: Loaded, instruction: str) -> lis
                     size, pool = loaded.compressors[one.called].size, pools[batch[0].document.task]
                     found = log.add(made, batch, write_batch(config, writing(), scorers(), pool, size, batch))
                 bar.update(len(found))
-                records += [record | {"compressor": one.called} for record in found]
+                records.extend({**record, "compressor": one.called} for record in found)
             writing.cache_clear()
             release()
     return gather_object(records)
@@ -72,43 +74,37 @@ def write_batch(
     pool: Sequence[Document],
     size: DecoderSize | None,
     batch: Batch,
-) -> list[Record]:
+) -> list[LoggedMessage]:
     """The messages of a batch by seed, their information, and the FLOPs of reading the contexts and of writing them."""
     samples = [sample for _ in config.seeds for sample in batch]
     seeds = [seed for seed in config.seeds for _ in batch]
-    pieces, owner = in_parts(samples)
-    written = compressor.write(
-        [piece.document.text for piece in pieces],
-        [piece.asked for piece in pieces],
+    pieces = Pieces.of(samples)
+    messages = compressor.write(
+        [piece.document.text for piece in pieces.samples],
+        [piece.asked for piece in pieces.samples],
         temperature=config.eval.temperature,
-        seeds=[sampling_seed(seeds[number], piece.id) for number, piece in zip(owner.tolist(), pieces, strict=True)],
+        seeds=[
+            sampling_seed(seeds[owner], piece.id) for owner, piece in zip(pieces.owners, pieces.samples, strict=True)
+        ],
     )
-    columns = evaluation(config).columns(pieces, pool)
-    measured = measure(bind(scorers, compressor), pieces, written, columns, owner, len(samples))
-    parts = [(owner == number).nonzero()[:, 0].tolist() for number in range(len(samples))]
+    columns = evaluation(config).columns(pieces.samples, pool)
+    information = measure(bind(scorers, compressor), pieces, messages, columns).information
+    parts, prompts = pieces.by_sample(messages), pieces.by_sample(pieces.samples)
     return [
-        {"id": sample.id, "seed": seed}
-        | message_fields([written[i] for i in own])
-        | {key: value for key, value in values.items() if key not in BY_TOKEN}
-        | flops(compressor, size, [pieces[i] for i in own], [written[i] for i in own])
-        for sample, seed, values, own in zip(samples, seeds, measured, parts, strict=True)
+        {
+            "id": sample.id,
+            "seed": seeds[number],
+            **message_fields(parts[number]),
+            **information[number],
+            **flops(compressor, size, prompts[number], parts[number]),
+        }
+        for number, sample in enumerate(samples)
     ]
-
-
-def message_fields(written: Sequence[Message]) -> Record:
-    """What records say of a message, from the messages of its document's parts."""
-    message = joined(written)
-    return {
-        "message": message.text,
-        "message_tokens": message.tokens,
-        "message_sentences": [count_sentences(part.text) for part in written],
-        "truncated_tokens": message.truncated_tokens,
-    }
 
 
 def flops(
     compressor: Compressor, size: DecoderSize | None, pieces: Sequence[Sample], written: Sequence[Message]
-) -> dict[str, int | None]:
+) -> FlopsFields:
     """What reading the contexts and writing the message cost; None where the model's operations cannot be counted."""
     if size is None:
         return {"prefill_flops": None, "generation_flops": None}
@@ -122,9 +118,12 @@ def flops(
     }
 
 
-def answer_messages(config: SweepConfig, loaded: Loaded, messages: Sequence[Record], instruction: str) -> list[Record]:
+def answer_messages(
+    config: SweepConfig, loaded: Loaded, messages: Sequence[MessageRecord], instruction: str
+) -> list[AnswerRecord]:
     """A record for every predictor and message: the answer, and how likely the predictor found the right one."""
-    log = open_log(config, "answers", {"tasks": task_identity(config)})
+    identity = {"tasks": task_identity(config)}
+    log: RecordLog[LoggedAnswer] = open_log(config.folder / "records" / "answers", identity)
     texts = {(record["compressor"], record["seed"], record["id"]): record["message"] for record in messages}
     jobs = []
     for predictor, one, batch in itertools.product(
@@ -132,7 +131,7 @@ def answer_messages(config: SweepConfig, loaded: Loaded, messages: Sequence[Reco
     ):
         own = [texts[one.called, seed, sample.id] for seed in config.seeds for sample in batch]
         jobs.append((predictor, one.called, batch, own, answered_by(loaded, predictor, own)))
-    records: list[Record] = []
+    records: list[AnswerRecord] = []
     with progress("answers", len(config.seeds) * sum(len(batch) for _, _, batch, _, _ in jobs)) as bar:
         for predictor, group in itertools.groupby(jobs, key=itemgetter(0)):
             answering = cache(partial(build_predictor, predictor, instruction))
@@ -142,40 +141,29 @@ def answer_messages(config: SweepConfig, loaded: Loaded, messages: Sequence[Reco
                     found = log.add(made, batch, answer_batch(answering()[0], [*batch] * len(config.seeds), own))
                 bar.update(len(found))
                 seeds = (seed for seed in config.seeds for _ in batch)
-                whose = {"compressor": compressor, "predictor": predictor.called}
-                records += [record | whose | {"seed": seed} for record, seed in zip(found, seeds, strict=True)]
+                records.extend(
+                    {**record, "compressor": compressor, "predictor": predictor.called, "seed": seed}
+                    for record, seed in zip(found, seeds, strict=True)
+                )
             answering.cache_clear()
             release()
     return gather_object(records)
 
 
-def answer_batch(predictor: Predictor, samples: Sequence[Sample], texts: Sequence[str]) -> list[Record]:
+def answer_batch(predictor: Predictor, samples: Sequence[Sample], texts: Sequence[str]) -> list[LoggedAnswer]:
     """What a predictor makes of messages, equal ones read once."""
-    found = read(predictor, samples, [Message(text, [], True, []) for text in texts])
+    readings = read(predictor, samples, [Message(text, [], True, []) for text in texts])
     return [
-        {
-            "id": sample.id,
-            "prediction": answer,
-            "accuracy": accuracy(sample, answer),
-            "answer_nll_nats": None if gold is None else -gold.log_prob,
-            "answer_tokens": None if gold is None else gold.tokens,
-            "task_information_nats": None if gold is None or null is None else gold.log_prob - null.log_prob,
-        }
+        {"id": sample.id, **answer_fields(sample, answer, gold, null)}
         for sample, answer, gold, null in zip(
-            samples, found.answers, found.answer_scores, found.null_scores, strict=True
+            samples, readings.answers, readings.answer_scores, readings.null_scores, strict=True
         )
     ]
 
 
-def accuracy(sample: Sample, answer: str) -> float | None:
-    """None where no metric can tell, but a judge or the gold answer's perplexity."""
-    question = sample.question
-    return score(question.metric, answer, question.answers, question.options) if question.scored else None
-
-
 def evaluation(config: SweepConfig) -> Evaluation:
     """How questions are batched and negatives chosen."""
-    return Evaluation(NegativeCounts(**config.information.negatives.model_dump()), config.eval.batch_size, config.seed)
+    return evaluation_of(config.recipe())
 
 
 def task_identity(config: SweepConfig) -> dict[str, Any]:
@@ -218,14 +206,6 @@ def answered_by(loaded: Loaded, predictor: SweptPredictor, texts: Sequence[str])
     }
 
 
-def open_log(config: SweepConfig, name: str, identity: dict[str, Any]) -> RecordLog:
-    """The log of one pass, in the run folder."""
-    log = RecordLog(config.folder / "records" / name, identity, PartialState().process_index)
-    if log.torn:
-        say(f"{name}: {log.torn} batch that a kill cut short is done again")
-    return log
-
-
 def progress(name: str, total: int) -> tqdm:
     """A bar over messages or answers; what the log holds is passed at once."""
     return tqdm(total=total, desc=name, dynamic_ncols=True, disable=not PartialState().is_main_process)
@@ -235,9 +215,3 @@ def own_share(batches: Sequence[list[Sample]]) -> Sequence[list[Sample]]:
     """The batches of this process."""
     state = PartialState()
     return batches[state.process_index :: state.num_processes]
-
-
-def by_task(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    """The samples of each task."""
-    tasks = dict.fromkeys(sample.document.task for sample in samples)
-    return {task: [sample for sample in samples if sample.document.task == task] for task in tasks}

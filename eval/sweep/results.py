@@ -16,15 +16,15 @@ from eval.analysis.sentences import obedience
 from eval.analysis.significance import (
     RESAMPLES,
 )
-from eval.record import Record
+from eval.record import SweepRecord, cluster
 from eval.sweep.contrasts import compared, contrasts
-from eval.sweep.measures import BY_ANSWER, BY_MESSAGE, _tasks, document, figures, members, messages_of
+from eval.sweep.measures import BY_ANSWER, BY_MESSAGE, _tasks, figures, members, messages_of
 
 Results = Mapping[str, Any]
 """What ``sweep.json`` holds."""
 
 
-def summarise(records: Sequence[Record], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def summarise(records: Sequence[SweepRecord], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
     """Everything ``sweep.json`` says of the records.
 
     Args:
@@ -59,14 +59,14 @@ def summarise(records: Sequence[Record], resamples: int = RESAMPLES, seed: int =
     }
 
 
-def counts_of(records: Sequence[Record]) -> dict[str, Any]:
+def counts_of(records: Sequence[SweepRecord]) -> dict[str, Any]:
     """How much the results rest on, and what is missing from it."""
     messages = messages_of(records)
     return {
         "answers": len(records),
         "messages": len(messages),
         "questions": len({record["id"] for record in records}),
-        "documents": len({document(record) for record in records}),
+        "documents": len({cluster(record) for record in records}),
         "tasks": list(dict.fromkeys(record["task"] for record in records)),
         "seeds": sorted({record["seed"] for record in records}),
         "without_accuracy": sum(record["accuracy"] is None for record in records),
@@ -76,7 +76,7 @@ def counts_of(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def message_cells(records: Sequence[Record], resamples: int, seed: int) -> list[dict[str, Any]]:
+def message_cells(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[dict[str, Any]]:
     """The messages of every compressor, over all tasks (None) and by task."""
     messages = messages_of(records)
     return [
@@ -87,7 +87,7 @@ def message_cells(records: Sequence[Record], resamples: int, seed: int) -> list[
     ]
 
 
-def cells(records: Sequence[Record], resamples: int, seed: int) -> list[dict[str, Any]]:
+def cells(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[dict[str, Any]]:
     """The answers of every predictor to every compressor, over all tasks (None) and by task.
 
     ``seed_spread`` is the standard deviation of the accuracy between seeds; None where there is one seed.
@@ -109,7 +109,7 @@ def cells(records: Sequence[Record], resamples: int, seed: int) -> list[dict[str
     ]
 
 
-def sentence_counts(records: Sequence[Record], resamples: int, seed: int) -> list[dict[str, Any]]:
+def sentence_counts(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[dict[str, Any]]:
     """How far every compressor that is asked for an exact number of sentences writes so many."""
     messages = messages_of(records)
     asked = {record["compressor"]: record["sentences"] for record in messages if record["sentences"] is not None}
@@ -119,7 +119,7 @@ def sentence_counts(records: Sequence[Record], resamples: int, seed: int) -> lis
     ]
 
 
-def seed_spread(records: Sequence[Record]) -> float | None:
+def seed_spread(records: Sequence[SweepRecord]) -> float | None:
     """The standard deviation of the mean accuracy between seeds."""
     by_seed: dict[int, list[float]] = {}
     for record in records:
@@ -129,7 +129,7 @@ def seed_spread(records: Sequence[Record]) -> float | None:
     return float(np.std(means, ddof=1)) if len(means) > 1 else None
 
 
-def information_cells(records: Sequence[Record], resamples: int, seed: int) -> list[dict[str, Any]]:
+def information_cells(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[dict[str, Any]]:
     """The points of the correlations over cells: (compressor, task), all predictors together."""
     measures = ("information_bits", "perplexity", "accuracy")
     return [
@@ -140,7 +140,7 @@ def information_cells(records: Sequence[Record], resamples: int, seed: int) -> l
     ]
 
 
-def rate_distortion(records: Sequence[Record], resamples: int, seed: int) -> list[dict[str, Any]]:
+def rate_distortion(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[dict[str, Any]]:
     """For every predictor its points, one for each compressor and task, and the curve through them."""
     found = []
     for predictor in members(records, "predictor"):

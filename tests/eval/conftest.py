@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from eval.analysis.density import summarise
-from eval.record import Record
+from eval.record import SCHEMA_VERSION, Record
+from eval.record_file import write_records
+from tests.records import evaluation_record
 
 PLANTED = "<script>alert(1)</script> </script> <!-- <b>&amp; \u2028 \u2029"
 
@@ -22,36 +24,7 @@ def planted() -> str:
 @pytest.fixture
 def record() -> Callable[..., Record]:
     """Build one evaluation record; keyword arguments replace its fields."""
-    return _record
-
-
-def _record(index: int = 0, stage: str = "before", task: str = "notes", document: str = "d0", **fields: Any) -> Record:
-    tokens = ["the", " dose", " is", " 5", " mg", "<end>"] if stage == "before" else ["5", " mg", "<end>"]
-    base = {
-        "id": f"{task}/{document}/{index}",
-        "task": task,
-        "document_id": document,
-        "stage": stage,
-        "context": f"Context of {document}.",
-        "question": "Which dose?",
-        "kind": "numeric",
-        "options": [],
-        "answers": ["5 mg"],
-        "message": "".join(tokens[:-1]),
-        "message_tokens": len(tokens),
-        "tokens": tokens,
-        "token_bits": [0.4] * len(tokens),
-        "prediction": "5 mg",
-        "accuracy": 1.0,
-        "information_nats": 1.0,
-        "information_upper_nats": 2.0,
-        "information_ceiling_nats": 2.08,
-        "saturated": False,
-        "task_information_nats": 0.5,
-        "answer_nll_nats": 1.0,
-        "answer_tokens": 2,
-    }
-    return base | fields
+    return evaluation_record
 
 
 @pytest.fixture
@@ -64,18 +37,23 @@ def records(planted: str) -> list[Record]:
                 for stage in ("before", "after"):
                     wrong = (document + question + (stage == "after")) % 3 == 0
                     nats = 0.5 + 0.1 * document + 0.2 * question
-                    fields: Record = {"accuracy": float(not wrong), "information_nats": nats, "saturated": nats > 1}
+                    fields: dict[str, Any] = {
+                        "accuracy": float(not wrong),
+                        "information_nats": nats,
+                        "saturated": nats > 1,
+                    }
                     if document == 0:
                         fields |= {"context": planted, "question": planted, "message": planted, "prediction": planted}
                         fields |= {"tokens": [planted], "token_bits": [1.0], "answers": [planted], "options": [planted]}
-                    made.append(_record(question, stage, task, f"d{document}", **fields))
+                    made.append(evaluation_record(question, stage, task, f"d{document}", **fields))
     return made
 
 
 @pytest.fixture
 def run_folder(tmp_path: Path, records: list[Record], planted: str) -> Path:
     """A finished run: results, samples and forty steps of metrics."""
-    results = {"meta": {"seed": 0, "note": planted, "config": {"steps": 40}}, **summarise(records)}
+    meta = {"seed": 0, "note": planted, "config": {"steps": 40}}
+    results = {"schema_version": SCHEMA_VERSION, "meta": meta, **summarise(records)}
     metrics = [
         {
             "step": step,
@@ -87,6 +65,6 @@ def run_folder(tmp_path: Path, records: list[Record], planted: str) -> Path:
         for step in range(1, 41)
     ]
     (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
-    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records), encoding="utf-8")
+    write_records(tmp_path / "samples.jsonl", records)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics), encoding="utf-8")
     return tmp_path

@@ -10,20 +10,14 @@ from scipy import stats
 
 from eval.analysis.correlation import MEASURES, METHODS, correlation, correlations, pearson, spearman
 from eval.record import Record
+from tests.records import changed, evaluation_record
 
 
 def made(x: float, y: float, document: int, **fields: Any) -> Record:
     """A record of ``x`` nats of information and accuracy ``y``."""
-    return {
-        "task": "t",
-        "document_id": str(document),
-        "information_nats": x,
-        "task_information_nats": x,
-        "message_tokens": 4,
-        "answer_nll_nats": 2.0,
-        "answer_tokens": 2,
-        "accuracy": y,
-    } | fields
+    measured = {"information_nats": x, "task_information_nats": x, "accuracy": y, "message_tokens": 4}
+    gold = {"answer_nll_nats": 2.0, "answer_tokens": 2}
+    return evaluation_record(document=str(document), **{"task": "t"} | measured | gold | fields)
 
 
 def normal_pairs(generator: np.random.Generator, documents: int, questions: int, rho: float) -> list[Record]:
@@ -37,7 +31,7 @@ def normal_pairs(generator: np.random.Generator, documents: int, questions: int,
 
 def test_both_coefficients_over_samples_are_scipys() -> None:
     records = normal_pairs(np.random.default_rng(0), 20, 3, -0.6)
-    records = [record | {"accuracy": round(record["accuracy"])} for record in records]
+    records = [changed(record, accuracy=round(record["accuracy"] or 0.0)) for record in records]
     x, y = ([record[name] for record in records] for name in ("information_nats", "accuracy"))
     for method, reference in zip(METHODS, (stats.pearsonr, stats.spearmanr), strict=True):
         found = correlation(records, "information_bits", "accuracy", method, resamples=50)
@@ -77,7 +71,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
 
 def test_the_interval_widens_where_questions_share_a_document() -> None:
     records = [record for record in normal_pairs(np.random.default_rng(3), 60, 1, 0.5) for _ in range(4)]
-    apart = [record | {"document_id": str(index)} for index, record in enumerate(records)]
+    apart = [changed(record, document_id=str(index)) for index, record in enumerate(records)]
 
     def width(chosen: list[Record]) -> float:
         found = correlation(chosen, "information_bits", "accuracy", "spearman", resamples=500).coefficient
@@ -95,7 +89,7 @@ def test_documents_of_two_tasks_with_one_id_are_two() -> None:
 
 def test_missing_scores_are_left_out_and_counted() -> None:
     records = normal_pairs(np.random.default_rng(4), 10, 2, 0.5)
-    lost = [made(1.0, 1.0, 0) | lack for lack in ({"information_nats": None}, {"information_nats": math.nan})]
+    lost = [made(1.0, 1.0, 0, information_nats=missing) for missing in (None, math.nan)]
     found = correlation([*records, *lost], "information_bits", "accuracy", "pearson", resamples=50)
     assert (found.n, found.missing, found.documents) == (20, 2, 10)
     assert (
@@ -177,5 +171,5 @@ def test_an_unknown_measure_is_refused_by_name() -> None:
 
 
 def test_cells_by_a_field_that_records_lack_are_refused() -> None:
-    with pytest.raises(ValueError, match="cells by 'compressor' need that field"):
-        correlations([made(1.0, 1.0, 0)], by=("compressor", "task"))
+    with pytest.raises(ValueError, match="cells by 'seed' need that field"):
+        correlations([made(1.0, 1.0, 0)], by=("seed", "task"))

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from eval.analysis.density import TERMS, summarise
+from eval.record import Record
 
-Build = Callable[..., dict[str, Any]]
+Build = Callable[..., Record]
 BIT = math.log(2)
 
 
@@ -17,7 +18,7 @@ def value(summary: dict[str, Any], figure: str, stage: str = "before") -> float 
     return summary["overall"][stage][figure]["value"]
 
 
-def test_the_summary_has_every_figure_overall_and_by_task(records: list[dict[str, Any]]) -> None:
+def test_the_summary_has_every_figure_overall_and_by_task(records: list[Record]) -> None:
     summary = summarise(records)
     assert set(summary) == {"overall", "tasks", "kinds", "change"}
     assert set(summary["tasks"]) == {record["task"] for record in records}
@@ -123,7 +124,7 @@ def test_kinds_of_question_are_apart_where_a_task_has_several(record: Build) -> 
 
 
 def test_the_ratio_of_accuracies_is_paired_by_question_and_document(record: Build) -> None:
-    def made(stage: str, right: float) -> list[dict[str, Any]]:
+    def made(stage: str, right: float) -> list[Record]:
         return [record(0, stage, document=f"d{number}", accuracy=right * (number % 2)) for number in range(20)]
 
     ratio = summarise(made("before", 1.0) + made("after", 0.8))["change"]["accuracy_ratio"]
@@ -156,7 +157,7 @@ def test_more_questions_of_the_same_documents_do_not_narrow_the_interval(record:
     assert width(10) == pytest.approx(width(1), abs=1e-9)
 
 
-def test_the_order_of_the_records_does_not_matter(records: list[dict[str, Any]]) -> None:
+def test_the_order_of_the_records_does_not_matter(records: list[Record]) -> None:
     shuffled = random.Random(0).sample(records, len(records))
     one, other = summarise(records)["overall"]["after"], summarise(shuffled)["overall"]["after"]
     assert all(one[figure]["low"] == pytest.approx(other[figure]["low"]) for figure in TERMS)

@@ -3,16 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
-import torch
 
 from data.errors import DataError
 from data.sample import Document, Question, samples_of
 from eval.analysis.density import summarise
-from eval.evaluation import Evaluation, by_compressor, fitting, measure
-from eval.parts import in_parts, joined, parts_of
+from eval.evaluation import Evaluation, by_compressor
+from eval.information import fits_window, measure
+from eval.parts import Pieces, joined, parts_of
+from eval.record import Origin, Record
 from models.channel import BoundScorer, Channel
 from models.compressor import Compressor, Message
 from models.loading import load_model
@@ -23,6 +23,7 @@ from objectives.negatives import NegativeCounts
 
 MODEL = "miniature/qwen2-small"
 EVALUATION = Evaluation(NegativeCounts(batch=2), batch_size=3, seed=0)
+ORIGIN: Origin = {"stage": "after", "temperature": 0.0, "budget_tokens": 12}
 
 
 @pytest.fixture(scope="module")
@@ -49,26 +50,27 @@ def histories(count: int) -> list[Document]:
     ]
 
 
-def batch_records(documents: Sequence[Document], compressor: Compressor, channel: Channel) -> list[dict[str, Any]]:
-    samples = samples_of(list(documents))
-    pools = {samples[0].document.task: list(documents)}
-    made = {"stage": "after", "temperature": 0.0}
-    return EVALUATION._batch(samples, by_compressor(compressor, 0.0, 0), channel, made, pools)
+def batch_records(documents: Sequence[Document], compressor: Compressor, channel: Channel) -> list[Record]:
+    return EVALUATION.batch(
+        samples_of(list(documents)), by_compressor(compressor, 0.0, 0), channel, ORIGIN, list(documents)
+    )
 
 
 def test_each_part_is_compressed_by_itself_and_its_information_added(compressor: Compressor, channel: Channel) -> None:
     documents = histories(3)
-    pieces, owner = in_parts(samples_of(documents))
-    assert [piece.document.text for piece in pieces] == [text for document in documents for text in document.parts]
-    messages = by_compressor(compressor, 0.0, 0)(pieces)
-    columns = EVALUATION.columns(pieces, parts_of(documents))
-    alone = measure(channel.scorers, pieces, messages, columns, torch.arange(len(pieces)), len(pieces))
+    pieces = Pieces.of(samples_of(documents))
+    samples = pieces.samples
+    assert [piece.document.text for piece in samples] == [text for document in documents for text in document.parts]
+    messages = by_compressor(compressor, 0.0, 0)(samples)
+    columns = EVALUATION.columns(samples, parts_of(documents))
+    alone = measure(channel.scorers, Pieces.of(samples), messages, columns)
+    nats = [fields["information_nats"] or 0.0 for fields in alone.information]
     for number, record in enumerate(batch_records(documents, compressor, channel)):
-        own = [i for i in range(len(pieces)) if owner[i] == number]
-        assert record["message_tokens"] == sum(messages[i].tokens for i in own)
-        assert record["message"] == "\n\n".join(messages[i].text for i in own)
-        assert record["information_nats"] == pytest.approx(sum(alone[i]["information_nats"] for i in own), abs=1e-4)
-        assert record["tokens"] == [token for i in own for token in alone[i]["tokens"]]
+        own = [row for row, owner in enumerate(pieces.owners) if owner == number]
+        assert record["message_tokens"] == sum(messages[row].tokens for row in own)
+        assert record["message"] == "\n\n".join(messages[row].text for row in own)
+        assert record["information_nats"] == pytest.approx(sum(nats[row] for row in own), abs=1e-4)
+        assert record["tokens"] == [token for row in own for token in alone.tokens[row]["tokens"]]
 
 
 @pytest.mark.parametrize("ended", [(True, True), (True, False), (False, False)])
@@ -134,13 +136,13 @@ def test_a_message_too_long_for_the_window_has_no_information_where_that_is_allo
 ) -> None:
     documents = [Document(f"d{n}", "pages", f"Value {n} is {n}.", (question(n),)) for n in range(3)]
     samples = samples_of(documents)
-    made = {"stage": "head", "temperature": None}
+    origin: Origin = {"stage": "head", "temperature": None, "budget_tokens": 12}
     monkeypatch.setattr(channel.predictor, "answer", lambda queries: [""] * len(queries))
 
-    def records(sizes: Sequence[int], allowed: bool) -> list[dict[str, Any]]:
-        one = replace(EVALUATION, long_messages_go=allowed)
+    def records(sizes: Sequence[int], allowed: bool) -> list[Record]:
+        evaluation = replace(EVALUATION, skip_long_messages=allowed)
         written = long_messages(compressor, sizes)
-        return one._batch(samples, lambda _: written, channel, made, {"pages": documents})
+        return evaluation.batch(samples, lambda _: written, channel, origin, documents)
 
     length = len(compressor.prompts.format.text_ids(" zinc"))
     with pytest.raises(ModelError, match="lower the context limit"):
@@ -163,7 +165,7 @@ def test_what_fits_the_window_to_the_token_is_scored(compressor: Compressor, cha
     room = 2048 - longest - max(len(compressor.prompts.suffix(sample.asked)) for sample in samples) - 1
     for tokens, fits in ((room, True), (room + 1, False)):
         messages = [Message("", [5] * tokens, True, [])] * 2
-        assert fitting(channel.scorers[0], samples, messages, columns).all().item() == fits
+        assert fits_window(channel.scorers[0], samples, messages, columns).all().item() == fits
 
 
 def test_a_sample_without_any_other_context_is_refused_by_name() -> None:
@@ -178,9 +180,9 @@ def test_a_part_too_short_to_lose_a_part_is_told_from_others_alone(compressor: C
         Document(f"d{n}", "chats", "\n\n".join(parts), (question(n),), group=f"u{n}", parts=(f"Hi{n}.", parts[1] * n))
         for n in (1, 2)
     ]
-    one = Evaluation(NegativeCounts(same_document=1, batch=2), 4, 0)
-    made = {"stage": "after", "temperature": 0.0}
-    records = one._batch(samples_of(documents), by_compressor(compressor, 0.0, 0), channel, made, {"chats": documents})
+    evaluation = Evaluation(NegativeCounts(same_document=1, batch=2), 4, 0)
+    write = by_compressor(compressor, 0.0, 0)
+    records = evaluation.batch(samples_of(documents), write, channel, ORIGIN, documents)
     # The short part has two negatives, the long one three.
     assert [r["information_ceiling_nats"] for r in records] == pytest.approx([math.log(3) + math.log(4)] * 2)
 

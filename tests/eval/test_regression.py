@@ -9,7 +9,8 @@ import pytest
 import statsmodels.formula.api as smf
 
 from eval.analysis.regression import Regression, regress
-from eval.record import Record
+from eval.record import SweepRecord
+from tests.records import changed, sweep_record
 
 # Two families of three sizes each and three predictors: what a study of the real thing would have.
 COMPRESSORS = [(family, size) for family in ("llama", "qwen") for size in (1e9, 2e9, 8e9)]
@@ -18,18 +19,18 @@ PREDICTORS = [("llama", 1e9), ("qwen", 8e9), ("qwen", 64e9)]
 
 def answer(
     compressor: tuple[str, float], predictor: tuple[str, float | None], accuracy: float | None, document: int = 0
-) -> Record:
-    return {
-        "compressor": f"{compressor[0]}-{compressor[1]:.0e}",
-        "compressor_family": compressor[0],
-        "compressor_parameters": compressor[1],
-        "predictor": str(predictor),
-        "predictor_family": predictor[0],
-        "predictor_parameters": predictor[1],
-        "accuracy": accuracy,
-        "document_id": str(document),
-        "task": "t",
-    }
+) -> SweepRecord:
+    return sweep_record(
+        compressor=f"{compressor[0]}-{compressor[1]:.0e}",
+        compressor_family=compressor[0],
+        compressor_parameters=compressor[1],
+        predictor=str(predictor),
+        predictor_family=predictor[0],
+        predictor_parameters=predictor[1],
+        accuracy=accuracy,
+        document_id=str(document),
+        task="t",
+    )
 
 
 def simulated(
@@ -40,7 +41,7 @@ def simulated(
     predictor: float = 0.02,
     spread: float = 0.0,
     questions: int = 2,
-) -> list[Record]:
+) -> list[SweepRecord]:
     """Answers whose log-odds add up over the factors and a shift of each document, of standard deviation ``spread``."""
     generator = np.random.default_rng(seed)
     records = []
@@ -129,7 +130,7 @@ def test_the_intervals_cover_the_truth_of_clustered_answers_as_often_as_they_say
 
 def test_a_factor_of_several_levels_is_one_factor_with_a_coefficient_for_each_but_the_first() -> None:
     records = simulated(4, documents=30)
-    third = [record | {"compressor_family": "gemma"} for record in simulated(5, documents=30, family=0.5)]
+    third = [changed(record, compressor_family="gemma") for record in simulated(5, documents=30, family=0.5)]
     found = regress([*records, *third])
     rows = [one for one in found.coefficients if one.factor == "compressor_family"]
     assert [(row.level, row.reference) for row in rows] == [("llama", "gemma"), ("qwen", "gemma")]
@@ -161,7 +162,7 @@ def test_fractional_accuracies_recover_the_log_odds_of_their_mean() -> None:
     assert one.low <= math.log(0.6 / 0.4) - math.log(0.3 / 0.7) <= one.high
     # Narrower than of answers right or wrong with these means: the robust covariance sees that they vary less.
     binary = [
-        record | {"accuracy": float(generator.random() < (0.3 if record["compressor_family"] == "llama" else 0.6))}
+        changed(record, accuracy=float(generator.random() < (0.3 if record["compressor_family"] == "llama" else 0.6)))
         for record in records
     ]
     coarse = coefficient(regress(binary), "compressor_family").log_odds
@@ -176,16 +177,16 @@ def test_tasks_are_held_fixed() -> None:
         for family, easy in (("llama", document % 4 == 0), ("qwen", document % 4 != 0)):
             right = generator.random() < (0.9 if easy else 0.3)
             task = "easy" if easy else "hard"
-            records.append(answer((family, 1e9), ("p", 1e9), float(right), document) | {"task": task})
+            records.append(changed(answer((family, 1e9), ("p", 1e9), float(right), document), task=task))
     one = coefficient(regress(records), "compressor_family")
     assert one.log_odds.low < 0 < one.log_odds.high and one.p_value > 0.05
-    unaware = coefficient(regress([record | {"task": "t"} for record in records]), "compressor_family")
+    unaware = coefficient(regress([changed(record, task="t") for record in records]), "compressor_family")
     assert unaware.log_odds.low > 0.5
 
 
 def test_tasks_that_are_all_right_or_all_wrong_are_left_out_and_named() -> None:
     records = simulated(10)
-    trivial = [record | {"task": "trivial", "accuracy": 1.0} for record in records[:100]]
+    trivial = [changed(record, task="trivial", accuracy=1.0) for record in records[:100]]
     found = regress([*records, *trivial])
     assert found.tasks_left_out == ["trivial"] and found.n == len(records)
     assert found.coefficients == regress(records).coefficients
@@ -193,20 +194,20 @@ def test_tasks_that_are_all_right_or_all_wrong_are_left_out_and_named() -> None:
 
 def test_records_without_an_accuracy_or_a_size_are_left_out_and_counted() -> None:
     records = simulated(11)
-    lost = [records[0] | {"accuracy": None}, records[0] | {"predictor_parameters": None}]
+    lost = [changed(records[0], accuracy=None), changed(records[0], predictor_parameters=None)]
     found = regress([*records, *lost])
     assert found.missing == 2 and found.n == len(records)
 
 
 def test_a_size_that_no_record_knows_is_left_out_and_the_others_ranked() -> None:
-    found = regress([record | {"predictor_parameters": None} for record in simulated(12)])
+    found = regress([changed(record, predictor_parameters=None) for record in simulated(12)])
     assert found.constant == ["predictor_size"] and found.missing == 0
     assert [factor.name for factor in found.factors] == ["compressor_family", "compressor_size"]
 
 
 def test_all_right_or_nothing_varying_or_no_records_say_so_in_one_line() -> None:
     one = [answer(("llama", 1e9), ("p", 1e9), float(i % 2), i) for i in range(20)]
-    right = [record | {"accuracy": 1.0} for record in simulated(13)]
+    right = [changed(record, accuracy=1.0) for record in simulated(13)]
     assert regress(right).statement == "No regression: all answers are right or all are wrong in every task."
     assert regress(one).statement == "No regression: no factor varies between the records."
     assert regress([]).statement == "No regression: no record has what it needs."
@@ -215,7 +216,7 @@ def test_all_right_or_nothing_varying_or_no_records_say_so_in_one_line() -> None
 
 def test_a_family_that_is_always_wrong_is_said_to_separate() -> None:
     records = [
-        record | {"accuracy": 0.0 if record["compressor_family"] == "llama" else record["accuracy"]}
+        changed(record, accuracy=0.0 if record["compressor_family"] == "llama" else record["accuracy"])
         for record in simulated(14)
     ]
     reason = "compressor_family separates right answers from wrong ones, so its odds ratio has no finite value"

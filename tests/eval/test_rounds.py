@@ -3,27 +3,29 @@
 import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from data.sample import Document, Question, samples_of
 from eval.evaluation import Evaluation, by_compressor
+from eval.parts import Pieces
+from eval.record import Origin, RoundRecord
 from eval.record_log import RecordLog
 from eval.rounds.__main__ import main
 from eval.rounds.figures import draw_rounds, round_lines, summarise_rounds
 from eval.rounds.job import finish
-from eval.rounds.rounds import MOST_QUESTION_TOKENS, REQUEST, Rounds, information, one_question, request
+from eval.rounds.rounds import MAX_QUESTION_TOKENS, REQUEST, Rounds, information, refined_question, request
 from models.channel import BoundScorer, Channel
 from models.compressor import Compressor
 from models.loading import load_model
 from models.predictor import AnswerScore, Query
 from models.scorer import Scorer
 from objectives.negatives import Columns, NegativeCounts
+from tests.records import changed, round_record
 
 MODEL = "miniature/qwen2-small"
 LN2 = math.log(2)
@@ -46,7 +48,7 @@ class Scripted:
         return [AnswerScore(-1.0 - len(query.message) / 100, 2) for query in queries]
 
     def write(self, prompts: Sequence[str], max_tokens: int) -> list[str]:
-        assert max_tokens == MOST_QUESTION_TOKENS
+        assert max_tokens == MAX_QUESTION_TOKENS
         self.shown.append(list(prompts))
         return [self.replies[len(self.shown) - 1]] * len(prompts)
 
@@ -74,9 +76,9 @@ def documents(blind: bool = False, parts: bool = False) -> list[Document]:
 
 def go(
     compressor: Compressor, predictor: Scripted, pool: list[Document], rounds: int, temperature: float = 0.0
-) -> list[dict[str, Any]]:
-    one = Rounds(EVALUATION, rounds, temperature, seed=3)
-    return one.batch(samples_of(pool), compressor, channel(compressor, predictor), pool)
+) -> list[RoundRecord]:
+    plan = Rounds(EVALUATION, rounds, temperature, seed=3)
+    return plan.batch(samples_of(pool), compressor, channel(compressor, predictor), pool)
 
 
 def test_a_round_asks_for_what_the_messages_lack_and_joins_its_message_to_them(compressor: Compressor) -> None:
@@ -134,10 +136,10 @@ def test_each_part_of_a_document_gets_every_question(compressor: Compressor) -> 
 
 
 def test_the_information_of_the_first_round_is_that_of_an_ordinary_evaluation(compressor: Compressor) -> None:
-    samples, one = samples_of(documents()), channel(compressor, Scripted([]))
     first = go(compressor, Scripted([]), documents(), rounds=1)
-    made = {"stage": "after", "temperature": 0.0}
-    ordinary = EVALUATION._batch(samples, by_compressor(compressor, 0.0, 3), one, made, {"notes": documents()})
+    origin: Origin = {"stage": "after", "temperature": 0.0, "budget_tokens": 10}
+    write, reading = by_compressor(compressor, 0.0, 3), channel(compressor, Scripted([]))
+    ordinary = EVALUATION.batch(samples_of(documents()), write, reading, origin, documents())
     for key in ("information_nats", "information_upper_nats", "task_information_nats", "answer_nll_nats", "saturated"):
         assert [record[key] for record in first] == pytest.approx([record[key] for record in ordinary])
     assert all(record["summed_information_nats"] == pytest.approx(record["information_nats"]) for record in first)
@@ -154,9 +156,11 @@ def test_what_two_rounds_carry_together_is_exact_and_no_more_than_what_each_carr
     chosen = [torch.tensor([pair[1 + number] for pair in pairs]) for number in (0, 1)]
     matrices = [one.log()[:, picks].T for one, picks in zip(channels, chosen, strict=True)]
     weights = (matrices[0] + matrices[1]).gather(1, own[:, None])[:, 0].exp() / 3
-    rows = information(matrices, columns, torch.arange(len(pairs)), len(pairs))
-    joint = sum(float(weight) * row["information_nats"] for weight, row in zip(weights, rows, strict=True))
-    added = sum(float(weight) * row["summed_information_nats"] for weight, row in zip(weights, rows, strict=True))
+    rows = information(matrices, columns, Pieces([], list(range(len(pairs))), len(pairs)))
+    joint = sum(float(weight) * (row["information_nats"] or 0.0) for weight, row in zip(weights, rows, strict=True))
+    added = sum(
+        float(weight) * (row["summed_information_nats"] or 0.0) for weight, row in zip(weights, rows, strict=True)
+    )
     together = torch.einsum("xy,xz->xyz", *channels).flatten(1)
     assert joint == pytest.approx(exact_information(together))
     assert added == pytest.approx(sum(map(exact_information, channels)))
@@ -171,23 +175,23 @@ def exact_information(conditional: torch.Tensor) -> float:
 def test_a_missing_score_in_one_round_is_missing_in_what_they_carry_together() -> None:
     first, second = torch.tensor([[-1.0, -5.0], [-1.0, -5.0]]), torch.tensor([[math.nan, -5.0], [-1.0, -5.0]])
     columns = Columns(("a", "b"), torch.tensor([0, 0]), torch.ones(2, 2, dtype=torch.bool))
-    lost, there = information([first, second], columns, torch.arange(2), 2)
+    lost, there = information([first, second], columns, Pieces([], [0, 1], 2))
     assert (lost["information_nats"], lost["summed_information_nats"], lost["saturated"]) == (None, None, None)
     assert there["information_nats"] is not None and there["saturated"] is True
 
 
 @pytest.mark.parametrize(("reply", "question"), [("\n\n  Which  dose?\nNone.", "Which dose?"), ("", ""), (" \n\t", "")])
 def test_a_refined_question_is_one_line(reply: str, question: str) -> None:
-    assert one_question(reply) == question
+    assert refined_question(reply) == question
 
 
 def test_batches_that_are_done_are_not_done_again(compressor: Compressor, tmp_path: Path) -> None:
     samples = samples_of(documents())
     results = []
     for predictor in (Scripted(["What was the zinc?"]), Scripted([])):
-        log = RecordLog(tmp_path, {"request": REQUEST})
-        one = Rounds(EVALUATION, 2, 0.0, seed=0)
-        results.append(one.run(samples, compressor, channel(compressor, predictor), {"rounds": 2}, log))
+        log: RecordLog[RoundRecord] = RecordLog(tmp_path, {"request": REQUEST})
+        plan = Rounds(EVALUATION, 2, 0.0, seed=0)
+        results.append(plan.run(samples, compressor, channel(compressor, predictor), {"rounds": 2}, log))
         if not predictor.replies:
             assert not predictor.queries
     assert results[0] == results[1]
@@ -195,19 +199,24 @@ def test_batches_that_are_done_are_not_done_again(compressor: Compressor, tmp_pa
 
 
 @pytest.fixture
-def rounds(record: Callable[..., dict[str, Any]]) -> list[dict[str, Any]]:
+def rounds() -> list[RoundRecord]:
     """Three rounds over eight documents: the second adds two bits, the third nothing."""
     bits = {1: 1.0, 2: 3.0, 3: 3.0}
     return [
-        record(0, f"round {number}", document=f"d{document}", round=number, unanswered=False)
-        | {"information_nats": (bits[number] + 0.1 * document) * LN2, "summed_information_nats": 2.0 * number * LN2}
-        | {"message_tokens": 10 * number, "accuracy": float(number > 1)}
+        round_record(
+            number=number,
+            document=f"d{document}",
+            information_nats=(bits[number] + 0.1 * document) * LN2,
+            summed_information_nats=2.0 * number * LN2,
+            message_tokens=10 * number,
+            accuracy=float(number > 1),
+        )
         for document in range(8)
         for number in bits
     ]
 
 
-def test_the_gain_of_a_round_is_paired_with_the_round_before(rounds: list[dict[str, Any]]) -> None:
+def test_the_gain_of_a_round_is_paired_with_the_round_before(rounds: list[RoundRecord]) -> None:
     first, second, third = summarise_rounds(rounds)
     assert first["gain"] == {} and [one["round"] for one in (first, second, third)] == [1, 2, 3]
     assert second["gain"]["information_bits"] == pytest.approx({"value": 2.0, "low": 2.0, "high": 2.0})
@@ -217,16 +226,17 @@ def test_the_gain_of_a_round_is_paired_with_the_round_before(rounds: list[dict[s
     assert third["information_bits"]["low"] < third["information_bits"]["value"] == pytest.approx(3.35)
 
 
-def test_a_question_that_lost_its_score_leaves_the_gain_of_the_others(rounds: list[dict[str, Any]]) -> None:
+def test_a_question_that_lost_its_score_leaves_the_gain_of_the_others(rounds: list[RoundRecord]) -> None:
     lost = [
-        one | {"information_nats": None} if one["id"].endswith("d0/0") and one["round"] == 2 else one for one in rounds
+        changed(record, information_nats=None) if record["id"].endswith("d0/0") and record["round"] == 2 else record
+        for record in rounds
     ]
     assert summarise_rounds(lost)[1]["gain"]["information_bits"]["value"] == pytest.approx(2.0)
     assert summarise_rounds(lost)[1]["missing"] == 1
 
 
 def test_the_picture_has_every_round_and_is_the_same_for_the_same_figures(
-    rounds: list[dict[str, Any]], tmp_path: Path
+    rounds: list[RoundRecord], tmp_path: Path
 ) -> None:
     found = summarise_rounds(rounds)
     for name in ("a.svg", "b.svg"):
@@ -238,17 +248,17 @@ def test_the_picture_has_every_round_and_is_the_same_for_the_same_figures(
     )
 
 
-def test_without_accuracy_perplexity_takes_its_place(rounds: list[dict[str, Any]], tmp_path: Path) -> None:
-    found = summarise_rounds([one | {"accuracy": None} for one in rounds])
+def test_without_accuracy_perplexity_takes_its_place(rounds: list[RoundRecord], tmp_path: Path) -> None:
+    found = summarise_rounds([changed(record, accuracy=None) for record in rounds])
     draw_rounds(found, tmp_path / "rounds.svg")
     assert "perplexity of the gold answer" in (tmp_path / "rounds.svg").read_text()
     assert round_lines(found)[1][1].startswith("1.65 [")
 
 
 def test_what_a_reader_must_know_is_said_and_written_down(
-    rounds: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    rounds: list[RoundRecord], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    again = [one | {"unanswered": one["round"] == 3} for one in rounds]
+    again = [changed(record, unanswered=record["round"] == 3) for record in rounds]
     meta = {"config": {"predictor": {"model": "miniature/llama-small"}, "eval": {"temperature": 0.0}}}
     finish(tmp_path, again, meta)
     written = json.loads((tmp_path / "rounds.json").read_text())

@@ -3,17 +3,17 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from eval.analysis.density import summarise
 from eval.analysis.sentences import obedience
+from eval.record import Record
 from eval.report.page import report_sheets, write_report
 from eval.report.sentences import sentence_sheet
 from eval.sentences import count_sentences
 
-Build = Callable[..., dict[str, Any]]
+Build = Callable[..., Record]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_record_without_counts_is_refused_by_name(record: Build) -> None:
 
 
 def test_the_table_has_a_line_for_every_entry_and_is_on_the_page(
-    record: Build, records: list[dict[str, Any]], run_folder: Path
+    record: Build, records: list[Record], run_folder: Path
 ) -> None:
     entry = obedience([record(document=name, message_sentences=[3]) for name in "ab"], asked=3)
     results = summarise(records) | {"sentences": [{"name": "after", **entry}]}

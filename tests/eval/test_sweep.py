@@ -1,7 +1,6 @@
 """A sweep: contrasts by hand, verdicts from intervals, a page that says what was planted, and a grid that goes on."""
 
 import json
-import math
 import os
 import re
 import shutil
@@ -17,11 +16,12 @@ import numpy as np
 import pytest
 import yaml
 
-from configs.build import draw, held_out
+from configs.build import evaluation_request, load_samples
 from configs.tree import PROJECT, ConfigError
 from data.sample import Sample
 from eval.evaluation import by_compressor
-from eval.record import Record
+from eval.record import SweepRecord
+from eval.record_file import read_records
 from eval.stages import build_compressor
 from eval.sweep.__main__ import main
 from eval.sweep.config import SweepConfig, load_config
@@ -31,6 +31,7 @@ from eval.sweep.findings import direction, findings, within
 from eval.sweep.page import console, write_page
 from eval.sweep.results import cells, message_cells, seed_spread, summarise
 from tests.local_server import Answer, chat, serving
+from tests.records import sweep_record as record
 
 Figures = dict[str, float | None]
 
@@ -49,7 +50,7 @@ def grid(
     names: Sequence[tuple[str, str, int]] = (SMALL, MEDIUM, LARGE),
     settings: Sequence[str] = ("",),
     documents: int = 30,
-) -> list[Record]:
+) -> list[SweepRecord]:
     """A grid of three compressors and three predictors, which find the same questions hard.
 
     ``accuracy`` and ``tokens`` take sizes from 0 to 2.
@@ -83,42 +84,7 @@ def grid(
     ]
 
 
-def record(**fields: Any) -> Record:
-    """One answer."""
-    base = {
-        "id": "notes/d0/0",
-        "task": "notes",
-        "document_id": "d0",
-        "seed": 0,
-        "compressor": "small",
-        "compressor_family": "qwen",
-        "compressor_parameters": 1_000_000,
-        "sentences": None,
-        "setting": "",
-        "predictor": "small",
-        "predictor_family": "qwen",
-        "predictor_parameters": 1_000_000,
-        "message": "5 mg.",
-        "message_tokens": 4,
-        "message_sentences": [1],
-        "truncated_tokens": 0,
-        "information_nats": 1.0,
-        "information_upper_nats": 2.0,
-        "information_ceiling_nats": math.log(8),
-        "second_information_nats": 1.0,
-        "saturated": False,
-        "prefill_flops": 100,
-        "generation_flops": 10,
-        "prediction": "5 mg",
-        "accuracy": 1.0,
-        "task_information_nats": 0.5,
-        "answer_nll_nats": 1.0,
-        "answer_tokens": 2,
-    }
-    return base | fields
-
-
-def results_of(records: list[Record], name: str = "planted", **meta: Any) -> dict[str, Any]:
+def results_of(records: list[SweepRecord], name: str = "planted", **meta: Any) -> dict[str, Any]:
     results = summarise(records, resamples=QUICK)
     config = {"eval": {"temperature": 1.0}, "information": {"negatives": {"batch": 4}}}
     results["meta"] = {"name": name, "config": config, "fingerprints": {"scorers": {"a scorer": None}}} | meta
@@ -463,8 +429,8 @@ def small(folder: Path, *more: str) -> list[str]:
     ]
 
 
-def samples_in(folder: Path) -> list[Record]:
-    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+def samples_in(folder: Path) -> list[SweepRecord]:
+    return list(read_records(folder / "samples.jsonl", SweepRecord))
 
 
 def logs(folder: Path) -> dict[str, list[bytes]]:
@@ -489,7 +455,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drawn_samples(config: SweepConfig) -> list[Sample]:
     recipe = config.recipe()
     compressor = build_compressor(config.compressors[0], "")
-    return draw(recipe, compressor, "test", {task.name: held_out(recipe, task) for task in recipe.tasks}, print)
+    return load_samples(recipe, compressor, "evaluate", evaluation_request, print)
 
 
 def test_a_sweep_leaves_every_answer_and_everything_drawn_from_them(swept: Path) -> None:
