@@ -14,14 +14,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from objectives.mutual_information import SATURATION_TOLERANCE, Columns, Estimate, compare, without_ceiling
+from objectives.comparison import ColumnComparison, compare_columns
+from objectives.mutual_information import SATURATION_TOLERANCE, Estimate
+
+# The arguments that all critics share; `tuba` says what they hold.
+LogProbMatrix = Float[Tensor, "messages contexts"]
+OwnColumns = Int[Tensor, " messages"]
+MessageLogProbs = Float[Tensor, " messages"]
+ColumnMask = Bool[Tensor, "messages contexts"]
 
 
 def tuba(
-    log_probs: Float[Tensor, "messages contexts"],
-    own: Int[Tensor, " messages"],
-    log_prior: Float[Tensor, " messages"],
-    valid: Bool[Tensor, "messages contexts"] | None = None,
+    log_probs: LogProbMatrix, own: OwnColumns, log_prior: MessageLogProbs, valid: ColumnMask | None = None
 ) -> Estimate:
     """Lower bound ``1 + f_ji - mean_{l != i} exp f_jl`` for any positive r; exact at the true marginal. No ceiling.
 
@@ -35,31 +39,25 @@ def tuba(
         valid: the columns that belong to each message; None means all.
 
     Raises:
-        ValueError: as ``contrastive``; or priors are not one a message, or one is ``+inf``.
+        ValueError: as ``contrastive``; or there is not one prior a message, or one is ``+inf``.
     """
-    columns = compare(log_probs, own, valid)
+    columns = compare_columns(log_probs, own, valid)
     return _tuba(columns, _prior(columns, log_prior))
 
 
 def nwj(
-    log_probs: Float[Tensor, "messages contexts"],
-    own: Int[Tensor, " messages"],
-    log_prior: Float[Tensor, " messages"],
-    valid: Bool[Tensor, "messages contexts"] | None = None,
+    log_probs: LogProbMatrix, own: OwnColumns, log_prior: MessageLogProbs, valid: ColumnMask | None = None
 ) -> Estimate:
     """Lower bound ``f_ji - mean_{l != i} exp(f_jl - 1)``: TUBA with e times the prior; 1/e short at the true marginal.
 
     Arguments, errors and missing terms are those of :func:`tuba`.
     """
-    columns = compare(log_probs, own, valid)
+    columns = compare_columns(log_probs, own, valid)
     return _tuba(columns, _prior(columns, log_prior) + 1)
 
 
 def donsker_varadhan(
-    log_probs: Float[Tensor, "messages contexts"],
-    own: Int[Tensor, " messages"],
-    log_prior: Float[Tensor, " messages"],
-    valid: Bool[Tensor, "messages contexts"] | None = None,
+    log_probs: LogProbMatrix, own: OwnColumns, log_prior: MessageLogProbs, valid: ColumnMask | None = None
 ) -> Estimate:
     """``mean_j f_ji - log Z`` with ``Z = mean_j mean_{l != i} exp f_jl``: a lower bound for the population's Z alone.
 
@@ -70,19 +68,19 @@ def donsker_varadhan(
     Arguments, errors and missing terms are those of :func:`tuba`; only messages with a term enter Z. Where no message
     is possible under any negative, Z is 0 and terms are ``+inf``.
     """
-    columns = compare(log_probs, own, valid)
+    columns = compare_columns(log_probs, own, valid)
     prior = _prior(columns, log_prior)
-    has_term = ~columns.known(columns.own_lead - prior).isnan()
+    has_term = ~columns.missing_as_nan(columns.own_lead - prior).isnan()
     partitions = columns.log_mean_of_negatives(prior)[has_term]
     log_partition = partitions.logsumexp(dim=0) - math.log(max(len(partitions), 1))
     return replace(_tuba(columns, prior + log_partition), side="neither")
 
 
 def jensen_shannon(
-    log_probs: Float[Tensor, "messages contexts"],
-    own: Int[Tensor, " messages"],
-    log_prior: Float[Tensor, " messages"],
-    valid: Bool[Tensor, "messages contexts"] | None = None,
+    log_probs: LogProbMatrix,
+    own: OwnColumns,
+    log_prior: MessageLogProbs,
+    valid: ColumnMask | None = None,
     tolerance: float = SATURATION_TOLERANCE,
 ) -> Estimate:
     """Lower bound ``log 4 + log sigmoid(f_ji) + mean_{l != i} log sigmoid(-f_jl)``: loose, and low in variance.
@@ -93,20 +91,21 @@ def jensen_shannon(
     Arguments, errors and missing terms are those of :func:`tuba`; tolerance is nats below the ceiling within which a
     term counts as saturated.
     """
-    columns = compare(log_probs, own, valid)
+    columns = compare_columns(log_probs, own, valid)
     prior = _prior(columns, log_prior)
-    others = columns.mean_of_negatives(logsigmoid(prior[:, None] - columns.lead))
-    terms = columns.known(math.log(4) + logsigmoid(columns.own_lead - prior) + others)
-    ceiling = columns.known(torch.full_like(terms, math.log(4)))
+    of_negatives = columns.mean_of_negatives(logsigmoid(prior[:, None] - columns.lead))
+    terms = columns.missing_as_nan(math.log(4) + logsigmoid(columns.own_lead - prior) + of_negatives)
+    ceiling = columns.missing_as_nan(torch.full_like(terms, math.log(4)))
     return Estimate(terms, "lower", ceiling, ceiling - terms <= tolerance, columns.missing_negatives)
 
 
-def _prior(columns: Columns, log_prior: Float[Tensor, " messages"]) -> Float[Tensor, " messages"]:
+def _prior(columns: ColumnComparison, log_prior: MessageLogProbs) -> MessageLogProbs:
     """The prior on the scale of the columns' lead; missing where it is 0, since no critic is finite there."""
     return columns.relative(log_prior.masked_fill(torch.isneginf(log_prior), math.nan))
 
 
-def _tuba(columns: Columns, baseline: Float[Tensor, " messages"]) -> Estimate:
-    correction = columns.log_mean_of_negatives(baseline).exp()
-    terms = columns.known(1 + columns.own_lead - baseline - correction)
-    return without_ceiling(terms, "lower", columns.missing_negatives)
+def _tuba(columns: ColumnComparison, log_baseline: MessageLogProbs) -> Estimate:
+    """TUBA's terms with a baseline on the scale of the columns' lead, nats."""
+    correction = columns.log_mean_of_negatives(log_baseline).exp()
+    terms = columns.missing_as_nan(1 + columns.own_lead - log_baseline - correction)
+    return Estimate.without_ceiling(terms, "lower", columns.missing_negatives)

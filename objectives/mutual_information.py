@@ -1,9 +1,13 @@
 """Estimators of the information a message passes, over the log-prob matrix ``L[j, l] = log s(z_j | x_l, q_j)``.
 
 Formulas: Poole et al. 2019, "On variational bounds of mutual information" (contrastive, leave-one-out, interpolated),
-Barber and Agakov 2003 (rate, task information, reconstruction), Cheng et al. 2020 (CLUB). Bounds that need a critic's
-prior stand in `objectives.critics`, confidence intervals in `eval.significance`. Everything is in nats and computed
-in float64, whatever the precision of the scores.
+Barber and Agakov 2003 (rate, task information, reconstruction), Cheng et al. 2020 (CLUB). Bounds from a critic are in
+`objectives.critics`, confidence intervals in `eval.analysis.significance`. Everything is in nats and computed in
+float64, whatever the precision of the scores.
+
+A bound's side holds in expectation and rests on assumptions. Lower bounds hold for any scorer, but take negatives for
+independent draws of the context: versions of a document that were changed to differ are not. The upper bounds hold for
+messages sampled from the scorer itself, and no longer once the policy has moved away from it.
 
 A missing score is NaN and stays missing. ``-inf`` is a score, and arithmetic with it follows the extended reals: a
 term is infinite where its formula is, and missing where its formula is ``inf - inf``. No term is ever replaced by 0.
@@ -11,16 +15,22 @@ term is infinite where its formula is, and missing where its formula is ``inf - 
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from objectives.comparison import compare_columns, require_message_scores
+
 Side = Literal["lower", "upper", "neither"]
+"""The side of the true information that an estimate stands on."""
+
 Nats = TypeVar("Nats", float, Tensor)
 
 SATURATION_TOLERANCE = 0.01
+"""Nats below its ceiling within which a term counts as saturated: a contrastive term is there once a message is a
+hundred times likelier under its own context than under all others together."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,8 @@ class Estimate:
 
     Attributes:
         terms: nats per message; NaN where the term is missing.
-        side: which side of the true information the mean stands on, in expectation.
+        side: which side of the true information the mean stands on, in expectation and under the estimator's
+            assumptions.
         ceiling: the largest value each term can take, nats; None where the estimator has none.
         saturated: terms within the tolerance of their ceiling; False where there is no ceiling or no term.
         missing_negatives: how many negatives were left out because their score is missing.
@@ -56,6 +67,11 @@ class Estimate:
         """Share of the messages with a term whose term is at its ceiling; NaN if no message has one."""
         return self.saturated[~self.terms.isnan()].double().mean().item()
 
+    @classmethod
+    def without_ceiling(cls, terms: Float[Tensor, " messages"], side: Side, missing_negatives: int = 0) -> "Estimate":
+        """The estimate with these terms, nats, which nothing bounds from above."""
+        return cls(terms, side, None, torch.zeros_like(terms, dtype=torch.bool), missing_negatives)
+
 
 def contrastive(
     log_probs: Float[Tensor, "messages contexts"],
@@ -64,6 +80,10 @@ def contrastive(
     tolerance: float = SATURATION_TOLERANCE,
 ) -> Estimate:
     """Lower bound ``L_ji - LSE_l L_jl + log N`` (InfoNCE with a known conditional; Poole et al. 2019).
+
+    It holds in expectation for any scorer, where negatives are independent draws of the context. Where they were made
+    to differ from the own one, contexts are not exchangeable and the value can exceed the information: call it the
+    bound under hard negatives, and give the value with independent negatives beside it.
 
     N counts a message's usable columns, its own included, and ``log N`` is the term's ceiling. A missing negative (NaN)
     leaves the message's columns and N shrinks; without its own score, or without any negative's, the term is missing.
@@ -79,9 +99,9 @@ def contrastive(
     Raises:
         ValueError: shapes disagree, a message has no negative, its own column is not valid, or a score is ``+inf``.
     """
-    columns = compare(log_probs, own, valid)
-    ceiling = columns.known(columns.usable.sum(dim=1).double().log())
-    terms = columns.known(columns.own_lead - _log_sum(columns.lead, columns.usable) + ceiling)
+    columns = compare_columns(log_probs, own, valid)
+    ceiling = columns.missing_as_nan(columns.usable.sum(dim=1).double().log())
+    terms = columns.missing_as_nan(columns.own_lead - columns.log_sum() + ceiling)
     return Estimate(terms, "lower", ceiling, ceiling - terms <= tolerance, columns.missing_negatives)
 
 
@@ -92,12 +112,31 @@ def leave_one_out(
 ) -> Estimate:
     """Upper bound ``L_ji - LSE_{l != i} L_jl + log(N - 1)`` if the scorer is the true conditional (Poole et al. 2019).
 
+    The scorer is that for messages of its own alone. Messages of a policy that has moved away from the scorer have no
+    upper bound here; scored by the policy itself they do.
+
     Arguments, errors and missing scores are those of :func:`contrastive`. A message impossible under every negative has
     the term ``+inf``, under its own context alone ``-inf``, under all contexts none.
     """
-    columns = compare(log_probs, own, valid)
-    terms = columns.known(columns.own_lead - columns.log_mean_of_negatives())
-    return without_ceiling(terms, "upper", columns.missing_negatives)
+    columns = compare_columns(log_probs, own, valid)
+    terms = columns.missing_as_nan(columns.own_lead - columns.log_mean_of_negatives())
+    return Estimate.without_ceiling(terms, "upper", columns.missing_negatives)
+
+
+def club(
+    log_probs: Float[Tensor, "messages contexts"],
+    own: Int[Tensor, " messages"],
+    valid: Bool[Tensor, "messages contexts"] | None = None,
+) -> Estimate:
+    """Upper bound ``L_ji - mean_{l != i} L_jl`` (Cheng et al. 2020), very loose on text: a diagnostic.
+
+    Like :func:`leave_one_out` it is one for messages of the scorer itself. Arguments, errors and missing scores are
+    those of :func:`contrastive`. A message impossible under a negative has the term ``+inf``, under its own context
+    ``-inf``, under both none.
+    """
+    columns = compare_columns(log_probs, own, valid)
+    terms = columns.missing_as_nan(columns.own_lead - columns.mean_of_negatives(columns.lead))
+    return Estimate.without_ceiling(terms, "upper", columns.missing_negatives)
 
 
 def interpolated(
@@ -134,38 +173,28 @@ def interpolated(
     """
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must be above 0 and at most 1, got {alpha} (at 0 the bound is critics.tuba)")
-    columns = compare(log_probs, own, valid)
+    columns = compare_columns(log_probs, own, valid)
     baseline = columns.relative(log_baseline)
-    rest = math.log1p(-alpha) if alpha < 1 else -math.inf
-    mixtures = torch.logaddexp(math.log(alpha) + columns.log_means_without_each(), (rest + baseline)[:, None])
+    log_baseline_weight = math.log1p(-alpha) if alpha < 1 else -math.inf
+    mixtures = torch.logaddexp(
+        math.log(alpha) + columns.log_means_without_each(), (log_baseline_weight + baseline)[:, None]
+    )
     joint = columns.own_lead - columns.mean_of_negatives(mixtures)
     # m / (alpha m + (1 - alpha) r) by way of m / r, which may be 0 or infinite.
     odds = columns.log_mean_of_negatives(baseline).exp()
     correction = 1 / (alpha + (1 - alpha) / odds) if alpha < 1 else torch.ones_like(odds)
-    terms = columns.known(1 + joint - correction)
-    ceiling = columns.known(1 - correction + (columns.negative.sum(dim=1) / alpha).log())
+    terms = columns.missing_as_nan(1 + joint - correction)
+    ceiling = columns.missing_as_nan(1 - correction + (columns.negative.sum(dim=1) / alpha).log())
     return Estimate(terms, "lower", ceiling, ceiling - terms <= tolerance, columns.missing_negatives)
-
-
-def club(
-    log_probs: Float[Tensor, "messages contexts"],
-    own: Int[Tensor, " messages"],
-    valid: Bool[Tensor, "messages contexts"] | None = None,
-) -> Estimate:
-    """Upper bound ``L_ji - mean_{l != i} L_jl`` (Cheng et al. 2020), very loose on text: a diagnostic.
-
-    Arguments, errors and missing scores are those of :func:`contrastive`. A message impossible under a negative has the
-    term ``+inf``, under its own context ``-inf``, under both none.
-    """
-    columns = compare(log_probs, own, valid)
-    terms = columns.known(columns.own_lead - columns.mean_of_negatives(columns.lead))
-    return without_ceiling(terms, "upper", columns.missing_negatives)
 
 
 def rate_against_prior(
     own_log_probs: Float[Tensor, " messages"], prior_log_probs: Float[Tensor, " messages"]
 ) -> Estimate:
     """Upper bound ``L_ji - log r(z_j | q)`` for any normalised prior r (Barber and Agakov; the IB rate). No ceiling.
+
+    Like :func:`leave_one_out` it is one for messages of the scorer itself. It is too high by the divergence of the
+    messages' marginal from the prior.
 
     A message impossible under the prior alone has the term ``+inf``, one impossible under its own context alone
     ``-inf``, one impossible under both none.
@@ -177,8 +206,8 @@ def rate_against_prior(
     Raises:
         ValueError: shapes disagree or a score is ``+inf``.
     """
-    require_scores(own_log_probs, prior_log_probs)
-    return without_ceiling(own_log_probs.double() - prior_log_probs.double(), "upper")
+    require_message_scores(own_log_probs, prior_log_probs)
+    return Estimate.without_ceiling(own_log_probs.double() - prior_log_probs.double(), "upper")
 
 
 def task_information(
@@ -200,7 +229,7 @@ def task_information(
     Raises:
         ValueError: shapes disagree or a score is ``+inf``.
     """
-    require_scores(answer_log_probs, null_log_probs)
+    require_message_scores(answer_log_probs, null_log_probs)
     return _barber_agakov(answer_log_probs.double(), -null_log_probs.double(), tolerance)
 
 
@@ -210,6 +239,7 @@ def reconstruction(
     """Lower bound ``log s(x | z, q) + H(X | Q)``: how well the context is told from the message (Barber and Agakov).
 
     Contexts are discrete, so ``H(X | Q)`` is every term's ceiling, reached when the message makes the context certain.
+    For sources of known entropy; no command uses it, since that of real documents is unknown.
 
     Args:
         context_log_probs: log s(x | z, q) of each message's own context, nats; NaN is a missing score.
@@ -221,7 +251,7 @@ def reconstruction(
     """
     if not math.isfinite(context_entropy):
         raise ValueError(f"context_entropy must be finite, got {context_entropy}")
-    require_scores(context_log_probs, context_log_probs)
+    require_message_scores(context_log_probs, context_log_probs)
     scores = context_log_probs.double()
     return _barber_agakov(scores, torch.full_like(scores, context_entropy), tolerance)
 
@@ -267,139 +297,10 @@ def nats_to_bits(nats: Nats) -> Nats:
     return nats / math.log(2)
 
 
-class Columns(NamedTuple):
-    """Each message's columns, compared with its own.
-
-    Attributes:
-        lead: how far each column leads the own one, ``L_jl - L_ji``; the bare score where the own one is not finite.
-        own_lead: 0; ``-inf`` where the message is impossible under its own context, NaN where that score is missing.
-        centre: what was taken off each row, nats.
-        usable: the columns that belong to the message and have a score.
-        negative: those of them that are not its own.
-        missing_negatives: how many negatives belong to a message and have no score.
-    """
-
-    lead: Float[Tensor, "messages contexts"]
-    own_lead: Float[Tensor, " messages"]
-    centre: Float[Tensor, " messages"]
-    usable: Bool[Tensor, "messages contexts"]
-    negative: Bool[Tensor, "messages contexts"]
-    missing_negatives: int
-
-    def known(self, values: Float[Tensor, " messages"]) -> Float[Tensor, " messages"]:
-        """Values with NaN for the messages that lack their own score or every negative's."""
-        return values.masked_fill(self.own_lead.isnan() | ~self.negative.any(dim=1), math.nan)
-
-    def relative(self, log_baseline: Float[Tensor, " messages"]) -> Float[Tensor, " messages"]:
-        """A log-probability that every message has, on the scale of ``lead``.
-
-        Raises:
-            ValueError: it is not one number a message, or ``+inf``.
-        """
-        require_scores(self.centre, log_baseline)
-        return log_baseline.double() - self.centre
-
-    def mean_of_negatives(self, values: Float[Tensor, "messages contexts"]) -> Float[Tensor, " messages"]:
-        """Mean of the values at each message's negatives."""
-        return torch.where(self.negative, values, 0.0).sum(dim=1) / self.negative.sum(dim=1)
-
-    def log_mean_of_negatives(self, baseline: Float[Tensor, " messages"] | None = None) -> Float[Tensor, " messages"]:
-        """Log of the mean probability under the negatives, over the own one or a baseline on the scale of ``lead``.
-
-        A context the message is impossible under adds nothing to the mean, whatever the baseline.
-        """
-        ratios = self.lead if baseline is None else self.lead - baseline[:, None]
-        possible = self.negative & ~torch.isneginf(self.lead)
-        return _log_sum(ratios, possible) - self.negative.sum(dim=1).double().log()
-
-    def log_means_without_each(self) -> Float[Tensor, "messages contexts"]:
-        """Log of the mean probability under the usable columns but one, for each column; exact whichever dominates."""
-        lead = torch.where(self.usable, self.lead, -math.inf)
-        nothing = torch.full_like(lead[:, :1], -math.inf)
-        before = torch.cat([nothing, lead.logcumsumexp(dim=1)[:, :-1]], dim=1)
-        after = torch.cat([nothing, lead.flip(1).logcumsumexp(dim=1)[:, :-1]], dim=1).flip(1)
-        return torch.logaddexp(before, after) - self.negative.sum(dim=1, keepdim=True).double().log()
-
-
-def compare(
-    log_probs: Float[Tensor, "messages contexts"],
-    own: Int[Tensor, " messages"],
-    valid: Bool[Tensor, "messages contexts"] | None,
-) -> Columns:
-    """Compare each message's columns with its own, and find which count.
-
-    Estimates written in these differences are unchanged by what a row shares, and exact at any magnitude of it.
-
-    Raises:
-        ValueError: as :func:`contrastive`.
-    """
-    is_own, valid = _checked_columns(log_probs, own, valid)
-    scores = torch.where(valid, log_probs.double(), -math.inf)
-    if (scores == math.inf).any():
-        raise ValueError("log_probs holds +inf: a log-probability is at most 0")
-    missing = scores.isnan()
-    own_scores = scores.gather(1, own[:, None].long())[:, 0]
-    centre = torch.where(own_scores.isfinite(), own_scores, 0.0)
-    usable = valid & ~missing
-    missing_negatives = int((missing & ~is_own).sum())
-    return Columns(scores - centre[:, None], own_scores - centre, centre, usable, usable & ~is_own, missing_negatives)
-
-
-def without_ceiling(terms: Float[Tensor, " messages"], side: Side, missing_negatives: int = 0) -> Estimate:
-    """The estimate of these terms, which nothing bounds from above."""
-    return Estimate(terms, side, None, torch.zeros_like(terms, dtype=torch.bool), missing_negatives)
-
-
-def require_scores(first: Float[Tensor, " messages"], second: Float[Tensor, " messages"]) -> None:
-    """Refuse scores that are not one a message.
-
-    Raises:
-        ValueError: shapes disagree or a score is ``+inf``.
-    """
-    if first.ndim != 1 or first.shape != second.shape:
-        raise ValueError(f"one score a message on either side: got shapes {tuple(first.shape)}, {tuple(second.shape)}")
-    if (first == math.inf).any() or (second == math.inf).any():
-        raise ValueError("a score is +inf: a log-probability is at most 0")
-
-
 def _barber_agakov(
     log_probs: Float[Tensor, " messages"], surprisal: Float[Tensor, " messages"], tolerance: float
 ) -> Estimate:
-    """What is left of a surprisal (nats), and whether nothing is: the surprisal itself is the ceiling."""
+    """The lower bound ``log_probs + surprisal``, nats, whose ceiling is the surprisal: reached at certainty."""
     terms = log_probs + surprisal
     # Compared on the log-prob itself: the ceiling less the term is infinity less infinity at an infinite surprisal.
     return Estimate(terms, "lower", surprisal, (-log_probs <= tolerance) & ~terms.isnan())
-
-
-def _checked_columns(
-    log_probs: Float[Tensor, "messages contexts"],
-    own: Int[Tensor, " messages"],
-    valid: Bool[Tensor, "messages contexts"] | None,
-) -> tuple[Bool[Tensor, "messages contexts"], Bool[Tensor, "messages contexts"]]:
-    """The mask of own columns and the mask of valid ones.
-
-    Raises:
-        ValueError: shapes disagree, an own column does not exist or is not valid, or a message has no negative.
-    """
-    n_messages, n_contexts = log_probs.shape
-    if own.shape != (n_messages,):
-        raise ValueError(f"own must name one column for each of {n_messages} messages, got shape {tuple(own.shape)}")
-    if valid is None:
-        valid = torch.ones(n_messages, n_contexts, dtype=torch.bool, device=log_probs.device)
-    if valid.shape != log_probs.shape:
-        raise ValueError(f"valid must have the shape of log_probs {tuple(log_probs.shape)}, got {tuple(valid.shape)}")
-    is_own = torch.arange(n_contexts, device=log_probs.device) == own[:, None]
-    if not (is_own & valid).any(dim=1).all():
-        message = int((is_own & valid).any(dim=1).int().argmin())
-        raise ValueError(f"own[{message}] = {int(own[message])} is not a valid column of that message")
-    counts = valid.sum(dim=1)
-    if (counts < 2).any():
-        message = int(counts.argmin())
-        raise ValueError(f"message {message} has 1 context: the bound needs its own and at least 1 negative (N >= 2)")
-    return is_own, valid
-
-
-def _log_sum(
-    values: Float[Tensor, "messages contexts"], where: Bool[Tensor, "messages contexts"]
-) -> Float[Tensor, " messages"]:
-    return torch.where(where, values, -math.inf).logsumexp(dim=1)
