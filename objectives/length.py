@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Gate = Literal["message", "group"]
+"""What a message's shortness is multiplied by: its own success, or the pass rate of its group."""
 
 
 def length_reward(
@@ -29,10 +30,10 @@ def length_reward(
     Args:
         tokens: message lengths, tokens; beyond the budget the reward is 0.
         success: how well each message was answered from, in [0, 1]; NaN is a missing score.
-        budget: the most tokens a message may have.
+        budget: the maximum tokens of a message.
         gate: "message" multiplies by the message's own success; "group" by its group's pass rate (the mean of the
-            successes that are there), so that shortness counts the more, the better the group already answers, for
-            failures of that group too: it needs an accuracy reward beside it.
+            successes that are not missing), so that shortness counts the more, the better the group already answers,
+            for failures of that group too: it needs an accuracy reward beside it.
         group_size: messages per group, groups contiguous; needed by the gate "group" alone.
 
     Returns:
@@ -53,6 +54,7 @@ def length_reward(
 
 
 def _require_lengths(tokens: Int[Tensor, " messages"], success: Float[Tensor, " messages"], budget: int) -> None:
+    """Refuse lengths, successes or a budget outside their ranges, and shapes that disagree."""
     if budget < 1:
         raise ValueError(f"budget must be at least 1 token, got {budget}")
     if tokens.shape != success.shape:
@@ -65,6 +67,7 @@ def _require_lengths(tokens: Int[Tensor, " messages"], success: Float[Tensor, " 
 
 
 def _pass_rates(success: Float[Tensor, " messages"], group_size: int | None) -> Float[Tensor, " messages"]:
+    """Each message's group's mean success, missing ones left out; NaN in a group that has none."""
     if group_size is None or group_size < 1 or len(success) % group_size:
         raise ValueError(f"group_size must divide the {len(success)} messages, got {group_size}")
     return torch.nanmean(success.reshape(-1, group_size), dim=1).repeat_interleave(group_size)

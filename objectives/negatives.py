@@ -1,6 +1,6 @@
 """The contexts each message is scored under: its own, and negatives of the kinds and numbers asked for.
 
-Choices are a pure function of the seed and the strings: the same sample gets the same negatives wherever it stands in
+The choice is a pure function of the seed and the strings: the same sample gets the same negatives wherever it stands in
 the batch and however many processes share it.
 """
 
@@ -16,14 +16,21 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 RUN_SHARE = 0.25
+"""The share of a text that a random part is meant to be: large enough to take facts along, small enough that the rest
+still reads like the document."""
+
 SMALLEST_RUN_SHARE = 0.125
+"""The least share of a text that a random part may be: half of the share it is meant to be, since pieces are whole."""
+
 LARGEST_SHARE = 0.5
+"""The largest share of a text that goes in whole paragraphs or sentences; where more would go, pieces get finer."""
 
 _PARAGRAPH = re.compile(r".+?(?:\n\s*|\Z)", re.DOTALL)
 _SENTENCE = re.compile(r".+?(?:[.!?][\"')\]]*\s+|\n\s*|\Z)", re.DOTALL)
 _WORD = re.compile(r"\s*\S+\s*")
 
 Span = tuple[int, int]
+"""The first character of a passage, and the one after its last."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class NegativeCounts:
-    """How many negatives of each kind a message is compared with, where there are as many.
+    """How many negatives of each kind a message is compared with, where that many exist.
 
     Attributes:
         counterfactual: the same document with only the answer-bearing facts changed, as its task made it.
@@ -61,14 +68,17 @@ class NegativeCounts:
     batch: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse counts that are none."""
+        """Refuse negative counts."""
         if negative := {name: count for name, count in dataclasses.asdict(self).items() if count < 0}:
             raise ValueError(f"numbers of negatives must not be negative, got {negative}")
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What the negatives of one sample are drawn from, by kind; ``own`` is its own context."""
+    """The contexts that the negatives of one sample are drawn from, by kind (see `NegativeCounts`).
+
+    ``own`` is the sample's own context.
+    """
 
     own: str
     counterfactual: Sequence[str] = ()
@@ -78,11 +88,11 @@ class Candidates:
 
 
 def choose_columns(candidates: Sequence[Candidates], counts: NegativeCounts, seed: int) -> Columns:
-    """At most as many negatives of each kind as asked for, for each sample, and their columns.
+    """Draw each sample's negatives, at most as many of each kind as ``counts`` says, and number the columns.
 
     Equal strings are one context, so pass contexts as the scorer will read them, truncation included. A context equal
-    to a sample's own is never its negative, and what was drawn as one kind is not drawn as another. Where there are
-    fewer candidates than asked for, a sample has fewer columns: the rows of ``valid`` say how many.
+    to a sample's own is never its negative, and a context drawn as one kind is not drawn as another. A sample with
+    fewer candidates than asked for has fewer columns: the rows of ``valid`` say how many.
 
     Args:
         candidates: one entry a sample.
@@ -92,13 +102,13 @@ def choose_columns(candidates: Sequence[Candidates], counts: NegativeCounts, see
     Raises:
         ValueError: a sample is left without any negative.
     """
-    chosen = [_negatives(sample, counts, seed) for sample in candidates]
-    for number, negatives in enumerate(chosen):
+    negatives_of_samples = [_negatives(sample, counts, seed) for sample in candidates]
+    for number, negatives in enumerate(negatives_of_samples):
         if not negatives:
             raise ValueError(
                 f"sample {number} has no negative context ({counts}): it needs a candidate that differs from its own"
             )
-    return _as_columns([sample.own for sample in candidates], chosen)
+    return _as_columns([sample.own for sample in candidates], negatives_of_samples)
 
 
 def parts_removed(context: str, evidence: Sequence[str], count: int, seed: int) -> list[str]:
@@ -107,8 +117,11 @@ def parts_removed(context: str, evidence: Sequence[str], count: int, seed: int) 
     Args:
         context: the own context.
         evidence: passages the answer rests on.
-        count: how many to make; equal ones count once, so there may be fewer.
-        seed: of the random parts.
+        count: how many versions to make; equal ones count once, so there may be fewer.
+        seed: changes the random parts.
+
+    Raises:
+        ValueError: removing a part would leave nothing.
     """
     key = hashlib.sha256(context.encode("utf-8", "surrogatepass")).hexdigest()
     generator = random.Random(f"{seed}/{key}")
@@ -119,10 +132,10 @@ def parts_removed(context: str, evidence: Sequence[str], count: int, seed: int) 
 def part_removed(text: str, evidence: Sequence[str], generator: random.Random) -> str:
     """The same context without the part that holds the evidence, or without a random quarter of it.
 
-    Whole paragraphs go, or sentences, or at last words: the coarsest pieces with which at most half of the text goes,
-    and at least an eighth where the part is random (words may take more, where the evidence itself is more). Evidence
-    that does not occur in the text is ignored; where none occurs, a random run of pieces goes. ``evidence_spans`` tells
-    which case it is.
+    The part consists of whole paragraphs, else of sentences, else of words: the coarsest pieces that take away at most
+    ``LARGEST_SHARE`` of the text, and at least ``SMALLEST_RUN_SHARE`` where the part is random. Words may take away
+    more, where the evidence itself is more. Evidence that does not occur in the text is ignored; where none occurs, a
+    random run of pieces is removed. ``evidence_spans`` tells which case it is.
 
     Args:
         text: the context.
@@ -145,22 +158,22 @@ def part_removed(text: str, evidence: Sequence[str], generator: random.Random) -
 
 
 def evidence_spans(text: str, evidence: Sequence[str]) -> list[Span]:
-    """Where passages occur in a text, every time they do, as (start, end) characters; white space matches any other."""
+    """Every occurrence of the passages in a text, as (start, end) characters; any white space matches any other."""
     patterns = (r"\s+".join(map(re.escape, passage.split())) for passage in evidence)
     return sorted(match.span() for pattern in patterns if pattern for match in re.finditer(pattern, text))
 
 
 def _negatives(candidates: Candidates, counts: NegativeCounts, seed: int) -> list[str]:
-    """A sample's negatives, each once, kinds in order."""
-    chosen: list[str] = []
+    """A sample's negatives, each once, in the order of the kinds."""
+    negatives: list[str] = []
     for kind, count in dataclasses.asdict(counts).items():
-        there = dict.fromkeys(getattr(candidates, kind))
-        left = [context for context in there if context != candidates.own and context not in chosen]
-        chosen += _drawn(left, candidates.own, count, seed)
-    return chosen
+        contexts: dict[str, None] = dict.fromkeys(getattr(candidates, kind))
+        eligible = [context for context in contexts if context != candidates.own and context not in negatives]
+        negatives += _draw(eligible, candidates.own, count, seed)
+    return negatives
 
 
-def _drawn(candidates: Sequence[str], own: str, count: int, seed: int) -> list[str]:
+def _draw(candidates: Sequence[str], own: str, count: int, seed: int) -> list[str]:
     """A uniform draw without replacement that depends on the strings alone, not on their order (rendezvous hashing)."""
 
     def rank(candidate: str) -> bytes:
@@ -170,26 +183,31 @@ def _drawn(candidates: Sequence[str], own: str, count: int, seed: int) -> list[s
     return sorted(candidates, key=rank)[:count]
 
 
-def _as_columns(own: Sequence[str], chosen: Sequence[Sequence[str]]) -> Columns:
+def _as_columns(own: Sequence[str], negatives_of_samples: Sequence[Sequence[str]]) -> Columns:
     """Number the contexts by first appearance, own contexts first."""
-    contexts = tuple(dict.fromkeys([*own, *(context for negatives in chosen for context in negatives)]))
+    drawn_contexts = (context for negatives in negatives_of_samples for context in negatives)
+    contexts = tuple(dict.fromkeys([*own, *drawn_contexts]))
     column = {context: number for number, context in enumerate(contexts)}
     valid = torch.zeros(len(own), len(contexts), dtype=torch.bool)
-    for sample, negatives in enumerate(chosen):
+    for sample, negatives in enumerate(negatives_of_samples):
         valid[sample, [column[own[sample]], *(column[context] for context in negatives)]] = True
     return Columns(contexts, torch.tensor([column[context] for context in own], dtype=torch.long), valid)
 
 
 def _overlapping(pieces: Sequence[Span], spans: Sequence[Span]) -> set[Span]:
+    """The pieces that share a character with one of the spans."""
     return {(start, end) for start, end in pieces if any(start < stop and begin < end for begin, stop in spans)}
 
 
 def _random_run(pieces: Sequence[Span], length: int, generator: random.Random) -> set[Span]:
-    """Neighbouring pieces, from a random one onward, that make about a quarter of the text; at least one."""
-    wanted = RUN_SHARE * length
-    firsts = [number for number, (start, _) in enumerate(pieces) if length - start >= wanted]
+    """Neighbouring pieces, from a random one onward, that make about a quarter of the text; at least one piece.
+
+    Empty where the text has no pieces.
+    """
+    size = RUN_SHARE * length
+    firsts = [number for number, (start, _) in enumerate(pieces) if length - start >= size]
     if not firsts:
         return set()
     first = generator.choice(firsts)
     begin = pieces[first][0]
-    return {pieces[first]} | {(start, end) for start, end in pieces[first:] if (start + end) / 2 - begin <= wanted}
+    return {pieces[first]} | {(start, end) for start, end in pieces[first:] if (start + end) / 2 - begin <= size}

@@ -1,4 +1,4 @@
-"""The sum of the named rewards of a batch of messages, and what there is to know about each of them.
+"""The weighted sum of the named rewards of a batch of messages, and metrics of each of them.
 
 GRPO compares messages within a group, so a component teaches only by its spread there: that is what is measured.
 """
@@ -12,6 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 CONSTANT_TOLERANCE = 1e-6
+"""The span below which a group's values count as equal: saturated terms differ by rounding alone, far below this."""
+
+SMALLEST_CEILING = 1e-6
+"""Nats that a ceiling counts as where it is 0: a message without negatives has a share of 0, not of 0 / 0."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class RewardWeights:
     prior_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse weights that cannot train anything."""
+        """Refuse weights that are negative or not finite."""
         weights = dataclasses.asdict(self)
         for name, weight in weights.items():
             if not math.isfinite(weight) or weight < 0:
@@ -53,12 +57,12 @@ def combine(
 
     Args:
         components: a value per message for each component, by the name of its weight; NaN is missing.
-        weights: every component of positive weight must be there.
+        weights: the weight of each component; a component of positive weight must be given.
         group_size: messages per group, groups contiguous.
 
     Returns:
         The rewards (float64), and the metrics: ``reward``, ``reward_std``, ``reward_group_constant`` and, for each
-        component, ``rewards/<name>/mean``, ``rewards/<name>/std`` (of the values that are there, population),
+        component, ``rewards/<name>/mean``, ``rewards/<name>/std`` (of the values that are not missing, population),
         ``rewards/<name>/group_constant`` (share of the groups in which the component has no spread and so teaches
         nothing) and ``missing/<name>`` (count).
 
@@ -81,14 +85,38 @@ def combine(
 
 
 def group_constant_share(values: Float[Tensor, " messages"], group_size: int) -> float:
-    """Share of the contiguous groups whose values span less than a millionth: nothing is learned from those."""
+    """Share of the contiguous groups without spread, up to ``CONSTANT_TOLERANCE``: nothing is learned from those."""
     groups = values.reshape(-1, group_size)
     return ((groups.amax(dim=1) - groups.amin(dim=1)) <= CONSTANT_TOLERANCE).double().mean().item()
+
+
+def token_credit(
+    terms: Float[Tensor, "messages tokens"], ceilings: Float[Tensor, " messages"], group_size: int
+) -> Float[Tensor, "messages tokens"]:
+    """What each token adds to the information of its message, as an advantage of that token.
+
+    A term is taken as a share of its message's ceiling and compared with the mean of its group's tokens; the result is
+    multiplied by the mean length of a message, so that the credits of one message add up to the size of a reward.
+
+    Args:
+        terms: per-token terms of the contrastive bound, nats; NaN after a message's end and where a score is missing.
+        ceilings: the ceiling of each message's bound, nats.
+        group_size: messages per group, groups contiguous.
+
+    Returns:
+        Dimensionless credits, 0 where there is no term.
+    """
+    shares = terms.double() / ceilings.double()[:, None].clamp(min=SMALLEST_CEILING)
+    shares = shares.where(shares.isfinite(), torch.nan)
+    means = shares.reshape(-1, group_size * shares.shape[1]).nanmean(dim=1).repeat_interleave(group_size)
+    length = (~shares.isnan()).sum(dim=1).double().mean()
+    return ((shares - means[:, None]) * length).nan_to_num(nan=0.0)
 
 
 def _require_components(
     components: dict[str, Float[Tensor, " messages"]], weights: dict[str, float], group_size: int
 ) -> None:
+    """Refuse components and weights that disagree, or values that do not come one a message, in whole groups."""
     unknown = [name for name in components if name not in weights]
     absent = [name for name, weight in weights.items() if weight > 0 and name not in components]
     if unknown or absent:
@@ -105,6 +133,7 @@ def _require_components(
 
 
 def _filled(values: Float[Tensor, " messages"], group_size: int) -> Float[Tensor, " messages"]:
+    """Missing values replaced by the mean of their group; 0 in a group that has none."""
     means = torch.nanmean(values.reshape(-1, group_size), dim=1).nan_to_num(nan=0.0).repeat_interleave(group_size)
     return torch.where(values.isnan(), means, values)
 
@@ -112,33 +141,10 @@ def _filled(values: Float[Tensor, " messages"], group_size: int) -> Float[Tensor
 def _component_metrics(
     name: str, values: Float[Tensor, " messages"], filled: Float[Tensor, " messages"], group_size: int
 ) -> dict[str, float]:
-    there = values[~values.isnan()]
+    present = values[~values.isnan()]
     return {
-        f"rewards/{name}/mean": there.mean().item(),
-        f"rewards/{name}/std": there.std(correction=0).item(),
+        f"rewards/{name}/mean": present.mean().item(),
+        f"rewards/{name}/std": present.std(correction=0).item(),
         f"rewards/{name}/group_constant": group_constant_share(filled, group_size),
-        f"missing/{name}": float(len(values) - len(there)),
+        f"missing/{name}": float(len(values) - len(present)),
     }
-
-
-def token_credit(
-    terms: Float[Tensor, "messages tokens"], ceilings: Float[Tensor, " messages"], group_size: int
-) -> Float[Tensor, "messages tokens"]:
-    """What each token of a message adds to its information, as an advantage of its own.
-
-    A term is taken as a share of its message's ceiling and compared with the mean of its group's tokens; the result is
-    multiplied by the mean length of a message, so that the credits of one message add up to the size of a reward.
-
-    Args:
-        terms: per-token terms of the contrastive bound, nats; NaN behind a message's end and where a score is missing.
-        ceilings: of each message, nats.
-        group_size: messages per group, groups contiguous.
-
-    Returns:
-        Dimensionless credits, 0 where there is no term.
-    """
-    shares = terms.double() / ceilings.double()[:, None].clamp(min=1e-6)
-    shares = shares.where(shares.isfinite(), torch.nan)
-    means = shares.reshape(-1, group_size * shares.shape[1]).nanmean(dim=1).repeat_interleave(group_size)
-    length = (~shares.isnan()).sum(dim=1).double().mean()
-    return ((shares - means[:, None]) * length).nan_to_num(nan=0.0)

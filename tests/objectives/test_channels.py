@@ -80,9 +80,9 @@ def draws_from(channel: Tensor, draws: int, contexts: int, per_context: int, see
     Every row has the contexts of its own draw as columns, and its estimator terms are those of the draw alone.
     """
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(channel), (draws, contexts), generator=generator)
-    messages = torch.multinomial(channel[drawn].flatten(0, 1), per_context, replacement=True, generator=generator)
-    scores = channel.log()[drawn[:, None, :], messages.view(draws, -1, 1)]
+    columns = torch.randint(len(channel), (draws, contexts), generator=generator)
+    messages = torch.multinomial(channel[columns].flatten(0, 1), per_context, replacement=True, generator=generator)
+    scores = channel.log()[columns[:, None, :], messages.view(draws, -1, 1)]
     return scores.flatten(0, 1), torch.arange(contexts).repeat_interleave(per_context).repeat(draws)
 
 
@@ -168,6 +168,17 @@ def test_a_keyed_permutation_is_seen_only_when_the_question_is_held_fixed() -> N
     ]
     given_any_key = torch.tensor(forgotten, dtype=torch.float64)
     assert contrastive(given_any_key.log(), own).mean == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_negative_made_to_differ_lifts_the_contrastive_value_above_the_information() -> None:
+    """A yes or no is the message: 1 bit. The fifth negative was made to differ, or is independent like the others."""
+    answers = torch.cartesian_prod(*[torch.arange(2)] * 5)
+    yes, own = torch.ones(len(answers), 1, dtype=torch.long), torch.zeros(len(answers), dtype=torch.long)
+    twins = torch.cat([yes, answers[:, :4], 1 - yes], dim=1)
+    independent = torch.cat([yes, answers], dim=1)
+    hard, easy = (contrastive((columns == 1).double().log(), own).mean for columns in (twins, independent))
+    assert easy < math.log(2) < hard
+    assert hard / math.log(2) == pytest.approx(1.0955, abs=1e-4)
 
 
 def test_scoring_each_context_with_a_question_of_its_own_measures_something_else() -> None:
@@ -299,7 +310,7 @@ def test_the_interval_of_an_unbiased_bound_covers_the_information_as_often_as_it
         own = torch.arange(30).repeat_interleave(4)
         messages = torch.multinomial(channel[contexts], 1, generator=generator)[:, 0]
         terms = rate_against_prior(channel[contexts, messages].log(), channel.mean(0)[messages].log()).terms
-        found = interval(clustered_mean(terms.tolist(), own.tolist(), resamples=500, seed=seed))
-        assert found.low is not None and found.high is not None
-        hits += found.low <= truth <= found.high
+        estimate = interval(clustered_mean(terms.tolist(), own.tolist(), resamples=500, seed=seed))
+        assert estimate.low is not None and estimate.high is not None
+        hits += estimate.low <= truth <= estimate.high
     assert 0.91 <= hits / 200 <= 0.99

@@ -24,12 +24,14 @@ def random_scores(messages: int, contexts: int, seed: int = 0) -> tuple[Tensor, 
 def test_the_terms_are_those_of_the_formulas() -> None:
     scores, own, prior = random_scores(6, 5)
     critic = (scores - prior[:, None]).tolist()
-    others = [[f for column, f in enumerate(row) if column != i] for row, i in zip(critic, own.tolist(), strict=True)]
-    partition = sum(math.exp(f) for row in others for f in row) / (6 * 4)
+    negatives = [
+        [f for column, f in enumerate(row) if column != i] for row, i in zip(critic, own.tolist(), strict=True)
+    ]
+    partition = sum(math.exp(f) for row in negatives for f in row) / (6 * 4)
     for message, column in enumerate(own.tolist()):
         joint = critic[message][column]
-        mean = sum(math.exp(f) for f in others[message]) / 4
-        surprise = sum(math.log1p(math.exp(f)) for f in others[message]) / 4
+        mean = sum(math.exp(f) for f in negatives[message]) / 4
+        surprise = sum(math.log1p(math.exp(f)) for f in negatives[message]) / 4
         assert tuba(scores, own, prior).terms[message].item() == pytest.approx(1 + joint - mean)
         assert nwj(scores, own, prior).terms[message].item() == pytest.approx(joint - mean / math.e)
         expected = joint - math.log(partition) + 1 - mean / partition
@@ -42,15 +44,15 @@ def test_the_terms_are_those_of_the_formulas() -> None:
 
 def test_each_critic_says_its_side_and_ceiling() -> None:
     scores, own, prior = random_scores(3, 4)
-    found = [critic(scores, own, prior) for critic in CRITICS]
-    assert [estimate.side for estimate in found] == ["lower", "lower", "neither", "lower"]
-    assert [estimate.ceiling is None for estimate in found] == [True, True, True, False]
+    estimates = [critic(scores, own, prior) for critic in CRITICS]
+    assert [estimate.side for estimate in estimates] == ["lower", "lower", "neither", "lower"]
+    assert [estimate.ceiling is None for estimate in estimates] == [True, True, True, False]
     certain = jensen_shannon(torch.tensor([[0.0, -40.0], [0.0, -1.0]]), torch.tensor([0, 0]), torch.full((2,), -20.0))
     assert certain.ceiling is not None and certain.ceiling.tolist() == [math.log(4)] * 2
     assert certain.saturated.tolist() == [True, False]
 
 
-def test_tuba_is_the_end_of_the_interpolation_and_the_others_are_below_the_best_prior() -> None:
+def test_tuba_is_the_end_of_the_interpolation_and_is_never_above_donsker_varadhan_whatever_the_prior() -> None:
     scores, own, prior = random_scores(6, 5)
     limit = interpolated(scores, own, prior, 1e-12)
     torch.testing.assert_close(tuba(scores, own, prior).terms, limit.terms, rtol=0, atol=1e-9)
@@ -113,8 +115,8 @@ def test_a_missing_own_score_or_prior_makes_the_term_missing_and_leaves_the_othe
 def test_impossible_messages_have_the_terms_of_the_formulas(
     row: list[float], expected: tuple[float | None, ...]
 ) -> None:
-    found = [critic(torch.tensor([row]), torch.tensor([0]), torch.tensor([-1.0])).terms.item() for critic in CRITICS]
-    assert [None if math.isnan(value) else value for value in found] == [
+    terms = [critic(torch.tensor([row]), torch.tensor([0]), torch.tensor([-1.0])).terms.item() for critic in CRITICS]
+    assert [None if math.isnan(value) else value for value in terms] == [
         value if value is None else pytest.approx(value) for value in expected
     ]
 
@@ -138,7 +140,7 @@ def test_a_critic_beyond_the_range_of_the_exponential_costs_everything() -> None
 
 
 @pytest.mark.parametrize("critic", CRITICS)
-def test_priors_that_make_no_sense_are_refused(critic: Callable[..., Estimate]) -> None:
+def test_priors_that_are_not_one_a_message_or_infinite_are_refused(critic: Callable[..., Estimate]) -> None:
     scores, own, _ = random_scores(2, 3)
     with pytest.raises(ValueError, match="one score a message"):
         critic(scores, own, torch.zeros(3))

@@ -12,7 +12,6 @@ from objectives.mutual_information import (
     Estimate,
     club,
     contrastive,
-    contrastive_token_terms,
     interpolated,
     leave_one_out,
     nats_to_bits,
@@ -48,12 +47,12 @@ def test_the_terms_are_those_of_the_formulas() -> None:
     scores, own = random_scores(6, 5)
     for message, column in enumerate(own.tolist()):
         row = scores[message].tolist()
-        others = row[:column] + row[column + 1 :]
+        negatives = row[:column] + row[column + 1 :]
         log_mean = math.log(sum(math.exp(value) for value in row) / 5)
-        log_mean_others = math.log(sum(math.exp(value) for value in others) / 4)
+        log_mean_negatives = math.log(sum(math.exp(value) for value in negatives) / 4)
         assert contrastive(scores, own).terms[message].item() == pytest.approx(row[column] - log_mean)
-        assert leave_one_out(scores, own).terms[message].item() == pytest.approx(row[column] - log_mean_others)
-        assert club(scores, own).terms[message].item() == pytest.approx(row[column] - sum(others) / 4)
+        assert leave_one_out(scores, own).terms[message].item() == pytest.approx(row[column] - log_mean_negatives)
+        assert club(scores, own).terms[message].item() == pytest.approx(row[column] - sum(negatives) / 4)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.5, 1.0])
@@ -65,7 +64,7 @@ def test_interpolated_terms_are_those_of_the_formula(alpha: float) -> None:
         row = scores[message].exp().tolist()
         prior = (1 - alpha) * baseline[message].exp().item()
         mixtures = [alpha * (sum(row) - row[left_out]) / 4 + prior for left_out in range(5)]
-        joint = sum(math.log(row[column] / mixtures[other]) for other in range(5) if other != column) / 4
+        joint = sum(math.log(row[column] / mixtures[negative]) for negative in range(5) if negative != column) / 4
         correction = (sum(row) - row[column]) / 4 / mixtures[column]
         assert estimate.terms[message].item() == pytest.approx(1 + joint - correction)
         assert estimate.ceiling is not None
@@ -74,14 +73,14 @@ def test_interpolated_terms_are_those_of_the_formula(alpha: float) -> None:
 
 def test_interpolation_at_1_is_the_contrastive_bound_with_each_negative_left_out_in_turn() -> None:
     scores, own = random_scores(6, 5)
-    found = interpolated(scores, own, torch.zeros(6), 1.0)
-    every = torch.ones(6, 5, dtype=torch.bool)
-    left_out = [every.index_fill(1, torch.tensor([column]), False) for column in range(5)]
+    estimate = interpolated(scores, own, torch.zeros(6), 1.0)
+    all_valid = torch.ones(6, 5, dtype=torch.bool)
+    left_out = [all_valid.index_fill(1, torch.tensor([column]), False) for column in range(5)]
     for message, column in enumerate(own.tolist()):
-        others = [valid for number, valid in enumerate(left_out) if number != column]
-        terms = [contrastive(scores[[message]], own[[message]], valid[[message]]).mean for valid in others]
-        assert found.terms[message].item() == pytest.approx(sum(terms) / 4)
-    assert found.ceiling is not None and found.ceiling.tolist() == pytest.approx([math.log(4)] * 6)
+        masks = [valid for number, valid in enumerate(left_out) if number != column]
+        terms = [contrastive(scores[[message]], own[[message]], valid[[message]]).mean for valid in masks]
+        assert estimate.terms[message].item() == pytest.approx(sum(terms) / 4)
+    assert estimate.ceiling is not None and estimate.ceiling.tolist() == pytest.approx([math.log(4)] * 6)
 
 
 def test_interpolation_reaches_its_ceiling_where_the_own_context_outweighs_all_others_and_the_baseline() -> None:
@@ -203,19 +202,19 @@ def log(value: float) -> float:
 
 def by_formula(row: tuple[float, ...], baseline: float, alpha: float) -> dict[str, float]:
     """Terms of a message whose own column is the first, in the extended reals; NaN where a formula is undefined."""
-    own, others = row[0], [score for score in row[1:] if not math.isnan(score)]
-    if math.isnan(own) or not others:
+    own, negatives = row[0], [score for score in row[1:] if not math.isnan(score)]
+    if math.isnan(own) or not negatives:
         return dict.fromkeys(("contrastive", "leave_one_out", "club", "interpolated"), NAN)
-    weights = [math.exp(score) for score in others]
+    weights = [math.exp(score) for score in negatives]
     prior = (1 - alpha) * math.exp(baseline) if alpha < 1 or math.isnan(baseline) else 0.0
     total = math.exp(own) + sum(weights)
-    mixtures = [alpha * (total - left_out) / len(others) + prior for left_out in weights]
+    mixtures = [alpha * (total - left_out) / len(negatives) + prior for left_out in weights]
     outside = mean(weights)
     correction = outside / (alpha * outside + prior) if outside else float(alpha == 1)
     return {
         "contrastive": own - log(mean([math.exp(own), *weights])),
         "leave_one_out": own - log(mean(weights)),
-        "club": own - mean(others),
+        "club": own - mean(negatives),
         "interpolated": NAN if math.isnan(prior) else 1 + own - mean([log(value) for value in mixtures]) - correction,
     }
 
@@ -227,7 +226,7 @@ def test_terms_of_impossible_and_missing_scores_are_infinite_or_missing_as_the_f
 ) -> None:
     rows = list(itertools.product([NAN, -INF, -2.0, -1.0], repeat=3))
     scores, own = torch.tensor(rows), torch.zeros(len(rows), dtype=torch.long)
-    found = {
+    estimates = {
         "contrastive": contrastive(scores, own),
         "leave_one_out": leave_one_out(scores, own),
         "club": club(scores, own),
@@ -235,7 +234,7 @@ def test_terms_of_impossible_and_missing_scores_are_infinite_or_missing_as_the_f
     }
     for number, row in enumerate(rows):
         for name, expected in by_formula(row, baseline, alpha).items():
-            assert found[name].terms[number].item() == pytest.approx(expected, nan_ok=True), (name, row)
+            assert estimates[name].terms[number].item() == pytest.approx(expected, nan_ok=True), (name, row)
 
 
 def test_a_message_impossible_under_every_context_has_no_term_and_is_counted_as_missing() -> None:
@@ -304,81 +303,6 @@ def test_rate_against_another_prior_exceeds_the_information_by_the_divergence_be
     assert (channel.flatten() / 3 * terms).sum().item() == pytest.approx(truth + gap, abs=1e-12)
 
 
-def random_token_scores(messages: int, contexts: int, tokens: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Token log-probs, missing beyond a message's end as a scorer leaves them, and the mask of the tokens it has."""
-    generator = torch.Generator().manual_seed(seed)
-    scores = -3 * torch.rand(messages, contexts, tokens, generator=generator, dtype=torch.float64)
-    mask = torch.arange(tokens) < torch.randint(1, tokens + 1, (messages, 1), generator=generator)
-    return scores.masked_fill(~mask[:, None], NAN), mask
-
-
-def bayes_token_terms(token_scores: Tensor, own: int) -> list[float]:
-    """The decomposition as it is written: weights start uniform and follow each token's likelihood."""
-    likelihoods = token_scores.exp()
-    weights, terms = torch.full((len(likelihoods),), 1 / len(likelihoods), dtype=torch.float64), []
-    for token in likelihoods.T:
-        terms.append((token_scores[own, len(terms)] - (weights * token).sum().log()).item())
-        weights = weights * token / (weights * token).sum()
-    return terms
-
-
-def test_token_terms_follow_bayes_rule_and_sum_to_the_contrastive_term() -> None:
-    token_scores, mask = random_token_scores(12, 4, 5, seed=3)
-    own = torch.arange(len(token_scores)) % 4
-    terms = contrastive_token_terms(token_scores, mask, own)
-    totals = contrastive(torch.where(mask[:, None], token_scores, 0.0).sum(dim=2), own).terms
-    torch.testing.assert_close(terms.sum(dim=1), totals, rtol=0, atol=1e-12)
-    assert (terms[~mask] == 0).all() and (~mask).any()
-    for message in range(len(mask)):
-        size = int(mask[message].sum())
-        expected = bayes_token_terms(token_scores[message, :, :size], int(own[message]))
-        assert terms[message, :size].tolist() == pytest.approx(expected, abs=1e-12)
-
-
-def test_token_terms_sum_to_the_contrastive_term_with_negatives_of_their_own_and_missing_scores() -> None:
-    generator = torch.Generator().manual_seed(5)
-    token_scores = -3 * torch.rand(3, 5, 7, generator=generator)
-    mask = torch.arange(7) < torch.tensor([7, 4, 6])[:, None]
-    own = torch.tensor([0, 2, 4])
-    valid = torch.tensor([[1, 1, 0, 1, 1], [0, 1, 1, 1, 0], [1, 1, 1, 0, 1]], dtype=torch.bool)
-    token_scores[0, 3, 2] = token_scores[2, 4, 1] = token_scores[1, 3, 5] = NAN
-    terms = contrastive_token_terms(token_scores, mask, own, valid)
-    summed = torch.where(mask[:, None], token_scores.double(), 0.0).sum(dim=2)
-    totals = contrastive(summed, own, valid)
-    assert totals.missing_negatives == 1
-    torch.testing.assert_close(terms.sum(dim=1), totals.terms, rtol=0, atol=1e-12, equal_nan=True)
-    assert terms[2].isnan().tolist() == mask[2].tolist()
-
-
-def test_a_column_that_is_missing_at_one_token_is_no_column_of_any() -> None:
-    token_scores, _ = random_token_scores(1, 4, 5, seed=3)
-    token_scores = token_scores.nan_to_num(nan=-1.0)
-    token_scores[0, 2, 3] = NAN
-    terms = contrastive_token_terms(token_scores, torch.ones(1, 5, dtype=torch.bool), torch.tensor([1]))
-    assert terms[0].tolist() == pytest.approx(bayes_token_terms(token_scores[0, [0, 1, 3]], 1), abs=1e-12)
-
-
-def test_token_terms_of_impossible_tokens_sum_to_the_contrastive_term_and_are_missing_only_with_it() -> None:
-    token_scores = torch.full((4, 2, 3), -1.0)
-    token_scores[0, 0, 1] = -INF
-    token_scores[1, 1, 1] = -INF
-    token_scores[2, 0, 0] = token_scores[2, 1, 2] = -INF
-    token_scores[3, 0, :2] = -INF
-    own = torch.zeros(4, dtype=torch.long)
-    terms = contrastive_token_terms(token_scores, torch.ones(4, 3, dtype=torch.bool), own)
-    assert terms[0].tolist() == [0.0, -INF, 0.0]
-    assert terms[1].tolist() == pytest.approx([0.0, math.log(2), 0.0])
-    assert terms[2].isnan().all()
-    assert terms[3].tolist() == [-INF, 0.0, 0.0]
-    totals = contrastive(token_scores.sum(dim=2), own).terms
-    torch.testing.assert_close(terms.sum(dim=1), totals, rtol=0, atol=0, equal_nan=True)
-
-
-def test_messages_without_tokens_have_no_token_terms() -> None:
-    terms = contrastive_token_terms(torch.zeros(2, 3, 0), torch.zeros(2, 0, dtype=torch.bool), torch.tensor([0, 1]))
-    assert terms.shape == (2, 0)
-
-
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_single_context_is_refused_in_one_line(estimator: Callable[..., Estimate]) -> None:
     with pytest.raises(ValueError, match=r"^message 0 has 1 context: .*at least 1 negative") as error:
@@ -399,7 +323,9 @@ def test_a_single_context_is_refused_in_one_line(estimator: Callable[..., Estima
         (torch.tensor([[0.0, INF]]), torch.tensor([0]), None, r"log_probs holds \+inf"),
     ],
 )
-def test_matrices_that_make_no_sense_are_refused(scores: Tensor, own: Tensor, valid: Tensor | None, line: str) -> None:
+def test_matrices_with_wrong_shapes_columns_or_scores_are_refused(
+    scores: Tensor, own: Tensor, valid: Tensor | None, line: str
+) -> None:
     with pytest.raises(ValueError, match=line):
         contrastive(scores, own, valid)
 

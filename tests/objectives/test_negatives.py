@@ -15,6 +15,9 @@ from objectives.negatives import (
     parts_removed,
 )
 
+PARAGRAPHS = [f"Paragraph {number} says that value {number} is {number * 7}. It says no more." for number in range(10)]
+TEXT = "\n\n".join(PARAGRAPHS)
+
 
 def negatives_of(columns: Columns, sample: int) -> set[str]:
     """The contexts a sample is compared with, its own left out."""
@@ -23,12 +26,12 @@ def negatives_of(columns: Columns, sample: int) -> set[str]:
 
 
 def choose(
-    own: list[str], made: list[list[str]], n_made: int, n_batch: int, seed: int, batch: list[str] | None = None
+    own: list[str], versions: list[list[str]], n_versions: int, n_batch: int, seed: int, batch: list[str] | None = None
 ) -> Columns:
-    """Counterfactual versions and contexts of a batch, by default all of ``own``."""
+    """The columns of samples with these counterfactual versions and a batch of contexts, by default all of ``own``."""
     pool = own if batch is None else batch
-    candidates = [Candidates(text, more, batch=pool) for text, more in zip(own, made, strict=True)]
-    return choose_columns(candidates, NegativeCounts(counterfactual=n_made, batch=n_batch), seed)
+    candidates = [Candidates(text, changed, batch=pool) for text, changed in zip(own, versions, strict=True)]
+    return choose_columns(candidates, NegativeCounts(counterfactual=n_versions, batch=n_batch), seed)
 
 
 def test_each_sample_gets_its_own_versions_and_others_of_the_batch() -> None:
@@ -58,30 +61,30 @@ def test_duplicates_of_a_context_are_one_column_and_never_negatives_of_each_othe
 
 def test_no_more_negatives_are_taken_than_asked_for() -> None:
     own = [f"document {number}" for number in range(20)]
-    made = [[f"{text} changed {number}" for number in range(5)] for text in own]
-    columns = choose(own, made, 2, 3, seed=0)
+    versions = [[f"{text} changed {number}" for number in range(5)] for text in own]
+    columns = choose(own, versions, 2, 3, seed=0)
     for sample, text in enumerate(own):
         negatives = negatives_of(columns, sample)
-        assert len(negatives & set(made[sample])) == 2
+        assert len(negatives & set(versions[sample])) == 2
         assert len(negatives & (set(own) - {text})) == 3
         assert len(negatives) == 5
 
 
-def test_what_was_drawn_as_one_kind_is_not_drawn_as_another() -> None:
+def test_a_context_drawn_as_one_kind_is_not_drawn_as_another() -> None:
     columns = choose(["a", "b", "c"], [["b"], [], []], 1, 1, seed=0)
     assert negatives_of(columns, 0) == {"b", "c"}
 
 
-def test_the_choice_depends_on_the_seed_and_not_on_the_place_in_the_batch() -> None:
+def test_the_choice_depends_on_the_seed_and_not_on_the_position_in_the_batch() -> None:
     own = [f"document {number}" for number in range(30)]
-    made: list[list[str]] = [[] for _ in own]
-    whole = choose(own, made, 0, 4, seed=1)
-    half = choose(own[15:], made[15:], 0, 4, seed=1, batch=own[::-1])
+    versions: list[list[str]] = [[] for _ in own]
+    whole = choose(own, versions, 0, 4, seed=1)
+    half = choose(own[15:], versions[15:], 0, 4, seed=1, batch=own[::-1])
     assert [negatives_of(whole, sample) for sample in range(15, 30)] == [
         negatives_of(half, sample) for sample in range(15)
     ]
-    other = choose(own, made, 0, 4, seed=2)
-    assert any(negatives_of(whole, sample) != negatives_of(other, sample) for sample in range(30))
+    reseeded = choose(own, versions, 0, 4, seed=2)
+    assert any(negatives_of(whole, sample) != negatives_of(reseeded, sample) for sample in range(30))
 
 
 def test_the_draw_is_uniform_over_the_batch() -> None:
@@ -95,19 +98,19 @@ def test_the_draw_is_uniform_over_the_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "made", "n_made", "n_batch"),
+    ("own", "versions", "n_versions", "n_batch"),
     [(["a", "a"], [["x"], ["a"]], 1, 1), (["b", "a"], [["x"], []], 1, 0), (["b", "a"], [["x"], ["y"]], 0, 0)],
 )
 def test_a_sample_without_any_negative_is_refused_by_name(
-    own: list[str], made: list[list[str]], n_made: int, n_batch: int
+    own: list[str], versions: list[list[str]], n_versions: int, n_batch: int
 ) -> None:
     with pytest.raises(ValueError, match=r"^sample [01] has no negative context") as error:
-        choose(own, made, n_made, n_batch, seed=0)
+        choose(own, versions, n_versions, n_batch, seed=0)
     assert "\n" not in str(error.value)
 
 
-def test_numbers_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(ValueError, match="must not be negative, got {'batch': -1}"):
+def test_negative_counts_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must not be negative, got \{'batch': -1\}"):
         NegativeCounts(batch=-1)
 
 
@@ -116,10 +119,6 @@ def test_parts_removed_begin_with_the_evidence_and_are_the_same_for_the_same_see
     assert removed[0] == "\n\n".join(PARAGRAPHS[:4] + PARAGRAPHS[5:])
     assert 2 <= len(set(removed)) == len(removed) <= 4
     assert removed == parts_removed(TEXT, [PARAGRAPHS[4]], 4, seed=0) != parts_removed(TEXT, [], 4, seed=1)
-
-
-PARAGRAPHS = [f"Paragraph {number} says that value {number} is {number * 7}. It says no more." for number in range(10)]
-TEXT = "\n\n".join(PARAGRAPHS)
 
 
 def test_the_paragraph_that_holds_the_evidence_is_removed_and_nothing_else() -> None:
@@ -177,5 +176,5 @@ def test_a_context_of_which_nothing_would_remain_is_refused(text: str, evidence:
         part_removed(text, evidence, random.Random(0))
 
 
-def test_evidence_is_found_whatever_its_white_space_and_blank_evidence_is_nowhere() -> None:
+def test_evidence_is_found_whatever_its_white_space_and_blank_evidence_never_is() -> None:
     assert evidence_spans("a b\n c. a  b", ["a b", " "]) == [(0, 3), (8, 12)]

@@ -1,6 +1,7 @@
 """The bounds that TensorFlow Probability has too, on the same matrices. Needs `tensorflow-probability[tf]`."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def matrix(messages: int, contexts: int, seed: int) -> tuple[Tensor, Tensor, Ten
     return scores, own, -40 + torch.randn(messages, generator=generator, dtype=torch.float64)
 
 
-def double(values: Tensor):
+def double(values: Tensor) -> Any:
     """A TensorFlow tensor; their functions would read an array as float32."""
     return tensorflow.constant(values.numpy(), dtype=tensorflow.float64)
 
