@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Literal, TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -12,6 +13,7 @@ from configs.tree import ConfigError
 from data.errors import DataError
 from data.registry import TASKS, load_documents
 from data.sample import Document, Sample, samples_of
+from data.task import Request
 from models.channel import BoundScorer
 from models.compressor import Compressor
 from models.endpoint import Endpoint
@@ -20,24 +22,27 @@ from models.predictor import UNLIMITED, LocalPredictor, Predictor, RemotePredict
 from models.scorer import Scorer
 
 Say = Callable[[str], None]
+"""Takes a line for whoever runs the command, such as what was skipped or cut."""
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
 def device() -> str:
-    """Where this process computes."""
+    """The device this process computes on, by torch's name."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def instructions(recipe: Recipe) -> tuple[str, str]:
-    """What compressor and predictor are told; the tasks of one run must agree on it.
+    """What the compressor is told, and what the predictor is told; the tasks of one run must agree on both.
 
     Raises:
         ConfigError: they do not.
     """
-    found = {(TASKS[task.name].instruction, TASKS[task.name].answer_instruction) for task in recipe.tasks}
-    if len(found) > 1:
+    pairs = {(TASKS[task.name].instruction, TASKS[task.name].answer_instruction) for task in recipe.tasks}
+    if len(pairs) > 1:
         names = ", ".join(task.name for task in recipe.tasks)
         raise ConfigError(f"tasks = {names}: have different instructions; give them runs of their own")
-    return found.pop()
+    return pairs.pop()
 
 
 def build_predictor(config: PredictorConfig, instruction: str) -> tuple[Predictor, PreTrainedModel | None]:
@@ -45,7 +50,7 @@ def build_predictor(config: PredictorConfig, instruction: str) -> tuple[Predicto
 
     Raises:
         ModelError: a local model cannot be loaded.
-        EndpointError: the address of a remote one is none.
+        EndpointError: the address of a remote one is not a URL, or its key is missing.
     """
     if config.endpoint is not None:
         tokenizer = None if config.tokenizer is None else load_tokenizer(config.tokenizer)
@@ -76,21 +81,25 @@ def build_scorer(
     return BoundScorer(Scorer(model, tokenizer, limit, instruction), shares), model
 
 
-def same_vocabulary(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
-    """Whether token ids mean the same to both."""
-    return one.get_vocab() == other.get_vocab()
+def same_vocabulary(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase) -> bool:
+    """Whether token ids mean the same to both tokenizers."""
+    return first.get_vocab() == second.get_vocab()
 
 
-def draw(
-    recipe: Recipe, compressor: Compressor, purpose: str, wanted: dict[str, dict[str, Any]], say: Say
+def load_samples(
+    recipe: AnyRecipe,
+    compressor: Compressor,
+    purpose: Literal["train", "evaluate"],
+    request: Callable[[AnyRecipe, TaskConfig], Request],
+    say: Say,
 ) -> list[Sample]:
     """The questions that a recipe asks; long contexts are cut once, and what is cut or left out is counted and said.
 
     Args:
         recipe: names the tasks.
         compressor: reads the contexts, and says how long they are.
-        purpose: what for, in messages.
-        wanted: for each task by name, the arguments of `load_documents` beside those the task itself has.
+        purpose: what the questions are for, in messages.
+        request: which documents of a task to load; contexts are counted in the compressor's tokens, whatever it says.
         say: takes what has to be said.
 
     Raises:
@@ -98,13 +107,13 @@ def draw(
     """
     documents: list[Document] = []
     for task in recipe.tasks:
-        documents += _documents(task, recipe.seed, compressor, wanted[task.name], say)
+        documents += _load_task(task, request(recipe, task), compressor, say)
     fitted = [compressor.fit(document) for document in documents]
-    cut = [tokens for _, tokens in fitted if tokens]
-    if cut:
+    cuts = [tokens for _, tokens in fitted if tokens]
+    if cuts:
         say(
-            f"{len(cut)} of {len(documents)} contexts to {purpose} on are longer than the room for them, "
-            f"{compressor.prompts.max_first_tokens} tokens: {sum(cut)} tokens cut out of their middles"
+            f"{len(cuts)} of {len(documents)} contexts to {purpose} on are longer than the room for them, "
+            f"{compressor.prompts.max_first_tokens} tokens: {sum(cuts)} tokens cut out of their middles"
         )
     samples = samples_of([document for document, _ in fitted])
     if not samples:
@@ -112,17 +121,10 @@ def draw(
     return samples
 
 
-def _documents(task: TaskConfig, seed: int, compressor: Compressor, wanted: dict[str, Any], say: Say) -> list[Document]:
+def _load_task(task: TaskConfig, request: Request, compressor: Compressor, say: Say) -> list[Document]:
+    request = replace(request, count_tokens=lambda text: len(compressor.prompts.format.text_ids(text)))
     try:
-        loaded = load_documents(
-            task.name,
-            seed=seed,
-            facts=task.facts,
-            variant=task.variant,
-            context_tokens=task.context_tokens,
-            count_tokens=lambda text: len(compressor.prompts.format.text_ids(text)),
-            **wanted,
-        )
+        loaded = load_documents(task.name, **vars(request))
     except ValueError as error:
         raise DataError(str(error)) from error
     for reason, count in loaded.skipped.items():
@@ -130,11 +132,15 @@ def _documents(task: TaskConfig, seed: int, compressor: Compressor, wanted: dict
     return loaded.documents
 
 
-def held_out(recipe: Recipe, task: TaskConfig) -> dict[str, Any]:
-    """What the evaluation loads of a task."""
-    return {
-        "split": task.eval_split,
-        "source": task.eval_source or task.source,
-        "documents": recipe.eval.documents,
-        "questions_per_document": recipe.eval.questions_per_document,
-    }
+def evaluation_request(recipe: Recipe, task: TaskConfig) -> Request:
+    """Which documents of a task the evaluation loads: held-out ones, as many as the recipe says."""
+    return Request(
+        split=task.eval_split,
+        source=task.eval_source or task.source,
+        documents=recipe.eval.documents,
+        questions_per_document=recipe.eval.questions_per_document,
+        facts=task.facts,
+        seed=recipe.seed,
+        variant=task.variant,
+        context_tokens=task.context_tokens,
+    )

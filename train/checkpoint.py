@@ -1,6 +1,7 @@
-"""Stopping and going on: a signal ends training behind a checkpoint, and a run folder alone is enough to resume."""
+"""Stopping and going on: a signal ends training after a checkpoint, and a run folder alone is enough to resume."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -10,18 +11,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import get_last_checkpoint
 
 CHECKPOINTS = "checkpoints"
+"""The folder of checkpoints below the run folder."""
 
 
 class StopOnSignal(TrainerCallback):
-    """Ctrl-C or SIGTERM ends training behind the step under way and a checkpoint; a second Ctrl-C ends it at once.
+    """Ctrl-C or SIGTERM ends training after the step under way and a checkpoint; a second Ctrl-C ends it at once.
 
     DeepSpeed's launcher answers Ctrl-C, which reaches every process by itself, with a SIGTERM to one process after the
-    other, and kills what still runs half a minute later. So SIGTERM is never the second signal, and what one process
-    received all of them act on, behind the same step.
+    other, and kills what still runs half a minute later. So SIGTERM is never the second signal, and all processes act
+    on what one of them received, after the same step.
     """
 
-    def __init__(self) -> None:
-        """Signals are caught while training runs."""
+    def __init__(self, gather: Callable[[list[bool]], list[bool]] = gather_object) -> None:
+        """Signals are caught while training runs; ``gather`` joins what each process gives into one list for all."""
+        self.gather = gather
         self.received: set[int] = set()
         self.handlers: dict[int, Any] = {}
         self.speaks = False
@@ -33,7 +36,7 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save and stop where any process received a signal."""
-        if any(gather_object([bool(self.received)])):
+        if any(self.gather([bool(self.received)])):
             control.should_save = True
             control.should_training_stop = True
 
@@ -47,7 +50,7 @@ class StopOnSignal(TrainerCallback):
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         if self.speaks and not self.received:
-            print("\nstopping behind the step under way, with a checkpoint", flush=True)
+            print("\nstopping after this step; a checkpoint is being saved", flush=True)
         self.received.add(number)
 
 

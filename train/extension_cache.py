@@ -9,7 +9,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,10 @@ import psutil
 from torch.utils.cpp_extension import get_default_build_root
 
 COMPILERS = {"ninja", "c++", "g++", "cc1plus", "clang", "clang++", "nvcc", "cicc", "ptxas", "hipcc"}
+"""Names of the processes that torch starts to compile an extension."""
+
 NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "ceph", "beegfs", "glusterfs", "afs"}
+"""File systems that other machines may share, whose processes cannot be seen from here."""
 
 
 def extension_root() -> Path:
@@ -35,57 +38,78 @@ def lock_holders(lock: Path) -> list[int]:
     return [process.pid for process in psutil.process_iter() if str(lock.resolve()) in _open_files(process)]
 
 
+def on_network(path: Path) -> bool:
+    """Whether the file system may be shared with another machine, whose processes cannot be seen."""
+    path = path.resolve()
+    mounts = [mount for mount in psutil.disk_partitions(all=True) if path.is_relative_to(mount.mountpoint)]
+    kind = max(mounts, key=lambda mount: len(mount.mountpoint)).fstype if mounts else ""
+    return kind in NETWORK_FILESYSTEMS or kind.startswith("fuse.")
+
+
 def clear_stale_locks(
     root: Path | None = None,
     settle_seconds: float = 1.0,
     compiler_seconds: float = 600.0,
     unseen_seconds: float = 3600.0,
+    sleep: Callable[[float], None] = time.sleep,
+    is_shared: Callable[[Path], bool] = on_network,
 ) -> list[Path]:
     """Remove the locks that no living process holds.
 
-    Safe while other processes compile, and where several call it at once: one looks and removes at a time, and a lock
-    goes only if it is the same file without a holder in two looks, so that neither a lock just made nor one just
+    Safe while other processes compile, and where several call it at once: one process looks and removes at a time, and
+    a lock goes only if it is the same file without a holder at two looks, so that neither a lock just made nor one just
     released is touched. Compilers that outlived the process that started them are waited for: they still write to the
     folder. Whoever removes a lock should say so.
 
     Args:
-        root: the extension cache; None is :func:`extension_root`.
+        root: the extension cache; None is `extension_root`.
         settle_seconds: time between the two looks.
         compiler_seconds: how long to wait for compilers that are left over; the lock stays if they run on.
-        unseen_seconds: age at which a lock goes whose holder could not be seen from here, because it lies on a network
-            file system or belongs to another user.
+        unseen_seconds: age at which a lock goes whose holder could not be seen from here, because the lock lies on a
+            network file system or belongs to another user.
+        sleep: waits so many seconds.
+        is_shared: whether a path may be shared with another machine.
 
     Returns:
-        The locks that were removed. What :func:`find_locks` still finds is held by a process, or young and unseen.
+        The locks that were removed. What `find_locks` still finds is held by a process, or young and of a holder that
+        cannot be seen.
     """
     root = root or extension_root()
     if not find_locks(root):
         return []
-    with _one_at_a_time(root):
-        suspects = {lock: _identity(lock) for lock in find_locks(root) if _seems_stale(lock, unseen_seconds)}
+    with _held_alone(root):
+        suspects = {lock: _identity(lock) for lock in find_locks(root) if _seems_stale(lock, unseen_seconds, is_shared)}
         if not suspects:
             return []
-        time.sleep(settle_seconds)
+        sleep(settle_seconds)
         return [
             lock
             for lock, identity in suspects.items()
             if _await_compilers(lock.parent, compiler_seconds)
-            and _seems_stale(lock, unseen_seconds)
+            and _seems_stale(lock, unseen_seconds, is_shared)
             and _identity(lock) == identity
             and _remove(lock)
         ]
 
 
+def prepare_compilation() -> None:
+    """Make ready for what DeepSpeed compiles; one process of each machine removes stale locks, and says so."""
+    prefer_own_ninja()
+    if os.environ.get("LOCAL_RANK") == "0":
+        for lock in clear_stale_locks():
+            print(f"removed {lock}, left by a compilation that was killed", file=sys.stderr)
+
+
 def prefer_own_ninja() -> None:
     """Put this environment's tools first on PATH: another version of ninja would compile every operator again."""
-    own = str(Path(sys.executable).parent)
-    if os.environ.get("PATH", "").split(os.pathsep)[0] != own:
-        os.environ["PATH"] = os.pathsep.join(filter(None, [own, os.environ.get("PATH")]))
+    binaries = str(Path(sys.executable).parent)
+    if os.environ.get("PATH", "").split(os.pathsep)[0] != binaries:
+        os.environ["PATH"] = os.pathsep.join(filter(None, [binaries, os.environ.get("PATH")]))
 
 
 @contextmanager
-def _one_at_a_time(root: Path) -> Iterator[None]:
-    """Without this, a process could remove the lock that another made after clearing the same stale one."""
+def _held_alone(root: Path) -> Iterator[None]:
+    """Hold the cache alone: else a process could remove a lock that another made after clearing the same stale one."""
     folder = os.open(root, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -94,7 +118,7 @@ def _one_at_a_time(root: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _seems_stale(lock: Path, unseen_seconds: float) -> bool:
+def _seems_stale(lock: Path, unseen_seconds: float, is_shared: Callable[[Path], bool]) -> bool:
     try:
         status = lock.stat()
     except FileNotFoundError:
@@ -102,17 +126,9 @@ def _seems_stale(lock: Path, unseen_seconds: float) -> bool:
     if lock_holders(lock):
         return False
     ours = status.st_uid == os.getuid() or os.getuid() == 0
-    if ours and not _on_network(lock):
+    if ours and not is_shared(lock):
         return True
     return time.time() - status.st_mtime > unseen_seconds
-
-
-def _on_network(path: Path) -> bool:
-    """Whether the file system may be shared with another machine, whose processes cannot be seen."""
-    path = path.resolve()
-    mounts = [mount for mount in psutil.disk_partitions(all=True) if path.is_relative_to(mount.mountpoint)]
-    kind = max(mounts, key=lambda mount: len(mount.mountpoint)).fstype if mounts else ""
-    return kind in NETWORK_FILESYSTEMS or kind.startswith("fuse.")
 
 
 def _await_compilers(folder: Path, seconds: float) -> bool:

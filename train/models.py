@@ -1,4 +1,4 @@
-"""The models of a training run, loaded and wired, and the fingerprints that show what moved."""
+"""The models of a training run, loaded and wired, and fingerprints that show which of them training changed."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,16 @@ from train.config import Config
 
 @dataclass(frozen=True)
 class Models:
-    """Everything loaded: the adapted compressor, and the channel its messages go through."""
+    """The adapted compressor, the channel its messages go through, and what a run hashes and saves of them.
+
+    Attributes:
+        compressor: writes messages with ``adapted``.
+        channel: answers from messages and scores them.
+        adapted: the compressor's model with the adapter that is trained.
+        tokenizer: the compressor's.
+        predictor_model: the frozen predictor; None where it is behind an endpoint.
+        scorer_model: the frozen scorer; None where the compressor's base is the scorer.
+    """
 
     compressor: Compressor
     channel: Channel
@@ -27,7 +36,13 @@ class Models:
 
 
 def load_models(config: Config) -> Models:
-    """Load and wire the three models; the scorer is the compressor's base unless another is named."""
+    """Load and wire the three models; the scorer is the compressor's base unless another is named.
+
+    Raises:
+        ConfigError: the tasks have different instructions.
+        ModelError: a model cannot be loaded, or has no module to adapt.
+        EndpointError: the predictor's server cannot be used.
+    """
     instruction, answer_instruction = instructions(config)
     plain, tokenizer = load_model(
         config.compressor.model, config.compressor.dtype, device(), config.compressor.revision
@@ -44,7 +59,7 @@ def load_models(config: Config) -> Models:
 
 
 def fingerprints(models: Models) -> dict[str, str]:
-    """Hashes of what trains and of what must not change."""
+    """Hashes of the adapter, which training changes, and of everything frozen, by name."""
     hashes = {
         "adapter": parameter_hash(models.adapted, trainable),
         "compressor_base": parameter_hash(models.adapted, base),

@@ -1,7 +1,7 @@
-"""The reward of a message as TRL calls for it: one number a message, and every component logged by itself."""
+"""The reward of messages as TRL asks for it: a number for each message, and every component logged by itself."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data.sample import Sample, neighbours
+from eval.record import accuracy_of
 from models.channel import Channel, Readings
 from models.compressor import Compressor, Message
 from models.predictor import AnswerScore
-from models.scorer import Scores
-from objectives.accuracy import score
+from models.scorer import NO_CONTEXT, Scores
 from objectives.length import length_reward
 from objectives.mutual_information import (
     Estimate,
@@ -29,21 +29,42 @@ from objectives.negatives import Candidates, Columns, NegativeCounts, choose_col
 from objectives.reward import RewardWeights, combine, token_credit
 from train.config import Config
 
-NO_CONTEXT = ""
-"""The column behind the others where the rate is paid for: the scorer shown no context is the prior."""
-
 PRIOR_RATE_BITS = 10.0
-"""The unit of the rate against the prior: a value and its key weigh about this much."""
+"""The unit of the rate against the prior, in bits: about what a key and its value weigh, so that 1 is a fact told."""
+
+MIN_CEILING_NATS = 1e-6
+"""The least ceiling that a share is taken of: a ceiling of 0 becomes a share of 0, not a division by zero."""
 
 
 class MessageReward:
-    """Accuracy, information and length of the messages of this process's slice, groups contiguous."""
+    """What the messages of this process's slice are paid for: accuracy, information, length and what else has a weight.
+
+    Attributes:
+        token_credit: the credit of each token of the last messages, where the configuration asks for it; in units of
+            advantage.
+    """
 
     __name__ = "message"
 
-    def __init__(self, config: Config, compressor: Compressor, channel: Channel, samples: Mapping[str, Sample]) -> None:
-        """Fix the weights and the models; ``samples`` go by id."""
+    def __init__(
+        self,
+        config: Config,
+        compressor: Compressor,
+        channel: Channel,
+        samples: Mapping[str, Sample],
+        gather: Callable[[list[str]], list[str]] = gather_object,
+    ) -> None:
+        """Fix the weights and the models.
+
+        Args:
+            config: the run's; its section ``reward`` has the weights.
+            compressor: whose messages they are.
+            channel: what they are read and scored through.
+            samples: the questions by id.
+            gather: joins the texts of all processes into one list.
+        """
         self.config = config
+        self.gather = gather
         self.compressor = compressor
         self.channel = channel
         self.samples = samples
@@ -60,7 +81,14 @@ class MessageReward:
         log_metric: Any,
         **_: Any,
     ) -> list[float | None]:
-        """One reward a message; metrics go to ``log_metric``, the credit of each token stays in ``token_credit``."""
+        """A reward for each message; metrics go to ``log_metric``, the credit of each token stays in ``token_credit``.
+
+        Args:
+            prompts: sample ids, a group of equal ones for each question.
+            completion_ids: the tokens of the messages, the end token last where one was written.
+            trainer_state: TRL's, which knows the step.
+            log_metric: takes a name and a value.
+        """
         samples = [self.samples[prompt] for prompt in prompts]
         messages = [self._message(ids) for ids in completion_ids]
         columns = self._columns(samples, trainer_state.global_step)
@@ -89,9 +117,18 @@ class MessageReward:
         readings: Readings,
         scores: Scores,
     ) -> tuple[Float[Tensor, " messages"], dict[str, float]]:
-        """The weighted sum, and metrics: information in bits, lengths in tokens."""
+        """The weighted sum of the components, and metrics: information in bits, lengths in tokens.
+
+        Args:
+            samples: the question of each message, groups contiguous.
+            messages: what was written.
+            columns: the contexts that each message is compared with.
+            readings: the predictor's answers, and its scores of the gold answers.
+            scores: the scorer's log-probabilities, nats; the last column is without context where the prior rate has a
+                weight.
+        """
         accuracy = torch.tensor(
-            [_accuracy(sample, answer) for sample, answer in zip(samples, readings.answers, strict=True)]
+            [_or_nan(accuracy_of(sample, answer)) for sample, answer in zip(samples, readings.answers, strict=True)]
         ).double()
         tokens = torch.tensor([message.tokens for message in messages])
         log_probs = scores.log_probs[:, : len(columns.contexts)]
@@ -106,8 +143,8 @@ class MessageReward:
             "task_information": _share_of_ceiling(task),
         }
         if self.weights.prior_rate:
-            own = log_probs.gather(1, columns.own[:, None])[:, 0]
-            rate = rate_against_prior(own, scores.log_probs[:, -1])
+            under_own_context = log_probs.gather(1, columns.own[:, None])[:, 0]
+            rate = rate_against_prior(under_own_context, scores.log_probs[:, -1])
             components["prior_rate"] = nats_to_bits(rate.terms) / PRIOR_RATE_BITS
         total, metrics = combine(components, self.weights, self.config.train.group_size)
         metrics = {name: value for name, value in metrics.items() if name not in ("reward", "reward_std")}
@@ -131,7 +168,7 @@ class MessageReward:
     def _columns(self, samples: Sequence[Sample], step: int) -> Columns:
         """Each message's contexts; those of the batch are drawn from all processes, so their number changes nothing."""
         seed = self.config.seed + step
-        batch = sorted(set(gather_object([sample.document.text for sample in samples])))
+        batch = sorted(set(self.gather([sample.document.text for sample in samples])))
         candidates = {
             sample.id: Candidates(
                 own=sample.document.text,
@@ -147,12 +184,6 @@ class MessageReward:
         return choose_columns([candidates[sample.id] for sample in samples], self.negatives, seed)
 
 
-def _accuracy(sample: Sample, answer: str) -> float:
-    """NaN, which is missing, where no metric can tell."""
-    question = sample.question
-    return score(question.metric, answer, question.answers, question.options) if question.scored else torch.nan
-
-
 def channel_metrics(
     accuracy: Float[Tensor, " messages"],
     tokens: Tensor,
@@ -160,7 +191,7 @@ def channel_metrics(
     upper: Estimate,
     task: Estimate,
 ) -> dict[str, float]:
-    """What a batch of messages carried: bits, tokens, shares."""
+    """What a batch of messages carried, on average: information in bits, lengths in tokens, shares in [0, 1]."""
     bits = float(nats_to_bits(information.mean))
     length = tokens.double().mean().item()
     return {
@@ -175,12 +206,17 @@ def channel_metrics(
 
 
 def _log_probs(scores: Sequence[AnswerScore | None]) -> Float[Tensor, " messages"]:
-    return torch.tensor([torch.nan if score is None else score.log_prob for score in scores], dtype=torch.float64)
+    return torch.tensor([_or_nan(None if score is None else score.log_prob) for score in scores], dtype=torch.float64)
+
+
+def _or_nan(value: float | None) -> float:
+    """The value as tensors hold it: NaN is missing."""
+    return torch.nan if value is None else value
 
 
 def _share_of_ceiling(estimate: Estimate) -> Float[Tensor, " messages"]:
-    """Terms as a share of what the estimator could show at most; not finite is missing."""
+    """Terms as a share of the most that the estimator can show; what is not finite is missing."""
     if estimate.ceiling is None:
         raise ValueError("an estimate without a ceiling has no share of it")
-    share = estimate.terms / estimate.ceiling.clamp(min=1e-6)
+    share = estimate.terms / estimate.ceiling.clamp(min=MIN_CEILING_NATS)
     return share.where(share.isfinite(), torch.nan)

@@ -1,8 +1,6 @@
 """The rollout: a group of messages for each (context, question), written by the policy itself or by vLLM.
 
-The policy reads every context once. vLLM gets the same token ids, in which a document cannot forge a control token, the
-same budget and the same end token. That path is written for TRL 1.16 and tested around a stand-in for vLLM's engine; it
-has been run neither with vLLM itself nor on a GPU.
+The policy reads every context once; of vLLM see `train.vllm_sampler`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +17,13 @@ class Rollout:
     """TRL's ``rollout_func``: prompts are sample ids, each repeated for its group, groups contiguous."""
 
     def __init__(self, compressor: Compressor, samples: Mapping[str, Sample], temperature: float, seed: int) -> None:
-        """``compressor`` shares its model with the trainer, so it writes with the live policy.
+        """Fix who writes, and how messages are sampled.
 
-        ``temperature`` and ``seed`` are the policy's; vLLM has the temperature from TRL, and seeds of its own.
+        Args:
+            compressor: shares its model with the trainer, so it writes with the live policy.
+            samples: the questions by id.
+            temperature: of the policy's sampling; vLLM has its temperature from TRL.
+            seed: of the policy's sampling; vLLM has seeds of its own.
         """
         self.compressor = compressor
         self.samples = samples
@@ -29,20 +31,31 @@ class Rollout:
         self.seed = seed
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, list[Any]]:
-        """Sample the messages of this process; token ids end with the end token where one was written."""
+        """Sample the messages of this process; token ids end with the end token where one was written.
+
+        Args:
+            prompts: sample ids, a group of equal ones for each question.
+            trainer: TRL's, which knows the step and whether vLLM writes.
+
+        Returns:
+            ``prompt_ids``, ``completion_ids`` and ``logprobs`` (nats), a list each for every message.
+
+        Raises:
+            ValueError: the prompts do not lie in groups of one size.
+        """
         groups = [(sample_id, len(list(group))) for sample_id, group in groupby(prompts)]
         sizes = {size for _, size in groups}
         if len(sizes) != 1:
             raise ValueError(f"prompts of one group must lie next to each other in groups of one size, got {sizes}")
-        own = [self.samples[sample_id] for sample_id, _ in groups]
-        read = [self.compressor.prompt(sample.document.text, sample.asked) for sample in own]
+        questions = [self.samples[sample_id] for sample_id, _ in groups]
+        reads = [self.compressor.prompt(sample.document.text, sample.asked) for sample in questions]
         group_size = sizes.pop()
-        prompt_ids = [prompt.ids for prompt in read for _ in range(group_size)]
+        prompt_ids = [prompt.ids for prompt in reads for _ in range(group_size)]
         if trainer.use_vllm:
             return {"prompt_ids": prompt_ids} | vllm_messages(trainer.vllm_generation, prompt_ids, group_size)
         step = trainer.state.global_step
-        seeds = [sampling_seed(self.seed, step, sample.id) for sample in own]
-        replies = self.compressor.reply(read, group_size, self.temperature, seeds)
+        seeds = [sampling_seed(self.seed, step, sample.id) for sample in questions]
+        replies = self.compressor.reply(reads, group_size, self.temperature, seeds)
         end = [self.compressor.end_token_id]
         return {
             "prompt_ids": prompt_ids,

@@ -1,51 +1,64 @@
-"""The run folder of a training run: prepared, and dropped where it is asked for."""
+"""The run folder of a training run: opened by its configuration, and dropped where that is asked for."""
 
-import os
 import shutil
-import sys
 from pathlib import Path
 
 from accelerate import PartialState
 
-from configs.command import is_main, launched, start_processes
+from configs.command import is_main
 from configs.tree import ConfigError, to_yaml
+from data.writing import write_text
 from train.config import Config
-from train.extension_cache import clear_stale_locks, prefer_own_ninja
+
+CONFIG_FILE = "config.yaml"
+"""The resolved configuration: what a resumed run has to agree with, and the mark of a run folder."""
 
 
-def prepare(config: Config, folder: Path, fresh: bool) -> None:
-    """The run folder and its config; a lock that a killed compilation left is removed, and said.
+def open_run_folder(config: Config, fresh: bool) -> Path:
+    """The folder of the run, with its configuration in it; every process of the run calls this.
+
+    Args:
+        config: names the folder, and is what it must hold.
+        fresh: drop what the folder holds.
 
     Raises:
-        ConfigError: the folder holds a run of another configuration, or is none of ours to drop.
+        ConfigError: the folder holds a run of another configuration, or with ``fresh`` something that is no run.
     """
-    prefer_own_ninja()
-    if launched() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        for lock in clear_stale_locks():
-            print(f"removed {lock}, left by a compilation that was killed", file=sys.stderr)
-    start_processes()
-    if fresh and is_main():
-        drop(folder)
-    # Every process looks at the same folder: nobody before it is dropped, and nobody after it is written to.
-    PartialState().wait_for_everyone()
-    resolved = folder / "config.yaml"
-    if resolved.exists() and resolved.read_text() != to_yaml(config):
+    folder, everyone = config.folder, PartialState()
+    if fresh:
+        check_droppable(folder)
+        everyone.wait_for_everyone()
+        if is_main() and folder.exists():
+            shutil.rmtree(folder)
+    # Every process checks the same folder: none before it is dropped, and none after its configuration is written.
+    everyone.wait_for_everyone()
+    check_configuration(config, folder)
+    everyone.wait_for_everyone()
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_main():
+        write_text(folder / CONFIG_FILE, to_yaml(config))
+    return folder
+
+
+def check_configuration(config: Config, folder: Path) -> None:
+    """Refuse a folder that holds a run of another configuration.
+
+    Raises:
+        ConfigError: it does.
+    """
+    resolved = folder / CONFIG_FILE
+    if resolved.exists() and resolved.read_text(encoding="utf-8") != to_yaml(config):
         raise ConfigError(
             f"run_folder = {str(folder)!r}: holds a run of another configuration; "
             "choose another name=..., or --fresh to drop it"
         )
-    PartialState().wait_for_everyone()
-    folder.mkdir(parents=True, exist_ok=True)
-    if is_main():
-        resolved.write_text(to_yaml(config))
 
 
-def drop(folder: Path) -> None:
-    """Remove a run folder; what does not look like one is left alone.
+def check_droppable(folder: Path) -> None:
+    """Refuse to drop a folder that does not look like a run's.
 
     Raises:
-        ConfigError: the folder holds files but no config of a run.
+        ConfigError: the folder holds files but no configuration of a run.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / "config.yaml").is_file():
+    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
         raise ConfigError(f"run_folder = {str(folder)!r}: has no config.yaml of a run, so --fresh does not drop it")
-    shutil.rmtree(folder, ignore_errors=not folder.exists())

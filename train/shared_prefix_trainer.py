@@ -4,8 +4,8 @@ Written for TRL 1.16, of which four methods are overridden. `_get_per_token_logp
 gives (a test compares the two) from rows in which a context and its group lie together; `_prepare_inputs` keeps groups
 together that TRL shuffles apart; `_generate_and_score_completions` adds the credit of single tokens to the advantage of
 their message, and checks that vLLM, where it writes, has the adapter; `_compute_loss` is TRL's, and measures the gap
-between the log-probabilities it used and the sampler's. Outside this class, `train.trainer` puts
-`train.rollout.sampler_weights` in the place of a method of TRL's vLLM backend.
+between the log-probabilities it used and the sampler's. Outside this class, `train.vllm_sampler` replaces one method of
+TRL's vLLM backend.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,14 +31,15 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
     max_tokens_per_pass = MAX_TOKENS_PER_PASS
     """Bound on the tokens of one forward pass."""
 
-    _policy_log_probs: Float[Tensor, "messages kept"] | None = None
-    """The last that were computed, nats: behind TRL's loss, those that the loss was made of."""
-
-    _gaps: tuple[Float[Tensor, " tokens"], ...] = ()
-    """Of the micro batches since the last optimizer step."""
-
-    _generations = 0
-    """Since this start, not since that of the run: an engine that was just started is checked first."""
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Take what TRL's trainer takes."""
+        # TRL computes the loss from log-probabilities that it does not hand on: these are the last ones computed, nats.
+        self._last_log_probs: Float[Tensor, "messages kept"] | None = None
+        # The gaps between sampler and policy in the micro batches since the last optimizer step, nats.
+        self._gaps: list[Float[Tensor, " tokens"]] = []
+        # Counted from this start, not from that of the run: an engine that was just started is checked first.
+        self._generations = 0
+        super().__init__(*arguments, **options)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -70,33 +71,33 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         with self.accelerator.autocast(), _forward_replaced(plain, scores):
             # Through the wrapper that synchronises gradients, where there is one.
             log_probs, entropies = model(input_ids)
-        self._policy_log_probs = log_probs.detach()
+        self._last_log_probs = log_probs.detach()
         return log_probs, entropies if compute_entropy else None, None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's messages, rewards and advantages; with the credit of each token where the reward gives one."""
         output = super()._generate_and_score_completions(inputs)
-        credits = [reward.token_credit for reward in self.reward_funcs if isinstance(reward, MessageReward)]
-        for credit in credits:
-            if credit is not None:
-                output["advantages"] = with_token_credit(
-                    output["advantages"], credit, output["completion_ids"].shape[1]
-                )
+        width = output["completion_ids"].shape[1]
+        for reward in self.reward_funcs:
+            if isinstance(reward, MessageReward) and reward.token_credit is not None:
+                output["advantages"] = with_token_credit(output["advantages"], reward.token_credit, width)
         if self.use_vllm:
             self._check_sampler(output)
         return output
 
     def _check_sampler(self, output: dict[str, Any]) -> None:
-        """At the 1st, 2nd, 4th, 8th, ... generation of a start: see `adapter_reached`; logs 1 where it is shown.
+        """Check at the 1st, 2nd, 4th, 8th, ... generation of a start: see `adapter_reached`; logs 1 where it is shown.
 
         A check costs a forward pass without the adapter, and another with it where TRL's importance sampling has not
-        computed that. The policy's own rollout needs none, for it samples with the very parameters that are trained.
+        computed that: hence ever more rarely. The policy's own rollout needs no check, for it samples with the very
+        parameters that are trained.
 
         Raises:
             RuntimeError: the messages were written without the adapter.
         """
         self._generations += 1
-        if self._generations & (self._generations - 1):
+        is_power_of_two = self._generations.bit_count() == 1
+        if not is_power_of_two:
             return
         adapted = output.get("old_per_token_logps")
         with torch.no_grad():
@@ -119,12 +120,12 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
         Dropout of the adapter is part of the gap: the policy trains with it and the sampler writes without.
         """
         loss = super()._compute_loss(model, inputs)
-        assert self._policy_log_probs is not None
+        assert self._last_log_probs is not None
         real = inputs["completion_mask"].bool()
-        self._gaps += (sampler_gap(inputs["sampling_per_token_logps"], self._policy_log_probs, real),)
+        self._gaps.append(sampler_gap(inputs["sampling_per_token_logps"], self._last_log_probs, real))
         if self.accelerator.sync_gradients:
             sums = self.accelerator.gather(gap_sums(torch.cat(self._gaps))[None])
-            self._gaps = ()
+            self._gaps.clear()
             self._log_now(gap_metrics(cast(Tensor, sums)))
         return loss
 
@@ -146,9 +147,9 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):
 def with_token_credit(
     advantages: Float[Tensor, " messages"], credit: Float[Tensor, "messages tokens"], width: int
 ) -> Float[Tensor, "messages width"]:
-    """The advantage of every token: its message's and its own."""
-    own = nn.functional.pad(credit, (0, max(0, width - credit.shape[1])))[:, :width]
-    return advantages[:, None] + own.to(advantages)
+    """The advantage of every token: that of its message plus the token's credit, cut or padded to ``width``."""
+    fitted = nn.functional.pad(credit, (0, max(0, width - credit.shape[1])))[:, :width]
+    return advantages[:, None] + fitted.to(advantages)
 
 
 def group_scores(
@@ -166,7 +167,7 @@ def group_scores(
         input_ids: prompts padded on the left, then messages padded on the right.
         mask: the real tokens.
         kept: columns of the messages.
-        temperature: of the distribution.
+        temperature: what logits are divided by.
         max_tokens_per_pass: see `token_scores`.
 
     Returns:
@@ -178,7 +179,7 @@ def group_scores(
     for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         if length:
             groups.setdefault(tuple(row[: len(row) - length]), []).append(index)
-    found = token_scores(
+    scores = token_scores(
         model,
         [prompt[:-1] for prompt in groups],
         [
@@ -190,7 +191,7 @@ def group_scores(
     )
     empty = torch.zeros(0, device=input_ids.device)
     log_probs, entropies = [empty] * len(rows), [empty] * len(rows)
-    for indices, group in zip(groups.values(), found, strict=True):
+    for indices, group in zip(groups.values(), scores, strict=True):
         for index, score in zip(indices, group, strict=True):
             log_probs[index], entropies[index] = score
     return _padded(log_probs, kept), _padded(entropies, kept)
@@ -213,7 +214,7 @@ def grouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _joined(values: list[Any], rows: int) -> Any:
-    """One value for the whole generation batch; what is no tensor of rows is the same in every micro batch."""
+    """One value for the whole generation batch; a value that is no tensor of rows is the same in every micro batch."""
     first = values[0]
     if isinstance(first, Tensor) and first.ndim > 0:
         return torch.cat(values)

@@ -12,6 +12,7 @@ import wandb
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
+from data.writing import write_text
 from eval.report.page import report_sheets
 from train.config import Config
 
@@ -19,16 +20,19 @@ Logs = Mapping[str, Any]
 
 METRICS_FILE = "metrics.jsonl"
 REPORT_FILES = ("report.html", "results.json", "samples.jsonl", "tables.md", "tables.tex")
+"""Files of the run folder that W&B keeps with the run, so that the report can be read without the folder."""
+
 SHOWN = {
     "reward": "reward {:.2f}",
     "information_bits": "{:.2f} bits",
     "message_tokens": "{:.1f} tokens",
     "bits_per_token": "{:.3f} bits/token",
 }
+"""Metrics beside the progress bar: those that tell at a glance whether training works."""
 
 
 def start_wandb(config: Config, folder: Path) -> list[str]:
-    """Start a W&B run and return Trainer's ``report_to``; offline it writes to the run folder and asks for nothing."""
+    """Start a W&B run, unless it is disabled; Trainer's ``report_to``. Offline it writes to the run folder alone."""
     if config.tracking.wandb == "disabled":
         return []
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -45,17 +49,18 @@ def start_wandb(config: Config, folder: Path) -> list[str]:
 
 
 def start_service() -> str:
-    """Start W&B's process where a launcher does not find it, and return its address.
+    """Start W&B's process where DeepSpeed's launcher does not find it; its address.
 
-    On Ctrl-C DeepSpeed's launcher ends every descendant at once; the first metric logged after that would be an error,
-    and end training before its checkpoint.
+    On Ctrl-C the launcher ends every descendant at once; the first metric logged after that would be an error, and end
+    training before its checkpoint.
     """
+    # It ends by itself after a minute without a run: nobody else ends it.
     command = [sys.executable, "-m", "wandb", "beta", "core", "start", "--idle-timeout", "60s"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def log_results(results: Mapping[str, Any], name: str, folder: Path) -> None:
-    """The overall figures of both stages, the report's tables and its files, where a W&B run is open, and its end."""
+    """Log the overall figures of both stages, the report's tables and its files to the open W&B run, and end it."""
     if wandb.run is None:
         return
     wandb.run.summary.update(_overall(results))
@@ -83,7 +88,7 @@ def _overall(results: Mapping[str, Any], prefix: str = "") -> dict[str, float | 
 
 
 class MetricsFile(TrainerCallback):
-    """Appends a line a logged step; a resumed run drops what was logged beyond the checkpoint it goes on from."""
+    """Appends a line for each logged step; a resumed run drops the lines after the checkpoint it goes on from."""
 
     def __init__(self, folder: Path) -> None:
         """Write to ``metrics.jsonl`` in ``folder``."""
@@ -92,17 +97,17 @@ class MetricsFile(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Keep the lines up to the step that training goes on from."""
         if state.is_world_process_zero and self.path.exists():
-            lines = self.path.read_text().splitlines()
+            lines = self.path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-            self.path.write_text("".join(line + "\n" for line in kept))
+            write_text(self.path, "".join(line + "\n" for line in kept))
 
     def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Logs, **__: Any) -> None:
-        """One line of plain numbers."""
+        """Append one line of plain numbers."""
         if not state.is_world_process_zero or "reward" not in logs:
             return
         line = {"step": state.global_step, "seconds": logs.get("step_time")}
         line |= {name: value for name, value in logs.items() if isinstance(value, int | float | None)}
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
@@ -119,12 +124,12 @@ class ProgressBar(TrainerCallback):
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", dynamic_ncols=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        """One step further."""
+        """Move the bar to the step just finished."""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Logs, **__: Any) -> None:
-        """Show the figures that tell whether it works."""
+        """Show the figures of the step beside the bar."""
         if self.bar is not None:
             shown = [text.format(logs[name]) for name, text in SHOWN.items() if logs.get(name) is not None]
             self.bar.set_postfix_str(", ".join(shown))

@@ -1,6 +1,6 @@
-"""TRL's GRPO on the compressor's adapter: the config tree in TRL's terms, and the trainer built from it."""
+"""TRL's GRPO on the compressor's adapter: the configuration in TRL's terms, and the trainer built from it."""
 
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ from train.reward import MessageReward
 from train.rollout import Rollout
 from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
 from train.tracking import MetricsFile, ProgressBar
-from train.vllm_sampler import sampler_weights, vllm_options
+from train.vllm_sampler import send_merged_weights, vllm_options
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-"""Trainer's names of the schedules, all of which begin with the warm-up."""
+"""Trainer's names of the courses of the learning rate, all of which begin with the warm-up."""
+
+KEPT_CHECKPOINTS = 2
+"""Checkpoints that stay on the disk: the newest, and the one before it in case a kill cuts the newest short."""
 
 
 def deepspeed_config(config: Config) -> dict[str, Any]:
-    """ZeRO as configured; sizes and rates come from Trainer."""
+    """ZeRO as configured, in DeepSpeed's terms; Trainer fills in sizes and rates."""
     return {
         "zero_optimization": {"stage": config.train.zero_stage},
         "train_micro_batch_size_per_gpu": "auto",
@@ -38,7 +41,14 @@ def deepspeed_config(config: Config) -> dict[str, Any]:
 
 
 def grpo_config(config: Config, folder: Path, report_to: list[str], end_token_id: int) -> GRPOConfig:
-    """The training section in TRL's terms; ``end_token_id`` ends a message."""
+    """The training section in TRL's terms.
+
+    Args:
+        config: the run's.
+        folder: the run folder; checkpoints go below it.
+        report_to: where Trainer reports metrics, in its own terms.
+        end_token_id: what ends a message.
+    """
     train = config.train
     processes = world_size()
     on_cpu = not torch.cuda.is_available()
@@ -61,7 +71,7 @@ def grpo_config(config: Config, folder: Path, report_to: list[str], end_token_id
         max_completion_length=config.compressor.budget_tokens,
         logging_steps=train.log_every,
         save_steps=train.save_every,
-        save_total_limit=2,
+        save_total_limit=KEPT_CHECKPOINTS,
         report_to=report_to,
         remove_unused_columns=False,
         gradient_checkpointing=not on_cpu,
@@ -80,15 +90,23 @@ def build_trainer(
     config: Config,
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    samples: list[Sample],
+    samples: Sequence[Sample],
     rollout: Rollout,
     reward: MessageReward,
     report_to: list[str],
     trainer_class: type[GRPOTrainer] = SharedPrefixGRPOTrainer,
 ) -> GRPOTrainer:
-    """TRL's trainer with our rollout and reward; the prompt column holds sample ids, which both of them look up.
+    """TRL's trainer with our rollout and reward.
 
-    ``trainer_class`` is there for comparisons with TRL's own trainer.
+    Args:
+        config: the run's.
+        model: the compressor, whose adapter is trained.
+        tokenizer: the compressor's.
+        samples: the questions to write messages for; their ids are TRL's prompts, which rollout and reward look up.
+        rollout: writes the messages.
+        reward: pays for them.
+        report_to: where Trainer reports metrics, in its own terms.
+        trainer_class: another one than ours for comparisons, such as TRL's own.
     """
     trainer = trainer_class(
         model=model,
@@ -100,8 +118,8 @@ def build_trainer(
         callbacks=[MetricsFile(config.folder), ProgressBar(), StopOnSignal()],
     )
     if trainer.use_vllm:
-        # TRL's own walk over the parameters would merge the adapter into the frozen base.
-        trainer.vllm_generation._iter_named_params = partial(sampler_weights, model)
+        send_merged_weights(trainer.vllm_generation, model)
+    # Metrics and progress are shown by our own callbacks.
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer

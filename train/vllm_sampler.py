@@ -1,6 +1,12 @@
-"""vLLM as a sampler: its options, its messages, and the weights it is given."""
+"""vLLM as a sampler: its options, its messages, and the weights it is given.
 
-from collections.abc import Generator
+vLLM gets the same token ids as the policy itself, in which a document cannot forge a control token, the same budget and
+the same end token. This is written for TRL 1.16 and tested around a stand-in for vLLM's engine; it has been run neither
+with vLLM itself nor on a GPU.
+"""
+
+from collections.abc import Generator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +19,7 @@ from train.config import VllmConfig
 
 
 def vllm_options(vllm: VllmConfig, end_token_id: int) -> dict[str, Any]:
-    """vLLM in TRL's terms; a message ends with ``end_token_id`` alone, whatever else the model's own files end with."""
+    """The section in TRL's terms; ``end_token_id`` alone ends a message, whatever else the model's files name."""
     return {
         "use_vllm": True,
         "vllm_mode": vllm.mode,
@@ -27,27 +33,37 @@ def vllm_options(vllm: VllmConfig, end_token_id: int) -> dict[str, Any]:
 
 
 def vllm_messages(
-    generation: VLLMGeneration, prompt_ids: list[list[int]], group_size: int
+    generation: VLLMGeneration, prompt_ids: Sequence[list[int]], group_size: int
 ) -> dict[str, list[list[Any]]]:
-    """What vLLM writes to each of the prompts, which lie in groups of equal ones; TRL has sent it the weights before.
+    """What vLLM writes to each prompt; TRL has sent it the present weights before.
+
+    Args:
+        generation: TRL's backend.
+        prompt_ids: a prompt for each message; the equal prompts of a group lie next to each other.
+        group_size: messages of a group.
 
     Returns:
-        ``completion_ids``, and ``logprobs`` of the tokens sampled, nats, None where vLLM had no number for one.
+        ``completion_ids``, and ``logprobs`` of the sampled tokens in nats, None where vLLM gave no number.
     """
-    _, completion_ids, log_probs, _ = generation.generate(prompt_ids, images=None, num_generations=group_size)
+    _, completion_ids, log_probs, _ = generation.generate(list(prompt_ids), images=None, num_generations=group_size)
     return {
         "completion_ids": [list(ids) for ids in completion_ids],
         "logprobs": [[sampled for sampled, *_ in message] for message in log_probs],
     }
 
 
+def send_merged_weights(generation: VLLMGeneration, model: PeftModel) -> None:
+    """Have TRL's backend send `sampler_weights`, in the place of its own walk over the parameters."""
+    generation._iter_named_params = partial(sampler_weights, model)
+
+
 @torch.no_grad()
 def sampler_weights(model: PeftModel) -> Generator[tuple[str, Tensor], None, None]:
     """The weights vLLM samples with: every parameter under the base model's own name, adapted ones as merged copies.
 
-    It takes the place of TRL's walk over the parameters, which merges the adapter into the base and out of it again at
-    every step: rounding would move the frozen base, and with it the scorer. ZeRO's third stage, which that walk
-    gathers for, is none of ours.
+    TRL's own walk over the parameters merges the adapter into the base and out of it again at every step: rounding
+    would move the frozen base, and with it the scorer. That walk also gathers for ZeRO's third stage, which
+    ``train.zero_stage`` does not offer.
     """
     base = model.get_base_model()
     adapted = {name: module for name, module in base.named_modules() if isinstance(module, LoraLayer)}

@@ -1,13 +1,15 @@
 """Models and documents as a recipe names them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from configs.build import build_predictor, build_scorer, draw, held_out, instructions
+from configs.build import build_predictor, build_scorer, evaluation_request, instructions, load_samples
 from configs.sections import PredictorConfig, ScorerConfig
 from configs.tree import ConfigError
 from data.errors import DataError
+from data.registry import TASKS
 from data.sample import Document, Question
 from data.task import Loaded
 from eval.config import EvaluationConfig, load_config
@@ -29,12 +31,11 @@ def recipe(*overrides: str) -> EvaluationConfig:
     return load_config("evaluation.yaml", ["compressor.adapter=null", *overrides])
 
 
-def drawn(compressor: Compressor, *overrides: str) -> tuple[list[str], list[str]]:
-    """The ids of the questions that are drawn, and what was said."""
+def loaded_ids(compressor: Compressor, *overrides: str) -> tuple[list[str], list[str]]:
+    """The ids of the questions that are loaded, and what was said."""
     said: list[str] = []
-    one = recipe(*overrides)
-    wanted = {task.name: held_out(one, task) for task in one.tasks}
-    return [sample.id for sample in draw(one, compressor, "evaluate", wanted, said.append)], said
+    samples = load_samples(recipe(*overrides), compressor, "evaluate", evaluation_request, said.append)
+    return [sample.id for sample in samples], said
 
 
 def test_the_tasks_of_a_run_agree_on_what_models_are_told() -> None:
@@ -45,26 +46,31 @@ def test_the_tasks_of_a_run_agree_on_what_models_are_told() -> None:
 
 def test_held_out_questions_are_the_test_split_as_many_as_asked_for(compressor: Compressor) -> None:
     tasks = "tasks=[miniature/notes, miniature/papers]"
-    ids, said = drawn(compressor, tasks, "eval.documents=3", "eval.questions_per_document=2")
+    ids, said = loaded_ids(compressor, tasks, "eval.documents=3", "eval.questions_per_document=2")
     assert len(ids) == len(set(ids)) == 12 and all("/test-" in name for name in ids)
     assert {name.rpartition("/test-")[0] for name in ids} == {"miniature/notes", "miniature/papers"}
-    assert drawn(compressor, tasks, "eval.documents=3", "eval.questions_per_document=2")[0] == ids
-    assert drawn(compressor, tasks, "eval.documents=3", "eval.questions_per_document=2", "seed=1")[0] != ids
+    assert loaded_ids(compressor, tasks, "eval.documents=3", "eval.questions_per_document=2")[0] == ids
+    assert loaded_ids(compressor, tasks, "eval.documents=3", "eval.questions_per_document=2", "seed=1")[0] != ids
     assert "6 of 6 contexts to evaluate on are longer than the room for them, 300 tokens" in said[0]
 
 
 def test_where_the_evaluation_reads_takes_precedence() -> None:
     source = str(Path(__file__))
     given = f"tasks=[{{name: qasper, source: '{source}', eval_source: '{Path(__file__).parent}', eval_split: dev}}]"
-    found = recipe(given, "information.negatives.batch=1")
-    assert held_out(found, found.tasks[0])["source"] == str(Path(__file__).parent)
-    assert held_out(found, found.tasks[0])["split"] == "dev"
+    config = recipe(given, "information.negatives.batch=1")
+    request = evaluation_request(config, config.tasks[0])
+    assert (request.source, request.split) == (str(Path(__file__).parent), "dev")
 
 
 def test_documents_that_cannot_be_read_are_a_data_error_of_one_line(compressor: Compressor) -> None:
     with pytest.raises(DataError, match=r"no split 'validation'") as caught:
-        drawn(compressor, "tasks=[{name: miniature/notes, eval_split: validation}]")
+        loaded_ids(compressor, "tasks=[{name: miniature/notes, eval_split: validation}]")
     assert "\n" not in str(caught.value)
+
+
+def replace_task(monkeypatch: pytest.MonkeyPatch, loaded: Loaded) -> None:
+    """Let miniature/notes give these documents."""
+    monkeypatch.setitem(TASKS, "miniature/notes", replace(TASKS["miniature/notes"], load=lambda request: loaded))
 
 
 def test_what_a_task_skips_is_said_and_parts_are_cut_one_by_one(
@@ -73,18 +79,18 @@ def test_what_a_task_skips_is_said_and_parts_are_cut_one_by_one(
     question = Question("q", "Who?", ("me",), "perplexity")
     long, short = "zinc " * 900, "iron 5"
     document = Document("d", "miniature/notes", f"{long}\n\n{short}", (question,), parts=(long, short))
-    monkeypatch.setattr("configs.build.load_documents", lambda name, **_: Loaded([document], {"dull ones": 3}))
-    one, said = recipe("tasks=[miniature/notes]"), []
-    [sample] = draw(one, compressor, "evaluate", {"miniature/notes": {}}, said.append)
+    replace_task(monkeypatch, Loaded([document], {"dull ones": 3}))
+    said: list[str] = []
+    [sample] = load_samples(recipe("tasks=[miniature/notes]"), compressor, "evaluate", evaluation_request, said.append)
     count = [len(compressor.prompts.format.text_ids(part)) for part in sample.document.parts]
     assert count[0] <= 300 and sample.document.parts[1] == short and sample.document.text == document.text
     assert said[0] == "miniature/notes: skipped 3 (dull ones)" and "1 of 1 contexts" in said[1]
 
 
 def test_no_question_is_a_data_error(compressor: Compressor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("configs.build.load_documents", lambda name, **_: Loaded([], {}))
+    replace_task(monkeypatch, Loaded([], {}))
     with pytest.raises(DataError, match="no questions to evaluate on in miniature/notes"):
-        draw(recipe("tasks=[miniature/notes]"), compressor, "evaluate", {"miniature/notes": {}}, lambda text: None)
+        load_samples(recipe("tasks=[miniature/notes]"), compressor, "evaluate", evaluation_request, print)
 
 
 def test_a_local_predictor_reads_a_long_message_whole_or_refuses_it() -> None:

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from trl import GRPOTrainer
 
-from configs.build import draw
+from configs.build import load_samples
 from train.config import load_config
-from train.job import wanted
+from train.job import training_request
 from train.models import load_models
 from train.reward import MessageReward
 from train.rollout import Rollout
@@ -24,8 +24,7 @@ def make_trainer(folder: Path, trainer_class: type[GRPOTrainer], *overrides: str
     config = load_config("mi_rl.yaml", [f"run_folder={folder}", *SMALL, *QUIET, *overrides])
     folder.mkdir(parents=True, exist_ok=True)
     models = load_models(config)
-    asked = {task.name: wanted(config, task) for task in config.tasks}
-    samples = draw(config, models.compressor, "train", asked, print)
+    samples = load_samples(config, models.compressor, "train", training_request, print)
     by_id = {sample.id: sample for sample in samples}
     rollout = Rollout(models.compressor, by_id, config.train.temperature, config.seed)
     reward = MessageReward(config, models.compressor, models.channel, by_id)

@@ -3,7 +3,6 @@
 import signal
 from typing import Any, cast
 
-import pytest
 from transformers import TrainerControl, TrainerState
 
 from train.checkpoint import StopOnSignal
@@ -12,13 +11,13 @@ NO_ARGUMENTS = cast(Any, None)
 
 
 def step(stop: StopOnSignal) -> tuple[bool, bool]:
-    """Whether training saves and stops behind a step."""
+    """Whether training saves and stops after a step."""
     control = TrainerControl()
     stop.on_step_end(NO_ARGUMENTS, TrainerState(), control)
     return control.should_save, control.should_training_stop
 
 
-def test_the_launchers_signals_behind_ctrl_c_end_nothing_at_once() -> None:
+def test_the_launchers_signals_after_ctrl_c_end_nothing_at_once() -> None:
     stop, before = StopOnSignal(), [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     stop.on_train_begin(NO_ARGUMENTS, TrainerState())
     assert step(stop) == (False, False)
@@ -29,6 +28,5 @@ def test_the_launchers_signals_behind_ctrl_c_end_nothing_at_once() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_what_another_process_received_stops_this_one_behind_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.checkpoint.gather_object", lambda mine: [*mine, True])
-    assert step(StopOnSignal()) == (True, True)
+def test_what_another_process_received_stops_this_one_after_the_same_step() -> None:
+    assert step(StopOnSignal(gather=lambda own: [*own, True])) == (True, True)

@@ -12,7 +12,6 @@ import pytest
 from torch.utils import file_baton
 from torch.utils.file_baton import FileBaton
 
-from train import extension_cache
 from train.extension_cache import clear_stale_locks, extension_root, find_locks, lock_holders, prefer_own_ninja
 
 # Run from torch's own file, without the seconds that importing all of torch takes.
@@ -85,28 +84,24 @@ def test_the_stale_lock_goes_and_the_held_one_beside_it_stays(tmp_path: Path, lo
     assert find_locks(tmp_path) == [lock]
 
 
-def test_a_lock_taken_anew_between_the_two_looks_is_kept(
-    tmp_path: Path, lock: Path, hold: Hold, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_taken_anew_between_the_two_looks_is_kept(tmp_path: Path, lock: Path, hold: Hold) -> None:
     killed(hold(lock))
 
     def another_start_takes_it(seconds: float) -> None:
         lock.unlink()
         hold(lock)
 
-    monkeypatch.setattr(extension_cache.time, "sleep", another_start_takes_it)
-    assert clear_stale_locks(tmp_path) == []
+    assert clear_stale_locks(tmp_path, sleep=another_start_takes_it) == []
     assert lock.exists()
 
 
 def test_a_lock_without_a_holder_that_is_released_between_the_two_looks_is_not_reported(
-    tmp_path: Path, lock: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, lock: Path
 ) -> None:
     baton = FileBaton(str(lock))
     assert baton.try_acquire() and baton.fd is not None
     os.close(baton.fd)  # the first half of release()
-    monkeypatch.setattr(extension_cache.time, "sleep", lambda seconds: lock.unlink())
-    assert clear_stale_locks(tmp_path) == []
+    assert clear_stale_locks(tmp_path, sleep=lambda seconds: lock.unlink()) == []
 
 
 def test_of_several_processes_one_removes_the_lock(tmp_path: Path, lock: Path, hold: Hold) -> None:
@@ -131,15 +126,12 @@ def test_a_compiler_that_outlived_its_parent_is_waited_for(tmp_path: Path, lock:
     assert clear_stale_locks(tmp_path, settle_seconds=0.01, compiler_seconds=0) == [lock]
 
 
-def test_where_holders_cannot_be_seen_only_an_old_lock_goes(
-    tmp_path: Path, lock: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_holders_cannot_be_seen_only_an_old_lock_goes(tmp_path: Path, lock: Path) -> None:
     lock.touch()
-    monkeypatch.setattr(extension_cache, "_on_network", lambda path: True)
-    assert clear_stale_locks(tmp_path, settle_seconds=0.01) == []
+    assert clear_stale_locks(tmp_path, settle_seconds=0.01, is_shared=lambda path: True) == []
     hours_ago = time.time() - 7200
     os.utime(lock, (hours_ago, hours_ago))
-    assert clear_stale_locks(tmp_path, settle_seconds=0.01) == [lock]
+    assert clear_stale_locks(tmp_path, settle_seconds=0.01, is_shared=lambda path: True) == [lock]
 
 
 def test_a_cache_that_is_not_there_has_no_locks(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+"""The reward of a training step: what each component pays for, and that processes agree on it."""
+
 import math
 from types import SimpleNamespace
 from typing import cast
@@ -35,7 +37,7 @@ def build(*overrides: str) -> tuple[MessageReward, list[Sample], Config]:
 def call(reward: MessageReward, samples: list[Sample], texts: list[str]) -> tuple[list[float], dict[str, float]]:
     """Rewards of one group of texts a sample, each ended."""
     metrics: dict[str, float] = {}
-    ids = [reward.compressor.prompts.format.text_ids(text) + [reward.compressor.end_token_id] for text in texts]
+    ids = [[*reward.compressor.prompts.format.text_ids(text), reward.compressor.end_token_id] for text in texts]
     prompts = [sample.id for sample in samples for _ in range(GROUP)]
     state = SimpleNamespace(global_step=3)
     rewards = reward(prompts, ids, state, lambda name, value: metrics.update({name: value}))
@@ -85,7 +87,7 @@ def test_information_is_the_contrastive_bound_over_the_contexts_of_a_plain_pass(
     ]
     prompts, scorer = reward.compressor.prompts, reward.channel.scorers[0].scorer
     model = cast(PreTrainedModel, scorer.model)
-    ids = prompts.format.text_ids(texts[0]) + [scorer.end_token_id]
+    ids = [*prompts.format.text_ids(texts[0]), scorer.end_token_id]
     with torch.no_grad():
         row = torch.stack(
             [
@@ -97,14 +99,14 @@ def test_information_is_the_contrastive_bound_over_the_contexts_of_a_plain_pass(
     assert rewards[0] == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_process_with_half_of_the_batch_gives_the_same_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_with_half_of_the_batch_gives_the_same_rewards() -> None:
     reward, samples, _ = build()
     texts = [text for sample in samples for text in messages_for(sample)]
     together, _ = call(reward, samples, texts)
     every = [sample.document.text for sample in samples]
-    monkeypatch.setattr("train.reward.gather_object", lambda mine: every)
-    apart = [call(reward, [sample], messages_for(sample))[0] for sample in samples]
-    assert sum(apart, []) == pytest.approx(together, abs=1e-4)
+    reward.gather = lambda own: every
+    apart = [value for sample in samples for value in call(reward, [sample], messages_for(sample))[0]]
+    assert apart == pytest.approx(together, abs=1e-4)
 
 
 def test_the_credit_of_tokens_falls_on_those_that_tell_the_contexts_apart() -> None:
@@ -125,7 +127,7 @@ def test_the_rate_against_the_prior_is_what_the_context_adds_to_a_message() -> N
     sample = samples[0]
     rewards, metrics = call(reward, samples, [text for sample in samples for text in messages_for(sample)])
     scorer = reward.channel.scorers[0].scorer
-    ids = reward.compressor.prompts.format.text_ids(messages_for(sample)[0]) + [scorer.end_token_id]
+    ids = [*reward.compressor.prompts.format.text_ids(messages_for(sample)[0]), scorer.end_token_id]
     with torch.no_grad():
         own, prior = (
             full_sequence_log_probs(
