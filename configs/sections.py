@@ -20,7 +20,7 @@ from configs.tree import ConfigError, Section, is_list
 from data.errors import did_you_mean
 from data.miniature.documents import SHAPES
 from data.registry import TASKS
-from models.naming import ModelError, model_folder
+from models.naming import ModelError, adapter_folder, model_folder
 
 TASK_NAMES = tuple(TASKS)
 
@@ -322,3 +322,15 @@ def check_model(key: str, model: str, tokens: int, named: str) -> None:
         raise ConfigError(
             f"{named}: {tokens} tokens leave no room in the window of {window} of {key} = {model!r}; choose fewer"
         )
+
+
+def check_adapter(key: str, adapter: str) -> None:
+    """Refuse an adapter that is not there; what it holds is checked when it is loaded.
+
+    Raises:
+        ConfigError: naming the key; a run folder is told from the adapter in it.
+    """
+    try:
+        adapter_folder(adapter, f"{key} = {adapter!r}")
+    except ModelError as error:
+        raise ConfigError(str(error)) from None

@@ -1,23 +1,91 @@
-"""LoRA adapters: one way to add one to a model, to load one from its folder, and to save one."""
+"""LoRA adapters: one way to add one to a model, to read one from its folder and load it, and to save it.
 
+A model can hold several by name. The first is the one at work; those added or loaded after it stay off and frozen until
+PEFT's ``set_adapter`` names them.
+"""
+
+import re
+import tempfile
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import peft
-import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, manual_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from models.naming import ModelError
+from data.errors import one_line
+from models.naming import ADAPTER_CONFIG, ModelError, adapter_folder
+
+DEFAULT = "default"
+"""PEFT's own name for an adapter, which code that knows of one adapter alone, TRL's above all, takes for granted."""
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+"""PEFT's file of an adapter's tensors."""
+
+
+class _LoraFields(BaseModel):
+    """The fields of PEFT's configuration that are checked before PEFT reads it.
+
+    PEFT itself replaces a missing rank by one of its own and multiplies by a scaling that is no number.
+    """
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    peft_type: Literal["LORA"]
+    r: PositiveInt
+    rank_pattern: dict[str, PositiveInt] = {}
+    lora_alpha: float
+    alpha_pattern: dict[str, float] = {}
+    base_model_name_or_path: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class StoredAdapter:
+    """An adapter as its folder holds it, checked as far as its files alone allow.
+
+    Attributes:
+        folder: where it lies.
+        base: the model it was trained on, as its files name it; None where they do not.
+        weights: its tensors by PEFT's names, on the CPU.
+    """
+
+    folder: Path
+    base: str | None
+    weights: dict[str, Tensor]
 
 
 def add_adapter(
-    model: PreTrainedModel, rank: int, alpha: int, dropout: float, target_modules: str | Sequence[str], seed: int
+    model: PreTrainedModel | PeftModel,
+    rank: int,
+    alpha: int,
+    dropout: float,
+    target_modules: str | Sequence[str],
+    seed: int,
+    name: str = DEFAULT,
 ) -> PeftModel:
-    """The model with a fresh LoRA adapter called ``default``, the only part that trains."""
-    torch.manual_seed(seed)
+    """The model with a fresh LoRA adapter, which leaves the model's outputs as they are until it is trained.
+
+    Args:
+        model: changed in place. The adapter added to a plain model is its only part that trains.
+        rank: of the two matrices of each layer.
+        alpha: the adapter's part of a layer's output is scaled by ``alpha / rank``.
+        dropout: probability that an input of the adapter is dropped in training.
+        target_modules: names of layers, or one of PEFT's words for many, ``all-linear``.
+        seed: of the matrices that begin at random.
+        name: of the adapter; the model holds no other of this name.
+
+    Raises:
+        ModelError: the model has no layers of these names.
+        ValueError: the model has an adapter of this name.
+    """
+    manual_seed(seed)
     lora = peft.LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -25,29 +93,125 @@ def add_adapter(
         target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
         task_type="CAUSAL_LM",
     )
-    adapted = get_peft_model(model, lora)
+    _check_name(model, name)
+    try:
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, lora)
+            return model
+        adapted = get_peft_model(model, lora, name)
+    except (ValueError, re.error) as error:
+        raise ModelError(f"target_modules {target_modules!r} name no layers of the model: {one_line(error)}") from error
     assert isinstance(adapted, PeftModel)
     return adapted
 
 
-def load_adapter(model: PreTrainedModel, folder: str, model_name: str) -> PeftModel:
-    """The model with the adapter of a folder, in evaluation mode.
+def read_adapter(folder: str | Path) -> StoredAdapter:
+    """An adapter's files, read and checked before a base model is loaded.
 
     Raises:
-        ModelError: the adapter cannot be read, or belongs to another model than ``model_name``.
+        ModelError: no adapter there, or one that cannot be read, is damaged or has values that are not finite.
     """
+    subject, path = f"adapter {str(folder)!r}", adapter_folder(str(folder))
+    fields = _read_fields(subject, path / ADAPTER_CONFIG)
+    weights = _read_weights(subject, path / WEIGHTS_FILE)
+    # Compared before PEFT makes matrices of the configured rank, which may be larger than the memory.
+    inner = [tensor for name, tensor in weights.items() if ".lora_A." in name or ".lora_embedding_A" in name]
+    ranks = {tensor.shape[0] for tensor in inner if tensor.ndim}
+    configured = {fields.r, *fields.rank_pattern.values()}
+    if not ranks <= configured:
+        given, stored = (", ".join(map(str, sorted(values))) for values in (configured, ranks))
+        raise ModelError(f"{subject}: {ADAPTER_CONFIG} gives rank {given}, and {WEIGHTS_FILE} has rank {stored}")
+    return StoredAdapter(path, fields.base_model_name_or_path, weights)
+
+
+def load_adapter(
+    model: PreTrainedModel | PeftModel, stored: StoredAdapter, base: str, name: str = DEFAULT
+) -> PeftModel:
+    """The model with an adapter that was read, frozen and in evaluation mode.
+
+    Args:
+        model: changed in place; a model that an adapter did not fit is of no more use.
+        stored: see `read_adapter`.
+        base: what the model is called, for messages.
+        name: of the adapter in this model, which holds no other of this name.
+
+    Raises:
+        ModelError: the adapter belongs to another model.
+        ValueError: the model has an adapter of this name.
+    """
+    _check_name(model, name)
+    path = str(stored.folder)
+    misfit = f"adapter {path!r} does not fit model {base!r}"
     try:
         with warnings.catch_warnings():
-            # An adapter of another model would be left out with a warning.
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            return PeftModel.from_pretrained(model, str(Path(folder).expanduser())).eval()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, UserWarning, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"adapter {folder!r} does not fit {model_name!r}: {reason}") from error
+            # PEFT warns of tensors that are missing and goes on; below they are an error.
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            if isinstance(model, PeftModel):
+                model.load_adapter(path, name)
+                adapted = model
+            else:
+                adapted = PeftModel.from_pretrained(model, path, name)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, re.error) as error:
+        raise ModelError(f"{misfit}: {one_line(error)}") from error
+    expected = get_peft_model_state_dict(adapted, adapter_name=name, save_embedding_layers=False)
+    if missing := expected.keys() - stored.weights.keys():
+        raise ModelError(f"{misfit}: lacks {len(missing)} of {len(expected)} tensors, among them {min(missing)!r}")
+    # Whoever trains embeddings along saves them beside the adapter, under names that the model itself has.
+    if unknown := stored.weights.keys() - expected.keys() - adapted.state_dict().keys():
+        raise ModelError(f"{misfit}: {len(unknown)} tensors have no place in it, among them {min(unknown)!r}")
+    return adapted.eval()
 
 
-def save_adapter(adapted: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, model_name: str) -> None:
-    """The adapter ``default`` in PEFT's own format, which names its base as ``model_name``, and its tokenizer."""
-    adapted.peft_config["default"].base_model_name_or_path = model_name
-    adapted.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
+def save_adapter(
+    adapted: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, base: str, name: str = DEFAULT
+) -> None:
+    """An adapter in PEFT's own format, and its tokenizer, in a folder of its own.
+
+    Args:
+        adapted: a model that holds the adapter.
+        tokenizer: the model's.
+        folder: made where it is not there.
+        base: the model's name as ``models.loading.load_model`` takes it, which the files repeat.
+        name: of the adapter.
+    """
+    adapted.peft_config[name].base_model_name_or_path = base
+    folder.mkdir(parents=True, exist_ok=True)
+    # PEFT gives every adapter but the default one a folder inside the one it is told: written beside, then moved.
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as beside:
+        adapted.save_pretrained(beside, selected_adapters=[name], save_embedding_layers=False)
+        for file in [file for file in Path(beside).rglob("*") if file.is_file()]:
+            file.replace(folder / file.name)
     tokenizer.save_pretrained(str(folder))
+
+
+def _check_name(model: PreTrainedModel | PeftModel, name: str) -> None:
+    if isinstance(model, PeftModel) and name in model.peft_config:
+        raise ValueError(f"the model has an adapter {name!r} already")
+
+
+def _read_fields(subject: str, path: Path) -> _LoraFields:
+    try:
+        return _LoraFields.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = "".join(f", {key}" for key in first["loc"])
+        raise ModelError(f"{subject}: {path.name}{where}: {one_line(first['msg'])}") from error
+    except OSError as error:
+        raise ModelError(f"{subject}: {path.name} cannot be read: {one_line(error)}") from error
+
+
+def _read_weights(subject: str, path: Path) -> dict[str, Tensor]:
+    """Tensors by name, at least one of them a matrix of a LoRA adapter, and all of them finite."""
+    if not path.is_file():
+        raise ModelError(f"{subject}: holds no {path.name}")
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{subject}: {path.name} cannot be read: {one_line(error)}") from error
+    matrices = [name for name, tensor in weights.items() if ".lora_" in name and tensor.ndim > 1]
+    if not matrices:
+        raise ModelError(f"{subject}: {path.name} holds no matrices of a LoRA adapter")
+    for name, tensor in weights.items():
+        if not tensor.float().isfinite().all():
+            raise ModelError(f"{subject}: {path.name} holds values that are not finite, in {name!r}")
+    return weights

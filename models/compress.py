@@ -8,9 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.compressor import compress
-from models.loading import quiet_libraries
-from models.naming import ModelError
+from data.errors import DataError, InputError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,21 +20,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=int, default=64, help="the most tokens the message may have (default 64)")
     parser.add_argument("--model", help="the base model, where it is not the one the adapter names")
     options = parser.parse_args(arguments)
-    quiet_libraries()
     try:
-        context = sys.stdin.read() if options.document == "-" else Path(options.document).read_text(encoding="utf-8")
-        message = compress(context, options.question, options.adapter, options.budget, options.model)
-    except (OSError, UnicodeDecodeError) as error:
-        print(f"error: document {options.document!r}: {error}", file=sys.stderr)
-        return 2
-    except ModelError as error:
+        context = _read(options.document)
+        print_message(context, options.question, options.adapter, options.budget, options.model)
+    except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def print_message(context: str, question: str, adapter: str, budget_tokens: int, model: str | None) -> None:
+    """Write a message on standard output, and on standard error what it cost and what it lost.
+
+    Raises:
+        ModelError: the adapter or the model cannot be loaded, or the budget leaves no room for a context.
+    """
+    # Imported once there is a document to read, for these take seconds.
+    from models.compressor import compress
+    from models.loading import quiet_libraries
+
+    quiet_libraries()
+    message = compress(context, question, adapter, budget_tokens, model)
     print(message.text)
     cut = f", {message.truncated_tokens} tokens cut out of the document's middle" if message.truncated_tokens else ""
     unfinished = "" if message.ended else ", cut off by the budget"
     print(f"{message.tokens} tokens{unfinished}{cut}", file=sys.stderr)
-    return 0
+
+
+def _read(document: str) -> str:
+    try:
+        return sys.stdin.read() if document == "-" else Path(document).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"document {document!r}: {error}") from error
 
 
 if __name__ == "__main__":

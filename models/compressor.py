@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.sample import Document
+from models.adapters import load_adapter, read_adapter
 from models.loading import context_window, load_model
-from models.naming import ModelError
+from models.naming import ModelError, names_adapter
 from models.prompts import CompressorPrompts, Prompt, truncate_middle
 from models.shared_prefix.generation import Reply, generate
 
@@ -77,16 +78,16 @@ class Compressor:
             model: the base model; without it the one the adapter names.
 
         Raises:
-            ModelError: no adapter or model there.
+            ModelError: no adapter or model there, or one that cannot be loaded.
         """
-        if not (Path(adapter) / "adapter_config.json").is_file():
-            base, tokenizer = load_model(str(adapter))
-            return cls(base, tokenizer, budget_tokens)
-        name = model or PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
-        if not name:
+        if not names_adapter(str(adapter)):
+            return cls(*load_model(str(adapter)), budget_tokens)
+        stored = read_adapter(adapter)
+        base = model or stored.base
+        if not base:
             raise ModelError(f"adapter {str(adapter)!r} does not name its base model: pass one")
-        base, tokenizer = load_model(name)
-        return cls(PeftModel.from_pretrained(base, str(adapter)).eval(), tokenizer, budget_tokens)
+        plain, tokenizer = load_model(base)
+        return cls(load_adapter(plain, stored, base), tokenizer, budget_tokens)
 
     def fit(self, document: Document) -> tuple[Document, int]:
         """The document as it can be read, and how many tokens were cut out of its middle to make it fit."""

@@ -1,4 +1,4 @@
-"""Models by name, resolved without loading anything: an embedded member, a folder, or an id on the hub.
+"""Models and adapters by name, resolved without loading anything: an embedded member, a folder, or an id on the hub.
 
 A configuration is refused by this module before any heavy library is loaded, so it imports the standard library alone.
 """
@@ -14,6 +14,9 @@ MINIATURE = "miniature/"
 
 MINIATURE_WEIGHTS = Path(__file__).parent / "miniature" / "weights"
 """The folder that holds a folder for each embedded model."""
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""PEFT's file that makes a folder an adapter."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -54,3 +57,28 @@ def model_folder(name: str, subject: str | None = None) -> Path | None:
     if not _HUB_ID.fullmatch(name) or os.path.isdir(folder.parent):
         raise ModelError(f"{subject}: no such folder, and not a model id on the hub (owner/name)")
     return None
+
+
+def adapter_folder(name: str, subject: str | None = None) -> Path:
+    """The folder of an adapter; a run folder, which holds adapters, is told from one.
+
+    Args:
+        name: the folder.
+        subject: how a refusal begins; ``adapter 'name'`` without it.
+
+    Raises:
+        ModelError: no adapter there.
+    """
+    folder = Path(os.path.expanduser(name))
+    if not os.path.isfile(folder / ADAPTER_CONFIG):
+        inside = sorted(folder.glob(f"*/{ADAPTER_CONFIG}")) if os.path.isdir(folder) else []
+        hint = f"; did you mean '{inside[0].parent}'?" if inside else ""
+        raise ModelError(f"{subject or f'adapter {name!r}'}: no folder with an {ADAPTER_CONFIG}{hint}")
+    return folder
+
+
+def names_adapter(name: str) -> bool:
+    """Whether a name is that of an adapter, be it a damaged one, and not that of a model."""
+    folder = Path(os.path.expanduser(name))
+    holds_model = os.path.isfile(folder / "config.json") and not os.path.isfile(folder / ADAPTER_CONFIG)
+    return os.path.isdir(folder) and not holds_model

@@ -213,19 +213,19 @@ def test_bad_input_is_one_line_and_status_2(
     assert not [line for line in error[:-1] if not line.startswith("evaluating after")]
 
 
-def test_an_adapter_that_does_not_fit_is_named(
+def test_an_adapter_that_cannot_be_loaded_is_named(
     tmp_path: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torn = write_adapter(tmp_path / "torn")
     os.truncate(torn / "adapter_model.safetensors", 100)
     weightless = write_adapter(tmp_path / "weightless")
     (weightless / "adapter_model.safetensors").unlink()
-    for folder, model in (
-        (adapter, "miniature/qwen2-large"),
-        (torn, "miniature/qwen2-small"),
-        (weightless, "miniature/qwen2-small"),
+    for folder, model, reason in (
+        (adapter, "miniature/qwen2-large", " does not fit model 'miniature/qwen2-large': "),
+        (torn, "miniature/qwen2-small", ": adapter_model.safetensors cannot be read: "),
+        (weightless, "miniature/qwen2-small", ": holds no adapter_model.safetensors"),
     ):
         given = small(tmp_path / "run", f"compressor.adapter={folder}", f"compressor.model={model}")
         assert main(given) == 2
         error = capsys.readouterr().err.strip()
-        assert error.startswith(f"error: adapter '{folder}' does not fit '{model}'") and "\n" not in error
+        assert error.startswith(f"error: adapter '{folder}'{reason}") and "\n" not in error
