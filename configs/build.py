@@ -123,10 +123,7 @@ def load_samples(
 
 def _load_task(task: TaskConfig, request: Request, compressor: Compressor, say: Say) -> list[Document]:
     request = replace(request, count_tokens=lambda text: len(compressor.prompts.format.text_ids(text)))
-    try:
-        loaded = load_documents(task.name, **vars(request))
-    except ValueError as error:
-        raise DataError(str(error)) from error
+    loaded = load_documents(task.name, request)
     for reason, count in loaded.skipped.items():
         say(f"{task.name}: skipped {count} ({reason})")
     return loaded.documents

@@ -18,7 +18,6 @@ from pydantic import (
 
 from configs.tree import ConfigError, Section, is_list
 from data.errors import did_you_mean
-from data.miniature.documents import SHAPES
 from data.registry import TASKS
 from models.naming import ModelError, adapter_folder, model_folder
 
@@ -135,7 +134,7 @@ class TaskConfig(Section):
     @property
     def embedded(self) -> bool:
         """Whether the documents are generated instead of read."""
-        return self.name in SHAPES
+        return TASKS[self.name].generated
 
 
 def _bare_names_as_sections(tasks: Any) -> Any:

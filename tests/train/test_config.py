@@ -7,9 +7,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from configs import sections
 from configs.sections import TASK_NAMES
 from configs.tree import CONFIGS, ConfigError, describe, find_config, to_yaml
+from data.miniature.documents import SHAPES
 from models import naming
 from train.config import Config, load_config
 
@@ -58,7 +58,7 @@ def test_the_embedded_default_trains_on_all_five_shapes() -> None:
     config = load_config("mi_rl.yaml")
     assert config.name == "mi_rl"
     assert config.folder == Path("runs/mi_rl")
-    assert [task.name for task in config.tasks] == list(sections.SHAPES)
+    assert [task.name for task in config.tasks] == list(SHAPES)
     assert all(task.embedded for task in config.tasks)
     assert config.train.messages_per_step == config.train.contexts_per_step * config.train.group_size
 
