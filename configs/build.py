@@ -108,14 +108,14 @@ def load_samples(
     documents: list[Document] = []
     for task in recipe.tasks:
         documents += _load_task(task, request(recipe, task), compressor, say)
-    fitted = [compressor.fit(document) for document in documents]
-    cuts = [tokens for _, tokens in fitted if tokens]
+    readable = [compressor.fit(document) for document in documents]
+    cuts = [tokens for _, tokens in readable if tokens]
     if cuts:
         say(
             f"{len(cuts)} of {len(documents)} contexts to {purpose} on are longer than the room for them, "
             f"{compressor.prompts.max_first_tokens} tokens: {sum(cuts)} tokens cut out of their middles"
         )
-    samples = samples_of([document for document, _ in fitted])
+    samples = samples_of([document for document, _ in readable])
     if not samples:
         raise DataError(f"no questions to {purpose} on in {', '.join(task.name for task in recipe.tasks)}")
     return samples

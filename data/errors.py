@@ -23,7 +23,7 @@ def one_line(text: object, limit: int = 200) -> str:
         text: what to show, often an exception of a library.
         limit: characters; a longer text ends with ``...``.
     """
-    line = " ".join(str(text).split()) or type(text).__name__
+    line = " ".join(str(text).split()) or (type(text).__name__ if isinstance(text, BaseException) else "")
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 

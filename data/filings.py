@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.errors import DataError
+
 if TYPE_CHECKING:
     from pypdfium2 import PdfPage
 
@@ -33,18 +35,18 @@ def page_texts(pdf: Path, cache: Path | None = None) -> list[str]:
         cache: a folder for what is taken out, by the hash of the file; None takes ``default_cache()``.
 
     Raises:
-        ValueError: the file is missing, empty, no PDF, damaged, or needs a password; one line that names it.
+        DataError: the file is missing, empty, no PDF, damaged, or needs a password; one line that names it.
     """
     try:
         content = pdf.read_bytes()
     except OSError as error:
-        raise ValueError(f"{pdf}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{pdf}: cannot be read ({error.strerror})") from error
     if not content:
-        raise ValueError(f"{pdf}: is empty")
+        raise DataError(f"{pdf}: is empty")
     if START_MARK not in content[:MARK_BYTES]:
-        raise ValueError(f"{pdf}: is not a PDF: it begins with {content[:20]!r}")
+        raise DataError(f"{pdf}: is not a PDF: it begins with {content[:20]!r}")
     if END_MARK not in content[-MARK_BYTES:]:
-        raise ValueError(f"{pdf}: is cut off: the mark of a PDF's end is not there")
+        raise DataError(f"{pdf}: is cut off: the mark of a PDF's end is not there")
     folder = default_cache() if cache is None else cache
     key = hashlib.sha256(content).hexdigest()
     kept = folder / f"{key}-{CACHE_FORMAT}-pypdfium2-{version('pypdfium2')}.json"
@@ -69,7 +71,7 @@ def _extracted(content: bytes, pdf: Path) -> list[str]:
             return [_page_text(page) for page in document]
     except pypdfium2.PdfiumError as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{pdf}: cannot be read as a PDF ({reason})") from error
+        raise DataError(f"{pdf}: cannot be read as a PDF ({reason})") from error
 
 
 def _page_text(page: "PdfPage") -> str:
@@ -96,7 +98,7 @@ def _keep(pages: list[str], kept: Path) -> None:
     """Write in one step: whoever reads meanwhile, or after a crash, finds all of it or nothing.
 
     Raises:
-        ValueError: the cache folder cannot be written.
+        DataError: the cache folder cannot be written.
     """
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +107,6 @@ def _keep(pages: list[str], kept: Path) -> None:
             part.write_text(json.dumps(pages), encoding="utf-8")
             os.replace(part, kept)
     except OSError as error:
-        raise ValueError(
+        raise DataError(
             f"{kept.parent}: extracted text cannot be kept there ({error.strerror}); set XDG_CACHE_HOME"
         ) from error

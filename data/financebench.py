@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data import reading
+from data.errors import DataError
 from data.filings import page_texts
 from data.sample import Document, Question
 from data.task import Loaded, Request, draw
@@ -101,10 +102,10 @@ def load(request: Request) -> Loaded:
     missing. The passages of the evidence variant are the published ones, those of the others the evidence pages.
 
     Raises:
-        ValueError: the request does not fit, or a file cannot be read or is malformed; one line that names the file
+        DataError: the request does not fit, or a file cannot be read or is malformed; one line that names the file
             and the record.
     """
-    variant, budget = _checked(request)
+    variant, budget = _variant_and_budget(request)
     skipped: Counter[str] = Counter()
     if request.source is None:
         asked = read_questions(reading.hub_records(NAME, HUB_DATASET, HUB_SPLIT), f"{HUB_DATASET} on the Hub")
@@ -128,16 +129,16 @@ def read_questions(records: reading.Records, source: str) -> list[Asked]:
         source: its name, for messages.
 
     Raises:
-        ValueError: there is none, or a field is missing or of the wrong type, or an id is taken.
+        DataError: there is none, or a field is missing or of the wrong type, or an id is taken.
     """
     asked: dict[str, Asked] = {}
     for place, record in records:
         one = _asked(record, place)
         if one.question.id in asked:
-            raise ValueError(f"{place}: {one.question.id} is there already, at {asked[one.question.id].where}")
+            raise DataError(f"{place}: {one.question.id} is there already, at {asked[one.question.id].where}")
         asked[one.question.id] = one
     if not asked:
-        raise ValueError(f"{source}: has no question")
+        raise DataError(f"{source}: has no question")
     return list(asked.values())
 
 
@@ -145,7 +146,7 @@ def read_document_links(path: Path, asked: Sequence[Asked], skipped: Counter[str
     """Where each filing was published, by its name; nothing where the file is not there, as only messages need it.
 
     Raises:
-        ValueError: the file is malformed.
+        DataError: the file is malformed.
     """
     links: dict[str, str] = {}
     if not path.exists():
@@ -178,13 +179,13 @@ class _Filings:
         """The questions whose PDF is there; the others are counted.
 
         Raises:
-            ValueError: there is none at all.
+            DataError: there is none at all.
         """
         there = [one for one in asked if self._pdf(one).is_file()]
         if not there:
             name = asked[0].filing
             origin = f", published at {links[name]}" if links.get(name) else ""
-            raise ValueError(f"{self.folder}: holds no PDF of the filings asked about, such as {name}.pdf{origin}")
+            raise DataError(f"{self.folder}: holds no PDF of the filings asked about, such as {name}.pdf{origin}")
         if missing := len(asked) - len(there):
             self.skipped["questions whose PDF is missing"] += missing
         return there
@@ -216,13 +217,13 @@ class _Filings:
         """The text of every page of a question's filing.
 
         Raises:
-            ValueError: the PDF cannot be read, or has no such page as the evidence is on.
+            DataError: the PDF cannot be read, or has no such page as the evidence is on.
         """
         if asked.filing not in self.texts:
             self.texts[asked.filing] = page_texts(self._pdf(asked))
         pages = self.texts[asked.filing]
         if asked.pages and asked.pages[-1] >= len(pages):
-            raise ValueError(
+            raise DataError(
                 f"{asked.where}: evidence is on page {asked.pages[-1]}, from zero, but {self._pdf(asked)} has "
                 f"{len(pages)} pages"
             )
@@ -285,18 +286,18 @@ def _asked(record: Any, where: str) -> Asked:
     """One published question.
 
     Raises:
-        ValueError: a field is missing or of the wrong type.
+        DataError: a field is missing or of the wrong type.
     """
     question_id = reading.required_text(record, "financebench_id", where)
     where = f"{where}, {question_id}"
     filing = reading.required_text(record, "doc_name", where)
     if Path(filing).name != filing:
-        raise ValueError(f"{where}: 'doc_name' should be the name of a PDF, it is {reading.shown(filing)}")
+        raise DataError(f"{where}: 'doc_name' should be the name of a PDF, it is {reading.shown(filing)}")
     answer = reading.required_text(record, "answer", where)
     kind = answer_kind(answer)
     rows = reading.rows(record, "evidence", where)
     if not rows:
-        raise ValueError(f"{where}: 'evidence' is empty; a question needs some")
+        raise DataError(f"{where}: 'evidence' is empty; a question needs some")
     return Asked(
         where=where,
         question=Question(
@@ -315,35 +316,27 @@ def _asked(record: Any, where: str) -> Asked:
 def _evidence(row: Any, filing: str, where: str) -> Evidence:
     named = reading.required_text(row, "doc_name", where)
     if named != filing:
-        raise ValueError(f"{where}: is of {reading.shown(named)}, but the question is about {reading.shown(filing)}")
+        raise DataError(f"{where}: is of {reading.shown(named)}, but the question is about {reading.shown(filing)}")
     page = reading.field(row, "evidence_page_num", (int,), where)
     if page < 0:
-        raise ValueError(f"{where}: 'evidence_page_num' should count pages from zero, it is {page}")
+        raise DataError(f"{where}: 'evidence_page_num' should count pages from zero, it is {page}")
     passage = reading.required_text(row, "evidence_text", where)
     page_text = reading.required_text(row, "evidence_text_full_page", where)
     if passage not in page_text:
-        raise ValueError(f"{where}: 'evidence_text' does not stand in 'evidence_text_full_page'")
+        raise DataError(f"{where}: 'evidence_text' does not stand in 'evidence_text_full_page'")
     return Evidence(passage, page, page_text)
 
 
-def _checked(request: Request) -> tuple[str, int]:
+def _variant_and_budget(request: Request) -> tuple[str, int]:
     """The variant and the token budget of a request.
 
     Raises:
-        ValueError: it does not fit the task.
+        DataError: the variant needs files that are not on the Hub, and no source is named.
     """
     variant = VARIANTS[0] if request.variant is None else request.variant
     budget = CONTEXT_TOKENS if request.context_tokens is None else request.context_tokens
-    if variant not in VARIANTS:
-        raise ValueError(f"{NAME}: no variant {variant!r}; there are {', '.join(VARIANTS)}")
-    if request.split not in SPLITS:
-        raise ValueError(f"{NAME}: no split {request.split!r}; there is {', '.join(SPLITS)}")
-    if request.facts is not None:
-        raise ValueError(f"{NAME}: facts = {request.facts} sets the length of generated documents; leave it out")
-    if budget < 1:
-        raise ValueError(f"{NAME}: context_tokens = {budget} should be at least 1")
     if request.source is None and variant != "evidence":
-        raise ValueError(
+        raise DataError(
             f"{NAME}: variant {variant} needs the filings' PDFs, which are not on the Hub; name a folder with "
             f"{QUESTIONS_FILE} and pdfs/ as its source, or take the variant evidence"
         )
@@ -354,11 +347,11 @@ def _questions_file(source: Path) -> Path:
     """The questions' file that a source means.
 
     Raises:
-        ValueError: there is none.
+        DataError: there is none.
     """
     if not source.exists():
-        raise ValueError(f"{source}: no such file or folder")
+        raise DataError(f"{source}: no such file or folder")
     file = source / QUESTIONS_FILE if source.is_dir() else source
     if not file.is_file():
-        raise ValueError(f"{source}: has no {QUESTIONS_FILE}")
+        raise DataError(f"{source}: has no {QUESTIONS_FILE}")
     return file

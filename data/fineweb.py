@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from data import reading
+from data.errors import DataError
 from data.sample import Document, Question
 from data.synthesis import Material, Synthetic, content_id, evidence, optional, published_records, read_rows, skipped_of
 from data.task import Loaded, Request, draw, estimated_tokens
@@ -16,6 +17,7 @@ from data.task import Loaded, Request, draw, estimated_tokens
 NAME = "fineweb"
 VERSION = 1
 VARIANTS: tuple[str, ...] = ()
+SPLITS: tuple[str, ...] = ()
 INSTRUCTION = (
     "Write a short note on this page for a reader who cannot see it and will have to answer questions about it, or "
     "write about its subject, from the note alone. You do not know what will be asked: note what the page says in "
@@ -53,7 +55,7 @@ def pages(
         max_tokens: longer ones as well.
 
     Raises:
-        ValueError: the source cannot be read, or a record is malformed; one line that names the file and the record.
+        DataError: the source cannot be read, or a record is malformed; one line that names the file and the record.
     """
     seen: set[str] = set()
     for where, record in published_records(NAME, source, HUB_DATASET, HUB_SUBSET):
@@ -75,7 +77,7 @@ def read_page(record: Any, where: str) -> tuple[Material, int]:
     """A published page and its length in tokens; without an id of its own it gets one of its content.
 
     Raises:
-        ValueError: a field is missing or of the wrong type; one line that begins with ``where``.
+        DataError: a field is missing or of the wrong type; one line that begins with ``where``.
     """
     page_text = reading.text(record, "text", where)
     fields = {**(optional(record, "metadata", dict, where) or {}), **record}
@@ -94,13 +96,13 @@ def load(request: Request) -> Loaded:
     """Pages with the questions that were written for them; longer ones than ``context_tokens`` are left out.
 
     Raises:
-        ValueError: no source, or one that is no synthesised set of pages; one line that names the file and the record.
+        DataError: no source, or one that is no synthesised set of pages; one line that names the file and the record.
     """
     documents, skipped = [], Counter[str]()
     for where, row in read_rows(NAME, request):
         skipped += skipped_of(row, "pages")
         if len(row.material.texts) != 1:
-            raise ValueError(f"{where}: 'texts' should hold one page, it holds {len(row.material.texts)}")
+            raise DataError(f"{where}: 'texts' should hold one page, it holds {len(row.material.texts)}")
         [page_text] = row.material.texts
         if not row.questions:
             continue
@@ -110,7 +112,7 @@ def load(request: Request) -> Loaded:
         questions = tuple(_question(one, number, page_text) for number, one in enumerate(row.questions, start=1))
         documents.append(Document(id=row.material.id, task=NAME, text=page_text, questions=questions))
     if not documents:
-        raise ValueError(f"{request.source}: has no page with a question and of a length that can be used")
+        raise DataError(f"{request.source}: has no page with a question and of a length that can be used")
     return draw(documents, skipped, request)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from data import reading
+from data.errors import DataError, one_line
 from data.sample import Document, Question
 from data.task import Loaded, Request, draw
 
@@ -77,19 +78,11 @@ def load(request: Request) -> Loaded:
     beyond the budget, that is counted.
 
     Raises:
-        ValueError: the request does not fit, or the file cannot be read or is malformed; one line that names the file
+        DataError: the request does not fit, or the file cannot be read or is malformed; one line that names the file
             and the record.
     """
     variant = VARIANTS[0] if request.variant is None else request.variant
     budget = CONTEXT_TOKENS if request.context_tokens is None else request.context_tokens
-    if variant not in VARIANTS:
-        raise ValueError(f"{NAME}: no variant {variant!r}; there are {', '.join(VARIANTS)}")
-    if request.split not in SPLITS:
-        raise ValueError(f"{NAME}: no split {request.split!r}; there is {', '.join(SPLITS)}")
-    if request.facts is not None:
-        raise ValueError(f"{NAME}: facts = {request.facts} sets the length of generated documents; leave it out")
-    if budget < 1:
-        raise ValueError(f"{NAME}: context_tokens = {budget} should be at least 1")
     patients = read_patients(_file(request.source))
     skipped: Counter[str] = Counter()
     contexts = _Contexts(patients, variant, budget, request, skipped)
@@ -100,15 +93,15 @@ def read_patients(path: Path) -> list[_Patient]:
     """The patients of a file; keys that are not in the format, such as a canary, are ignored.
 
     Raises:
-        ValueError: the file cannot be read, or a patient lacks notes or questions.
+        DataError: the file cannot be read, or a patient lacks notes or questions.
     """
     content = reading.json_file(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: should hold an object of patients by id, it is {reading.shown(content)}")
+        raise DataError(f"{path}: should hold an object of patients by id, it is {reading.shown(content)}")
     patients = [_patient(key, record, path) for key, record in content.items() if _PATIENT.fullmatch(key)]
     if not patients:
-        keys = reading.one_line(", ".join(content)) or "none"
-        raise ValueError(f"{path}: has no patient; keys should read patient_01, patient_02, ..., they are {keys}")
+        keys = one_line(", ".join(content)) or "none"
+        raise DataError(f"{path}: has no patient; keys should read patient_01, patient_02, ..., they are {keys}")
     return patients
 
 
@@ -118,7 +111,7 @@ def _patient(patient_id: str, record: Any, path: Path) -> _Patient:
     notes = {name: reading.required_text(texts, name, f"{where}, texts") for name in texts}
     asked = reading.field(record, "questions", (list,), where)
     if not notes or not asked:
-        raise ValueError(f"{where}: {'questions' if notes else 'texts'!r} is empty; a patient needs some")
+        raise DataError(f"{where}: {'questions' if notes else 'texts'!r} is empty; a patient needs some")
     return _Patient(patient_id, notes, [(f"{where}, question {n}", one) for n, one in enumerate(asked, start=1)])
 
 
@@ -129,7 +122,7 @@ class _Contexts:
         self, patients: Sequence[_Patient], variant: str, budget: int, request: Request, skipped: Counter[str]
     ) -> None:
         if variant != "1" and len(patients) < 2:
-            raise ValueError(f"{NAME}: variant {variant} takes notes of other patients, but there is one patient alone")
+            raise DataError(f"{NAME}: variant {variant} takes notes of other patients, but there is one patient alone")
         self.patients = patients
         self.variant = variant
         self.seed = request.seed
@@ -192,7 +185,7 @@ class _Contexts:
             self.skipped["notes beyond the token budget"] += len(rest) - number - bool(shortened)
             break
         if not chosen:
-            raise ValueError(f"{NAME}: context_tokens = {self.budget - self.separator_tokens} holds no word of a note")
+            raise DataError(f"{NAME}: context_tokens = {self.budget - self.separator_tokens} holds no word of a note")
         return SEPARATOR.join(chosen[note] for note in order if note in chosen)
 
 
@@ -207,7 +200,7 @@ def _asked(record: Any, patient: _Patient, question_id: str, variant: str, where
     """One question by a protocol.
 
     Raises:
-        ValueError: a field is missing or of the wrong type, or no option is the right answer.
+        DataError: a field is missing or of the wrong type, or no option is the right answer.
     """
     options = tuple(reading.required_text(record, key, where) for key in _OPTION_KEYS)
     text = reading.required_text(record, "question", where)
@@ -230,13 +223,13 @@ def _right_option(correct: str, options: Sequence[str], where: str) -> str:
     """The option that is the right answer's text, up to white space and case.
 
     Raises:
-        ValueError: there is none.
+        DataError: there is none.
     """
     plain = " ".join(correct.casefold().split())
     for option in options:
         if " ".join(option.casefold().split()) == plain:
             return option
-    raise ValueError(
+    raise DataError(
         f"{where}: 'correct' should be the text of one of {', '.join(_OPTION_KEYS)}, it is {reading.shown(correct)}"
     )
 
@@ -245,11 +238,11 @@ def _passages(record: Any, notes: Mapping[str, str], where: str, skipped: Counte
     """The passages an answer rests on by note; where none is known, every note of the patient and no passage.
 
     Raises:
-        ValueError: a field is of the wrong type.
+        DataError: a field is of the wrong type.
     """
     located = record.get("answer_location") or {}
     if not isinstance(located, dict):
-        raise ValueError(f"{where}: 'answer_location' should be an object, it is {reading.shown(located)}")
+        raise DataError(f"{where}: 'answer_location' should be an object, it is {reading.shown(located)}")
     found: dict[str, tuple[str, ...]] = {}
     for name in located:
         if name in notes:
@@ -265,13 +258,13 @@ def _note_passages(located: dict[str, Any], name: str, note: str, where: str, sk
     """The passages of one note, whole words; locations that are no part of the note are counted.
 
     Raises:
-        ValueError: start and end are no lists of numbers, of one length.
+        DataError: start and end are no lists of numbers, of one length.
     """
     spans = reading.field(located, name, (dict,), f"{where}, answer_location")
     place = f"{where}, answer_location, {name}"
     starts, ends = (_fractions(spans, key, place) for key in ("start", "end"))
     if len(starts) != len(ends):
-        raise ValueError(f"{place}: 'start' and 'end' should be of one length, they have {len(starts)} and {len(ends)}")
+        raise DataError(f"{place}: 'start' and 'end' should be of one length, they have {len(starts)} and {len(ends)}")
     passages = []
     for start, end in zip(starts, ends, strict=True):
         passage = _passage(note, start, end) if 0 <= start < end <= 1 else ""
@@ -302,16 +295,16 @@ def _file(source: str | None) -> Path:
     """The file that a source means.
 
     Raises:
-        ValueError: there is none.
+        DataError: there is none.
     """
     if source is None:
-        raise ValueError(f"{NAME}: is not on the Hub; get {FILE_URL} and name the file as its source")
+        raise DataError(f"{NAME}: is not on the Hub; get {FILE_URL} and name the file as its source")
     path = Path(source).expanduser()
     if not path.exists():
-        raise ValueError(f"{path}: no such file or folder")
+        raise DataError(f"{path}: no such file or folder")
     if path.is_file():
         return path
     inside = next((there for there in (path / "data" / FILE, path / FILE) if there.is_file()), None)
     if inside is None:
-        raise ValueError(f"{path}: has no {FILE}, nor data/{FILE}; get it from {FILE_URL}")
+        raise DataError(f"{path}: has no {FILE}, nor data/{FILE}; get it from {FILE_URL}")
     return inside

@@ -11,18 +11,30 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from data import qasper, reading
+from data import reading
+from data.errors import DataError
 from data.sample import Document, Question
 from data.task import Loaded, Request, draw
 
-TASK = "qasper"
+NAME = "qasper"
 VERSION = 1
+VARIANTS: tuple[str, ...] = ()
+SPLITS: tuple[str, ...] = ()
+"""Any split that a file or the Hub names: see `data.reading.split_name`."""
+
+INSTRUCTION = (
+    "Write a short note for a reader who has this question and cannot see the paper. Note what the paper says "
+    "that answers the question, with its own words, names and numbers, and nothing else. If the paper does not "
+    "answer it, say so."
+)
+ANSWER_INSTRUCTION = (
+    "The text above is a note on a paper. Answer the question from the note alone, as briefly as possible: a "
+    "phrase of the note, a short sentence, Yes, No, or Unanswerable where the note does not answer it."
+)
+
 HUB_DATASET = "allenai/qasper"
 # The default branch holds a loading script, which `datasets` no longer runs; this one holds what it produced.
 HUB_REVISION = "refs/convert/parquet"
-
-SPLIT_WORDS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
-"""Each split, and the words that name it in a file's name."""
 
 UNANSWERABLE = "Unanswerable"
 FLOAT_MARK = "FLOAT SELECTED"
@@ -59,28 +71,28 @@ def load_papers(source: str | None, split: str) -> tuple[list[Document], Counter
         The documents, and how many of what was left out, by reason.
 
     Raises:
-        ValueError: the split or the source is unknown or cannot be read, or a record is malformed; one line that names
+        DataError: the split or the source is unknown or cannot be read, or a record is malformed; one line that names
             the file and the record.
     """
-    split = _split_name(split)
+    split = reading.split_name(NAME, split)
     where = f"{HUB_DATASET} on the Hub, split {split}" if source is None else source
     if source is None:
-        records = reading.hub_records(TASK, HUB_DATASET, split, revision=HUB_REVISION)
+        records = reading.hub_records(NAME, HUB_DATASET, split, revision=HUB_REVISION)
     else:
-        records = reading.local_records(Path(source).expanduser(), split, SPLIT_WORDS, _json_records)
+        records = reading.local_records(Path(source).expanduser(), split, _json_records)
     documents: dict[str, Document] = {}
     skipped: Counter[str] = Counter()
     papers: dict[str, str] = {}
     for place, record in records:
         paper_id = reading.text(record, "id", place)
         if paper_id in papers:
-            raise ValueError(f"{place}: paper {reading.shown(paper_id)} is there already, at {papers[paper_id]}")
+            raise DataError(f"{place}: paper {reading.shown(paper_id)} is there already, at {papers[paper_id]}")
         papers[paper_id] = place
         document = paper_document(record, place, skipped)
         if document is not None:
             documents[paper_id] = document
     if not documents:
-        raise ValueError(f"{where}: has no paper with text and an answered question, of {len(papers)} papers")
+        raise DataError(f"{where}: has no paper with text and an answered question, of {len(papers)} papers")
     return list(documents.values()), skipped
 
 
@@ -93,11 +105,11 @@ def paper_document(record: Any, where: str, skipped: Counter[str]) -> Document |
         skipped: what is left out is added here, by reason.
 
     Raises:
-        ValueError: a field is missing or of the wrong type.
+        DataError: a field is missing or of the wrong type.
     """
     paper_id = reading.text(record, "id", where)
     if not paper_id:
-        raise ValueError(f"{where}: 'id' is empty; a paper needs one")
+        raise DataError(f"{where}: 'id' is empty; a paper needs one")
     if reading.shown(paper_id) not in where:
         where = f"{where}, paper {reading.shown(paper_id)}"
     text = paper_text(record, where)
@@ -111,7 +123,7 @@ def paper_document(record: Any, where: str, skipped: Counter[str]) -> Document |
     if not text or not questions:
         skipped["papers without text" if not text else "papers without questions"] += 1
         return None
-    return Document(paper_id, TASK, text, tuple(questions.values()), group=paper_id)
+    return Document(paper_id, NAME, text, tuple(questions.values()), group=paper_id)
 
 
 def paper_text(record: Any, where: str) -> str:
@@ -120,7 +132,7 @@ def paper_text(record: Any, where: str) -> str:
     A nested section's name shows its path: ``Experiments ::: Dataset`` reads ``Experiments > Dataset``.
 
     Raises:
-        ValueError: a field is missing or of the wrong type.
+        DataError: a field is missing or of the wrong type.
     """
     abstract = reading.text(record, "abstract", where)
     blocks = [reading.text(record, "title", where), f"Abstract\n{abstract}" if abstract else ""]
@@ -135,7 +147,7 @@ def reference(answer: Any, where: str) -> Reference | None:
     """An annotation's answer by the official precedence: unanswerable, spans, free form, yes or no; None without any.
 
     Raises:
-        ValueError: a field is missing or of the wrong type.
+        DataError: a field is missing or of the wrong type.
     """
     unanswerable = reading.field(answer, "unanswerable", (bool,), where)
     spans = reading.texts(answer, "extractive_spans", where)
@@ -194,13 +206,6 @@ def _heading(section_name: str) -> str:
     return " > ".join(part.strip() for part in section_name.split(":::") if part.strip())
 
 
-def _split_name(split: str) -> str:
-    name = next((name for name, words in SPLIT_WORDS.items() if split in words), None)
-    if name is None:
-        raise ValueError(f"{TASK}: no split {split!r}; there are {', '.join(SPLIT_WORDS)}")
-    return name
-
-
 def _json_records(content: Any, path: Path) -> reading.Records:
     """The papers of a JSON file of either layout."""
     if isinstance(content, list):
@@ -213,14 +218,14 @@ def _json_records(content: Any, path: Path) -> reading.Records:
             yield place, {**paper, "id": paper_id} if isinstance(paper, dict) else paper
     else:
         said = "should hold an object of papers by id, or a list of papers"
-        raise ValueError(f"{path}: {said}, it is {reading.shown(content)}")
+        raise DataError(f"{path}: {said}, it is {reading.shown(content)}")
 
 
-def read_qasper(request: Request) -> Loaded:
-    """Papers of QASPER.
+def load(request: Request) -> Loaded:
+    """Papers of a split with their questions.
 
     Raises:
-        ValueError: what ``qasper.load_papers`` refuses.
+        DataError: the source cannot be read: see `load_papers`.
     """
-    documents, skipped = qasper.load_papers(request.source, request.split)
+    documents, skipped = load_papers(request.source, request.split)
     return draw(documents, skipped, request)

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data import reading
+from data.errors import DataError, one_line
 from data.reading import required_text, shown
 from data.task import Request
 
@@ -24,9 +25,6 @@ PROMPT_VERSION = 1
 
 ATTEMPTS = 3
 """How often a writer is asked for the same page, the first time included."""
-
-SPLIT_WORDS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
-"""Each split, and the words that name it in a file's name."""
 
 KINDS = ("extractive", "email", "rap", "poem", "memory")
 
@@ -238,24 +236,20 @@ def read_rows(task: str, request: Request) -> Iterator[tuple[str, Row]]:
     it among its words, or else whose folder's name has it.
 
     Raises:
-        ValueError: no source, an unknown split, a source that cannot be read, or a malformed or foreign row; one line.
+        DataError: no source, an unknown split, a source that cannot be read, or a malformed or foreign row; one line.
     """
-    split = next((name for name, words in SPLIT_WORDS.items() if request.split in words), None)
-    if split is None:
-        raise ValueError(f"{task}: no split {request.split!r}; there are {', '.join(SPLIT_WORDS)}")
-    if request.facts is not None:
-        raise ValueError(f"{task}: facts = {request.facts} sets the length of generated documents; leave it out")
+    split = reading.split_name(task, request.split)
     if request.source is None:
-        raise ValueError(
+        raise DataError(
             f"{task}: is published without questions; have some written (python -m eval.synthesise --task {task} "
             "--help) and name their file as its source"
         )
     known: dict[str, str] = {}
-    records = reading.local_records(Path(request.source).expanduser(), split, SPLIT_WORDS)
+    records = reading.local_records(Path(request.source).expanduser(), split)
     for where, record in records:
         row = read_row(record, task, where)
         if row.material.id in known:
-            raise ValueError(f"{where}: {shown(row.material.id)} is there already, at {known[row.material.id]}")
+            raise DataError(f"{where}: {shown(row.material.id)} is there already, at {known[row.material.id]}")
         known[row.material.id] = where
         yield where, row
 
@@ -264,11 +258,11 @@ def read_row(record: Any, task: str, where: str) -> Row:
     """A line of a synthesised set.
 
     Raises:
-        ValueError: a field is missing, of the wrong type or of another task; one line that begins with ``where``.
+        DataError: a field is missing, of the wrong type or of another task; one line that begins with ``where``.
     """
     found = required_text(record, "task", where)
     if found != task:
-        raise ValueError(f"{where}: is a row of {shown(found)}, not of {task!r}")
+        raise DataError(f"{where}: is a row of {shown(found)}, not of {task!r}")
     origin = reading.field(record, "origin", (dict,), where)
     material = Material(
         task=task,
@@ -299,17 +293,17 @@ def published_records(task: str, source: str | None, dataset: str, subset: str |
         subset: the part of it; None takes the default.
 
     Raises:
-        ValueError: it cannot be reached or read, or a folder has no such file.
+        DataError: it cannot be reached or read, or a folder has no such file.
     """
     if source is None:
         yield from reading.hub_records(task, dataset, "train", name=subset, streaming=True)
         return
     path = Path(source).expanduser()
     if not path.exists():
-        raise ValueError(f"{path}: no such file or folder")
+        raise DataError(f"{path}: no such file or folder")
     files = reading.record_files(path) if path.is_dir() else [path]
     if not files:
-        raise ValueError(f"{path}: has no file that ends in {', '.join(reading.SUFFIXES)}")
+        raise DataError(f"{path}: has no file that ends in {', '.join(reading.SUFFIXES)}")
     for file in files:
         yield from reading.file_records(file)
 
@@ -318,7 +312,7 @@ def optional(record: Any, key: str, kind: type, where: str) -> Any:
     """A field that may be null or not there: None.
 
     Raises:
-        ValueError: the record is no object, or has another type there.
+        DataError: the record is no object, or has another type there.
     """
     absent = isinstance(record, dict) and key not in record
     return None if absent else reading.field(record, key, (kind, NoneType), where)
@@ -380,7 +374,7 @@ def _problem(one: Synthetic, texts_read: tuple[str, ...]) -> str:
 def _read_question(record: Any, where: str) -> Synthetic:
     kind = required_text(record, "kind", where)
     if kind not in KINDS:
-        raise ValueError(f"{where}: 'kind' should be one of {', '.join(KINDS)}, it is {shown(kind)}")
+        raise DataError(f"{where}: 'kind' should be one of {', '.join(KINDS)}, it is {shown(kind)}")
     question, answer = required_text(record, "question", where), required_text(record, "answer", where)
     return Synthetic(kind, question, answer, reading.text(record, "quote", where))
 
@@ -391,4 +385,4 @@ def _normal(passage: str) -> str:
 
 def _described(location: tuple[int | str, ...], message: str) -> str:
     where = ".".join(map(str, location))
-    return reading.one_line(f"{where}: {message}" if where else message)
+    return one_line(f"{where}: {message}" if where else message)

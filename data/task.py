@@ -5,30 +5,34 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from data.errors import DataError
 from data.sample import Document
 
 CHARACTERS_PER_TOKEN = 4
+"""Characters that a token of English text has on average, whichever usual tokenizer makes it."""
 
 
 def estimated_tokens(text: str) -> int:
-    """How many tokens English text makes, roughly, where no tokenizer is at hand."""
+    """Roughly the tokens of an English text, where no tokenizer is at hand."""
     return -(-len(text) // CHARACTERS_PER_TOKEN)
 
 
 @dataclass(frozen=True)
 class Request:
-    """Which documents of a task.
+    """Which documents of a task to load; the same request gives the same documents.
 
     Attributes:
-        split: the part of the task.
-        source: a local file or folder; None takes the Hub. The embedded suite has none.
-        documents: the most documents; None takes all, of which the embedded suite has no end.
+        split: the part of the task: train or test of the embedded suite, a split that a published task has.
+        source: a local file or folder in the task's published layout; None takes the Hub. The embedded suite has none.
+        documents: the most documents; None takes all. The embedded suite, which is generated without limit, needs one.
         questions_per_document: the most questions of each document; None takes all.
-        facts: facts a generated document states; None takes the suite's default.
-        seed: draws what is generated, or which documents and questions are taken.
+        facts: facts that a generated document states; None takes the suite's default.
+        seed: another seed gives other generated documents; of a published task it draws which documents and questions
+            are taken where there are more than asked for.
         variant: the protocol of a task that has several; None takes its first.
-        context_tokens: how long contexts are made that a task puts together from parts; None takes the task's default.
-        count_tokens: how long a text is, in tokens.
+        context_tokens: the length of contexts that a task puts together from parts, in tokens; None takes the task's
+            default.
+        count_tokens: the length of a text in tokens.
     """
 
     split: str
@@ -41,10 +45,29 @@ class Request:
     context_tokens: int | None = None
     count_tokens: Callable[[str], int] = field(default=estimated_tokens, repr=False)
 
+    def check(self, task: "Task") -> None:
+        """Refuse what the task cannot give.
+
+        Raises:
+            DataError: a count below 1, a split or variant that the task does not have, or facts asked of documents that
+                are not generated.
+        """
+        for key in ("documents", "questions_per_document", "facts", "context_tokens"):
+            count = getattr(self, key)
+            if count is not None and count < 1:
+                raise DataError(f"{task.name}: {key} = {count} should be at least 1")
+        if self.facts is not None and not task.generated:
+            raise DataError(f"{task.name}: facts = {self.facts} sets the length of generated documents; leave it out")
+        if self.variant is not None and self.variant not in task.variants:
+            known = ", ".join(task.variants) or "none"
+            raise DataError(f"{task.name}: no variant {self.variant!r}; there are {known}")
+        if task.splits and self.split not in task.splits:
+            raise DataError(f"{task.name}: no split {self.split!r}; there is {' and '.join(task.splits)}")
+
 
 @dataclass(frozen=True)
 class Loaded:
-    """The documents of a task, and how many of what was left out, by reason."""
+    """The documents of a task, and the number of what was left out, by reason."""
 
     documents: list[Document] = field(repr=False)
     skipped: dict[str, int]
@@ -55,12 +78,15 @@ class Task:
     """A kind of documents and questions.
 
     Attributes:
-        name: what a config calls it.
-        version: of its documents and questions: results of different versions do not compare.
-        instruction: trusted text, what the compressor is told; empty for what the embedded models know by training.
-        answer_instruction: trusted text, what the predictor is told.
-        load: its documents.
-        variants: the names of its protocols, the default first; empty where there is one alone.
+        name: the task's name in a configuration.
+        version: the version of its documents and questions: results of different versions do not compare.
+        instruction: trusted text that tells the compressor what to write; empty for the embedded models, which know it
+            by training.
+        answer_instruction: trusted text that tells the predictor how to answer.
+        load: gives the documents of a request that was checked.
+        variants: the names of its protocols, the default first; empty where there is only one.
+        splits: the splits it has; empty where the source decides.
+        generated: whether documents are generated, without a source.
     """
 
     name: str
@@ -69,22 +95,24 @@ class Task:
     answer_instruction: str
     load: Callable[[Request], Loaded] = field(repr=False)
     variants: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    generated: bool = False
 
 
 def draw(documents: list[Document], skipped: Counter[str], request: Request) -> Loaded:
     """At most as many documents, and questions of each, as asked for: drawn by the seed, left in their order."""
     chosen = _draw(len(documents), request.documents, f"{request.seed}")
-    beyond = Counter({"documents beyond the number asked for": len(documents) - len(chosen)})
-    drawn = []
+    surplus = Counter({"documents beyond the number asked for": len(documents) - len(chosen)})
+    kept = []
     for document in (documents[index] for index in chosen):
-        asked = _draw(len(document.questions), request.questions_per_document, f"{request.seed}/{document.id}")
-        beyond["questions beyond the number asked for"] += len(document.questions) - len(asked)
-        drawn.append(replace(document, questions=tuple(document.questions[index] for index in asked)))
-    return Loaded(drawn, dict(skipped + beyond))
+        questions = _draw(len(document.questions), request.questions_per_document, f"{request.seed}/{document.id}")
+        surplus["questions beyond the number asked for"] += len(document.questions) - len(questions)
+        kept.append(replace(document, questions=tuple(document.questions[index] for index in questions)))
+    return Loaded(kept, dict(skipped + surplus))
 
 
-def _draw(available: int, wanted: int | None, seed: str) -> list[int]:
-    """Which of the available items to take, in their order: all of them where no fewer are wanted."""
-    if wanted is None or wanted >= available:
+def _draw(available: int, most: int | None, seed: str) -> list[int]:
+    """The indices of at most ``most`` of the available items, in their order; None takes all of them."""
+    if most is None or most >= available:
         return list(range(available))
-    return sorted(random.Random(seed).sample(range(available), wanted))
+    return sorted(random.Random(seed).sample(range(available), most))

@@ -14,6 +14,7 @@ from types import NoneType
 from typing import Any
 
 from data import reading
+from data.errors import DataError
 from data.sample import Document, Question
 from data.synthesis import Material, Synthetic, content_id, evidence, optional, published_records, read_rows, skipped_of
 from data.task import Loaded, Request, draw, estimated_tokens
@@ -22,6 +23,8 @@ NAME = "wildchat"
 VERSION = 1
 VARIANTS = ("natural", "study")
 """A user's sessions in time order, or ten consecutive conversations of whomever, as in the study."""
+
+SPLITS: tuple[str, ...] = ()
 
 INSTRUCTION = (
     "Write a short note on this chat session for an assistant that will meet the user again, has this question to "
@@ -75,12 +78,14 @@ def histories(
         conversations: the most to read; None reads all.
 
     Raises:
-        ValueError: an unknown variant, a source that cannot be read, or a malformed record; one line that names the
+        DataError: an unknown variant, a source that cannot be read, or a malformed record; one line that names the
             file and the record.
     """
+    if variant not in VARIANTS:
+        raise DataError(f"{NAME}: no variant {variant!r}; there are {', '.join(VARIANTS)}")
     records = islice(published_records(NAME, source, HUB_DATASET), conversations)
     read = (session for where, record in records if (session := read_session(record, where, skipped)))
-    found = _by_user(read, skipped, max_tokens) if _known(variant) == "natural" else _by_tens(read, skipped)
+    found = _by_user(read, skipped, max_tokens) if variant == "natural" else _by_tens(read, skipped)
     for user, sessions in found:
         texts = tuple(session.text for session in sessions)
         if estimated_tokens(SEPARATOR.join(texts)) > max_tokens:
@@ -102,7 +107,7 @@ def read_session(record: Any, where: str, skipped: Counter[str]) -> Session | No
         skipped: counts what is left out, by reason.
 
     Raises:
-        ValueError: a field is missing or of the wrong type; one line that begins with ``where``.
+        DataError: a field is missing or of the wrong type; one line that begins with ``where``.
     """
     turns = [
         (turn, f"{where}, turn {n}") for n, turn in enumerate(reading.rows(record, "conversation", where), start=1)
@@ -125,15 +130,15 @@ def load(request: Request) -> Loaded:
     """Histories with the question that was written for each; longer ones than ``context_tokens`` are left out.
 
     Raises:
-        ValueError: no source, one that is no synthesised set of histories, or an unknown variant; one line that names
+        DataError: no source, one that is no synthesised set of histories, or an unknown variant; one line that names
             the file and the record.
     """
-    variant = _known(request.variant or VARIANTS[0])
+    variant = request.variant or VARIANTS[0]
     documents, skipped = [], Counter[str]()
     for where, row in read_rows(NAME, request):
         material = row.material
         if not material.texts:
-            raise ValueError(f"{where}: 'texts' should hold sessions, it holds none")
+            raise DataError(f"{where}: 'texts' should hold sessions, it holds none")
         if material.variant != variant:
             skipped["histories of another variant"] += 1
             continue
@@ -144,7 +149,7 @@ def load(request: Request) -> Loaded:
         elif row.questions:
             documents.append(_document(material, text, tuple(_questions(row.questions, material.texts))))
     if not documents:
-        raise ValueError(f"{request.source}: has no history of variant {variant!r} that can be used and has a question")
+        raise DataError(f"{request.source}: has no history of variant {variant!r} that can be used and has a question")
     return draw(documents, skipped, request)
 
 
@@ -238,7 +243,7 @@ def _time(record: Any, where: str) -> datetime | None:
             found = datetime.fromisoformat(reading.field(record, "timestamp", (str, NoneType), where))
         except ValueError as error:
             shown = reading.shown(stamp)
-            raise ValueError(
+            raise DataError(
                 f"{where}: 'timestamp' should be a time such as 2023-04-09T00:02:53, it is {shown}"
             ) from error
     return found.replace(tzinfo=UTC) if found is not None and found.tzinfo is None else found
@@ -246,9 +251,3 @@ def _time(record: Any, where: str) -> datetime | None:
 
 def _first(values: Iterable[Any]) -> Any:
     return next((value for value in values if value is not None), None)
-
-
-def _known(variant: str) -> str:
-    if variant not in VARIANTS:
-        raise ValueError(f"{NAME}: no variant {variant!r}; there are {' and '.join(VARIANTS)}")
-    return variant

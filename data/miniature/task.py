@@ -2,42 +2,43 @@
 
 from typing import get_args
 
-from data.miniature import documents as miniature
+from data.errors import DataError
+from data.miniature.documents import DEFAULT_FACTS, make_documents
+from data.miniature.shape import Shape
+from data.miniature.values import Split
 from data.task import Loaded, Request
 
-TWINS = 3
-"""Counterfactual twins of each embedded question: its hard negatives."""
+SPLITS: tuple[Split, ...] = get_args(Split)
 
+TWINS = 3
+"""Counterfactual twins of each question, its hard negatives: with as many other documents they allow almost 3 bits."""
 
 SEED_STRIDE = 1_000_000
-"""How far the documents of one run's seed are from those of the next: further than a run can count."""
+"""Distance between the first documents of two seeds: more documents than a run can read."""
 
 
-def generate(shape: miniature.Shape, request: Request) -> Loaded:
-    """Documents of the embedded suite.
+def load(shape: Shape, request: Request) -> Loaded:
+    """Documents of one shape.
 
     Raises:
-        ValueError: a split it does not have, a source, no number of documents, or more facts than the shape can state.
+        DataError: the request names a source or no number of documents, or more facts than the shape can state.
     """
-    splits = get_args(miniature.Split)
-    facts = miniature.DEFAULT_FACTS if request.facts is None else request.facts
-    if request.split not in splits:
-        raise ValueError(f"{shape.name}: no split {request.split!r}; there are {' and '.join(splits)}")
+    facts = DEFAULT_FACTS if request.facts is None else request.facts
     if request.source is not None:
-        raise ValueError(f"{shape.name}: source = {request.source!r}, but it is generated and reads nothing")
+        raise DataError(f"{shape.name}: source = {request.source!r}, but it is generated and reads nothing")
     if request.documents is None:
-        raise ValueError(f"{shape.name}: is generated without end; say how many documents")
+        raise DataError(f"{shape.name}: set documents: this task is generated without limit")
     if facts > shape.max_facts:
-        raise ValueError(f"{shape.name}: facts = {facts}, but a document states {shape.max_facts} at most")
-    asked = facts if request.questions_per_document is None else min(request.questions_per_document, facts)
-    documents = miniature.make_documents(
+        raise DataError(f"{shape.name}: facts = {facts}, but a document states {shape.max_facts} at most")
+    per_document = facts if request.questions_per_document is None else min(request.questions_per_document, facts)
+    documents = make_documents(
         shape.name,
         request.seed * SEED_STRIDE,
         request.documents,
         "test" if request.split == "test" else "train",
         facts=facts,
-        questions=asked,
+        questions=per_document,
         twins=TWINS,
     )
-    repeated = sum(asked - len(document.questions) for document in documents)
+    repeated = sum(per_document - len(document.questions) for document in documents)
     return Loaded(documents, {"questions asked twice": repeated} if repeated else {})

@@ -59,11 +59,13 @@ def refusal(path: Path, cache: Path) -> str:
     return text
 
 
-def test_every_page_has_a_text_and_a_blank_ones_is_empty(filing: Path, tmp_path: Path):
+def test_every_page_has_a_text_and_a_blank_ones_is_empty(filing: Path, tmp_path: Path) -> None:
     assert page_texts(filing, tmp_path / "cache") == ["Net sales were 42", "", "End-of year"]
 
 
-def test_the_cache_lies_in_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, filing: Path):
+def test_the_cache_lies_in_the_users_cache_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, filing: Path
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert default_cache() == tmp_path / "xdg" / "shorthand" / "financebench"
     page_texts(filing)
@@ -75,7 +77,7 @@ def test_the_cache_lies_in_the_users_cache_folder(monkeypatch: pytest.MonkeyPatc
 
 def test_text_is_taken_out_of_a_pdf_once_whatever_its_name(
     filing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     cache = tmp_path / "cache"
     expected = page_texts(filing, cache)
     monkeypatch.setattr(filings, "_extracted", lambda content, pdf: pytest.fail("taken out again"))
@@ -84,7 +86,7 @@ def test_text_is_taken_out_of_a_pdf_once_whatever_its_name(
 
 def test_a_changed_pdf_or_another_extractor_is_read_again(
     filing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     cache = tmp_path / "cache"
     page_texts(filing, cache)
     filing.write_bytes(pdf("Restated"))
@@ -95,7 +97,7 @@ def test_a_changed_pdf_or_another_extractor_is_read_again(
 
 
 @pytest.mark.parametrize("content", ["", '["Net sa', "{}", "[]", "[1]", "\x00"])
-def test_a_broken_cache_file_is_made_again(filing: Path, tmp_path: Path, content: str):
+def test_a_broken_cache_file_is_made_again(filing: Path, tmp_path: Path, content: str) -> None:
     cache = tmp_path / "cache"
     expected = page_texts(filing, cache)
     (kept,) = cache.iterdir()
@@ -105,7 +107,7 @@ def test_a_broken_cache_file_is_made_again(filing: Path, tmp_path: Path, content
     assert list(cache.iterdir()) == [kept]
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(filing: Path, tmp_path: Path):
+def test_a_cache_that_cannot_be_written_is_one_line(filing: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(ValueError, match="extracted text cannot be kept there .* set XDG_CACHE_HOME"):
         page_texts(filing, tmp_path / "cache" / "inside")
@@ -121,20 +123,20 @@ def test_a_cache_that_cannot_be_written_is_one_line(filing: Path, tmp_path: Path
         (pdf(), "cannot be read as a PDF"),
     ],
 )
-def test_what_is_no_whole_pdf_is_one_line_that_names_it(tmp_path: Path, content: bytes, said: str):
+def test_what_is_no_whole_pdf_is_one_line_that_names_it(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "filing.pdf"
     path.write_bytes(content)
     assert said in refusal(path, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_missing_pdf_is_one_line_that_names_it(tmp_path: Path):
+def test_a_missing_pdf_is_one_line_that_names_it(tmp_path: Path) -> None:
     assert "cannot be read (No such file" in refusal(tmp_path / "filing.pdf", tmp_path / "cache")
 
 
 @needs_published
 @pytest.mark.parametrize("name", ["AMAZON_2019_10K", "BESTBUY_2024Q2_10Q"])
-def test_filings_encrypted_with_an_empty_password_open(name: str, tmp_path: Path):
+def test_filings_encrypted_with_an_empty_password_open(name: str, tmp_path: Path) -> None:
     path = PUBLISHED / "pdfs" / f"{name}.pdf"
     assert b"/Encrypt" in path.read_bytes()
     texts = page_texts(path, tmp_path)
@@ -142,7 +144,7 @@ def test_filings_encrypted_with_an_empty_password_open(name: str, tmp_path: Path
 
 
 @needs_published
-def test_a_filing_that_is_cut_off_near_its_end_is_refused_although_pdfium_reads_it(tmp_path: Path):
+def test_a_filing_that_is_cut_off_near_its_end_is_refused_although_pdfium_reads_it(tmp_path: Path) -> None:
     whole = (PUBLISHED / "pdfs" / "AMCOR_2023Q4_EARNINGS.pdf").read_bytes()
     path = tmp_path / "cut.pdf"
     path.write_bytes(whole[: len(whole) * 95 // 100])
@@ -151,7 +153,7 @@ def test_a_filing_that_is_cut_off_near_its_end_is_refused_although_pdfium_reads_
 
 
 @needs_published
-def test_every_published_filing_cut_in_half_is_refused(tmp_path: Path):
+def test_every_published_filing_cut_in_half_is_refused(tmp_path: Path) -> None:
     for whole in (PUBLISHED / "pdfs").glob("*.pdf"):
         path = tmp_path / whole.name
         content = whole.read_bytes()
@@ -160,7 +162,7 @@ def test_every_published_filing_cut_in_half_is_refused(tmp_path: Path):
 
 
 @needs_published
-def test_pages_hold_the_published_evidence_where_its_number_counted_from_zero_says(tmp_path: Path):
+def test_pages_hold_the_published_evidence_where_its_number_counted_from_zero_says(tmp_path: Path) -> None:
     questions = [json.loads(line) for line in (PUBLISHED / "financebench_open_source.jsonl").read_text().splitlines()]
     asked = [one for one in questions if (PUBLISHED / "pdfs" / f"{one['doc_name']}.pdf").is_file()]
     assert len(asked) == 14
@@ -173,6 +175,6 @@ def test_pages_hold_the_published_evidence_where_its_number_counted_from_zero_sa
 
 
 @needs_published
-def test_no_control_character_is_left_in_the_published_filings(tmp_path: Path):
+def test_no_control_character_is_left_in_the_published_filings(tmp_path: Path) -> None:
     for path in (PUBLISHED / "pdfs").glob("*.pdf"):
         assert not re.search(r"[\x00-\x08\x0b-\x1f\ufffe]", "".join(page_texts(path, tmp_path)))

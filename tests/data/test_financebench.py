@@ -10,6 +10,7 @@ import pytest
 
 from data import financebench
 from data.financebench import DOCUMENTS_FILE, QUESTIONS_FILE, load, page_ranges
+from data.registry import load_documents
 from data.sample import Question
 from data.task import Loaded, Request
 from objectives.accuracy import METRICS, score
@@ -87,14 +88,16 @@ def questions_of(found: Loaded) -> list[Question]:
 def refusal(source: str | Path | None, variant: str | None = "evidence", split: str = "test", **fields: Any) -> str:
     """What the refusal of a request says; always one line."""
     with pytest.raises(ValueError) as caught:
-        load(Request(split, None if source is None else str(source), variant=variant, **fields))
+        load_documents(
+            "financebench", Request(split, None if source is None else str(source), variant=variant, **fields)
+        )
     text = str(caught.value)
     assert text and "\n" not in text
     return text
 
 
 @needs_published
-def test_the_150_published_questions_are_about_84_filings_of_32_companies():
+def test_the_150_published_questions_are_about_84_filings_of_32_companies() -> None:
     found = loaded(PUBLISHED, "evidence")
     assert len(questions_of(found)) == 150
     assert len({document.cluster for document in found.documents}) == 84
@@ -103,7 +106,7 @@ def test_the_150_published_questions_are_about_84_filings_of_32_companies():
 
 
 @needs_published
-def test_published_questions_have_one_evidence_or_two_or_three():
+def test_published_questions_have_one_evidence_or_two_or_three() -> None:
     records = financebench.reading.file_records(PUBLISHED / QUESTIONS_FILE)
     questions = financebench.read_questions(records, "")
     assert Counter(len(one.evidence) for one in questions) == {1: 115, 2: 31, 3: 4}
@@ -111,7 +114,7 @@ def test_published_questions_have_one_evidence_or_two_or_three():
 
 
 @needs_published
-def test_of_the_published_answers_52_are_numbers_and_37_start_with_yes_or_no():
+def test_of_the_published_answers_52_are_numbers_and_37_start_with_yes_or_no() -> None:
     questions = questions_of(loaded(PUBLISHED, "evidence"))
     assert Counter(question.kind for question in questions) == {"numeric": 52, "stance": 37, "open": 61}
     assert Counter(question.metric for question in questions) == {"financebench": 89, "judge": 61}
@@ -121,7 +124,7 @@ def test_of_the_published_answers_52_are_numbers_and_37_start_with_yes_or_no():
 
 
 @needs_published
-def test_published_evidence_stands_in_the_context_of_its_question():
+def test_published_evidence_stands_in_the_context_of_its_question() -> None:
     for variant in financebench.VARIANTS:
         for document in loaded(PUBLISHED, variant).documents:
             for question in document.questions:
@@ -130,7 +133,7 @@ def test_published_evidence_stands_in_the_context_of_its_question():
 
 
 @needs_published
-def test_windows_and_filings_take_the_eight_published_pdfs_and_count_the_questions_of_the_others():
+def test_windows_and_filings_take_the_eight_published_pdfs_and_count_the_questions_of_the_others() -> None:
     expected = {"document rows with a name that is taken": 1, "questions whose PDF is missing": 136}
     filings, windows = loaded(PUBLISHED, "filing"), loaded(PUBLISHED, "window")
     for found in (filings, windows):
@@ -143,7 +146,7 @@ def test_windows_and_filings_take_the_eight_published_pdfs_and_count_the_questio
 
 
 @needs_published
-def test_windows_of_published_filings_keep_to_the_budget_and_lie_in_their_filing():
+def test_windows_of_published_filings_keep_to_the_budget_and_lie_in_their_filing() -> None:
     whole = {document.cluster: document.text for document in loaded(PUBLISHED, "filing").documents}
     for window in loaded(PUBLISHED, "window").documents:
         assert window.text in whole[window.cluster]
@@ -152,13 +155,13 @@ def test_windows_of_published_filings_keep_to_the_budget_and_lie_in_their_filing
 
 
 @needs_published
-def test_the_published_questions_are_a_source_by_themselves(tmp_path: Path):
+def test_the_published_questions_are_a_source_by_themselves(tmp_path: Path) -> None:
     file = tmp_path / QUESTIONS_FILE
     file.write_bytes((PUBLISHED / QUESTIONS_FILE).read_bytes())
     assert loaded(file, "evidence").documents == loaded(PUBLISHED, "evidence").documents
 
 
-def test_nulls_do_no_harm_and_the_answer_decides_kind_and_metric(tmp_path: Path):
+def test_nulls_do_no_harm_and_the_answer_decides_kind_and_metric(tmp_path: Path) -> None:
     answers = ["$42.00", "-3.7", "65.4%", "Yes, they rose.", "No", "None of them", "Sales rose by 3%."]
     source = write(tmp_path, *(asked(number, answer=answer) for number, answer in enumerate(answers)))
     questions = questions_of(loaded(source, "evidence"))
@@ -168,7 +171,7 @@ def test_nulls_do_no_harm_and_the_answer_decides_kind_and_metric(tmp_path: Path)
     assert questions[0].text == "What were the sales (in USD millions)?"
 
 
-def test_evidence_pages_stand_in_order_and_once(tmp_path: Path):
+def test_evidence_pages_stand_in_order_and_once(tmp_path: Path) -> None:
     rows = (
         evidence(9, "Nine."),
         evidence(2, "Two."),
@@ -182,13 +185,13 @@ def test_evidence_pages_stand_in_order_and_once(tmp_path: Path):
     assert second.questions[0].evidence == ("Nine.", "Two.", "Nine.\nMore.")
 
 
-def test_a_document_is_grouped_by_company_and_clustered_by_filing(filings: str):
+def test_a_document_is_grouped_by_company_and_clustered_by_filing(filings: str) -> None:
     for variant in financebench.VARIANTS:
         (document,) = loaded(filings, variant).documents
         assert (document.task, document.group, document.cluster) == ("financebench", "Acme", "ACME_2022_10K")
 
 
-def test_a_whole_filing_has_every_page(filings: str):
+def test_a_whole_filing_has_every_page(filings: str) -> None:
     (document,) = loaded(filings, "filing").documents
     assert document.id == "ACME_2022_10K"
     assert document.text == "\n\n".join(f"Page {number} of ACME_2022_10K" for number in range(10))
@@ -212,7 +215,7 @@ def test_a_whole_filing_has_every_page(filings: str):
 )
 def test_a_window_grows_outward_from_the_evidence_by_whole_pages(
     filings: str, evidence_pages: list[int], tokens: int, pages: str
-):
+) -> None:
     source = write(Path(filings), asked(1, *map(evidence, evidence_pages)))
     found = loaded(source, context_tokens=tokens)
     (document,) = found.documents
@@ -222,14 +225,14 @@ def test_a_window_grows_outward_from_the_evidence_by_whole_pages(
     assert not found.skipped
 
 
-def test_evidence_beyond_the_budget_stays_whole_and_is_counted(filings: str):
+def test_evidence_beyond_the_budget_stays_whole_and_is_counted(filings: str) -> None:
     source = write(Path(filings), asked(1, evidence(1), evidence(8)))
     found = loaded(source, "window", context_tokens=7)
     assert found.documents[0].id == "ACME_2022_10K/pages 1,8"
     assert found.skipped == {"windows beyond the token budget: evidence pages are never cut": 1}
 
 
-def test_questions_with_the_same_window_share_a_document(filings: str):
+def test_questions_with_the_same_window_share_a_document(filings: str) -> None:
     source = write(Path(filings), asked(1), asked(2, evidence(4)), asked(3, evidence(3)))
     tight = loaded(source, "window", context_tokens=4).documents
     assert [[one.id[-1] for one in document.questions] for document in tight] == [["1", "3"], ["2"]]
@@ -237,7 +240,7 @@ def test_questions_with_the_same_window_share_a_document(filings: str):
     assert len(wide.questions) == 3
 
 
-def test_questions_on_pages_without_text_are_counted(filings: str, monkeypatch: pytest.MonkeyPatch):
+def test_questions_on_pages_without_text_are_counted(filings: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(financebench, "page_texts", lambda pdf: ["Cover", "", "", "", "Page 4"])
     found = loaded(write(Path(filings), asked(1), asked(2, evidence(4))), "filing")
     assert [question.id[-1] for question in questions_of(found)] == ["2"]
@@ -245,24 +248,24 @@ def test_questions_on_pages_without_text_are_counted(filings: str, monkeypatch: 
     assert found.skipped == {"questions without text on their evidence pages": 1}
 
 
-def test_no_more_documents_are_taken_than_asked_for(filings: str):
+def test_no_more_documents_are_taken_than_asked_for(filings: str) -> None:
     source = write(Path(filings), *(asked(number, evidence(number)) for number in range(8)))
     found = loaded(source, "window", context_tokens=4, documents=3)
     assert len(found.documents) == 3
     assert found.skipped == {"documents beyond the number asked for": 5}
 
 
-def test_document_rows_with_a_taken_name_and_filings_without_a_row_are_counted(tmp_path: Path):
+def test_document_rows_with_a_taken_name_and_filings_without_a_row_are_counted(tmp_path: Path) -> None:
     rows = [document_row("OTHER_10K"), document_row("OTHER_10K"), document_row("OTHER_10K")]
     found = loaded(write(tmp_path, asked(1), documents=rows), "evidence")
     assert found.skipped == {"document rows with a name that is taken": 2, "filings without a document row": 1}
 
 
-def test_page_ranges_name_runs_by_their_ends():
+def test_page_ranges_name_runs_by_their_ends() -> None:
     assert [page_ranges(pages) for pages in ([5], [3, 1, 2], [0, 2, 3, 9])] == ["5", "1-3", "0,2-3,9"]
 
 
-def test_a_pdf_is_named_to_the_letter(filings: str):
+def test_a_pdf_is_named_to_the_letter(filings: str) -> None:
     name = "ACME_2022_8K_dated_2022-08-19"
     source = write(Path(filings), asked(1, evidence(1, doc_name=name), doc_name=name), documents=[document_row(name)])
     (Path(filings) / "pdfs" / "ACME_2022_8K_dated-2022-08-19.pdf").touch()
@@ -271,14 +274,14 @@ def test_a_pdf_is_named_to_the_letter(filings: str):
     assert f"published at https://example.com/{name}.pdf" in text
 
 
-def test_a_broken_pdf_is_one_line_that_names_it(tmp_path: Path):
+def test_a_broken_pdf_is_one_line_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "pdfs").mkdir()
     file = tmp_path / "pdfs" / "ACME_2022_10K.pdf"
     file.write_text("<html>")
     assert refusal(write(tmp_path, asked(1)), "window").startswith(f"{file}: is not a PDF")
 
 
-def test_evidence_beyond_the_last_page_is_refused(filings: str):
+def test_evidence_beyond_the_last_page_is_refused(filings: str) -> None:
     text = refusal(write(Path(filings), asked(1, evidence(10))), "window")
     assert "line 1, financebench_id_00001: evidence is on page 10, from zero, but" in text and "has 10 pages" in text
 
@@ -312,7 +315,9 @@ def without(key: str) -> dict[str, Any]:
         (asked(2, {"evidence_text": "Sales"}), ["evidence 1", "no field 'doc_name'"]),
     ],
 )
-def test_malformed_questions_are_one_line_that_names_file_and_record(tmp_path: Path, second: Any, said: list[str]):
+def test_malformed_questions_are_one_line_that_names_file_and_record(
+    tmp_path: Path, second: Any, said: list[str]
+) -> None:
     text = refusal(write(tmp_path, asked(1), second))
     assert all(part in text for part in [QUESTIONS_FILE, *said]), text
 
@@ -326,7 +331,9 @@ def test_malformed_questions_are_one_line_that_names_file_and_record(tmp_path: P
         ({"doc_name": "A", "doc_link": 1}, ["line 2", "'doc_link' should be text or null"]),
     ],
 )
-def test_malformed_document_rows_are_one_line_that_names_file_and_record(tmp_path: Path, row: Any, said: list[str]):
+def test_malformed_document_rows_are_one_line_that_names_file_and_record(
+    tmp_path: Path, row: Any, said: list[str]
+) -> None:
     text = refusal(write(tmp_path, asked(1), documents=[document_row(), row]))
     assert all(part in text for part in [DOCUMENTS_FILE, *said]), text
 
@@ -334,7 +341,9 @@ def test_malformed_document_rows_are_one_line_that_names_file_and_record(tmp_pat
 @needs_published
 @pytest.mark.parametrize("name", [QUESTIONS_FILE, DOCUMENTS_FILE])
 @pytest.mark.parametrize("share", [0, 1 / 2])
-def test_a_published_file_that_is_cut_off_or_empty_is_one_line_that_names_it(tmp_path: Path, name: str, share: float):
+def test_a_published_file_that_is_cut_off_or_empty_is_one_line_that_names_it(
+    tmp_path: Path, name: str, share: float
+) -> None:
     for copied in (QUESTIONS_FILE, DOCUMENTS_FILE):
         (tmp_path / copied).write_bytes((PUBLISHED / copied).read_bytes())
     content = (PUBLISHED / name).read_bytes()
@@ -354,17 +363,17 @@ def test_a_published_file_that_is_cut_off_or_empty_is_one_line_that_names_it(tmp
         ({"source": None, "variant": "filing"}, ["variant filing needs"]),
     ],
 )
-def test_a_request_that_does_not_fit_is_refused(tmp_path: Path, arguments: dict[str, Any], said: list[str]):
+def test_a_request_that_does_not_fit_is_refused(tmp_path: Path, arguments: dict[str, Any], said: list[str]) -> None:
     text = refusal(**{"source": write(tmp_path, asked(1))} | arguments)
     assert text.startswith("financebench: ") and all(part in text for part in said), text
 
 
-def test_a_source_without_the_questions_is_refused(tmp_path: Path):
+def test_a_source_without_the_questions_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"{tmp_path}: has no {QUESTIONS_FILE}"
     assert refusal(tmp_path / "missing") == f"{tmp_path / 'missing'}: no such file or folder"
 
 
-def test_the_hubs_rows_give_the_same_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_hubs_rows_give_the_same_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [asked(1), asked(2, evidence(4), evidence(5), answer="Yes")]
     reached = {}
 
@@ -377,6 +386,6 @@ def test_the_hubs_rows_give_the_same_documents(tmp_path: Path, monkeypatch: pyte
     assert reached == {"path": "PatronusAI/financebench", "split": "train"}
 
 
-def test_instructions_are_for_models_that_see_one_side_each():
+def test_instructions_are_for_models_that_see_one_side_each() -> None:
     assert "cannot see the filing" in financebench.INSTRUCTION
     assert "note alone" in financebench.ANSWER_INSTRUCTION

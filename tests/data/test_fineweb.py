@@ -62,7 +62,7 @@ def refused_set(source: str | None, **request: Any) -> str:
 
 
 @needs_published
-def test_the_published_row_is_a_page_with_its_origin_and_too_short_for_the_study():
+def test_the_published_row_is_a_page_with_its_origin_and_too_short_for_the_study() -> None:
     [page], skipped = found(str(CARD_ROW), min_tokens=69, max_tokens=69)
     assert page.id == "<urn:uuid:e5a3e79a-13d4-4147-a26e-167536fcac5d>"
     assert page.texts[0].startswith("This is basically a peanut flavoured cream")
@@ -73,7 +73,7 @@ def test_the_published_row_is_a_page_with_its_origin_and_too_short_for_the_study
 
 
 @needs_published
-def test_the_published_texts_become_documents_of_five_questions(tmp_path: Path):
+def test_the_published_texts_become_documents_of_five_questions(tmp_path: Path) -> None:
     source = tmp_path / "edu.jsonl"
     source.write_bytes(gzip.decompress(EDU_PAGES.read_bytes()))
     read, skipped = found(str(source), min_tokens=0)
@@ -94,7 +94,7 @@ def test_the_published_texts_become_documents_of_five_questions(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["pages.jsonl", "pages.json", "pages.parquet"])
-def test_every_layout_gives_the_same_pages(tmp_path: Path, name: str):
+def test_every_layout_gives_the_same_pages(tmp_path: Path, name: str) -> None:
     top = [record(1), record(2)]
     nested = [
         {"text": one["text"], "id": one["id"], "metadata": {k: one[k] for k in one if k not in ("text", "id")}}
@@ -104,13 +104,13 @@ def test_every_layout_gives_the_same_pages(tmp_path: Path, name: str):
     assert [page.origin["url"] for page in found(str(tmp_path / "b" / name))[0]] == ["http://page/1", "http://page/2"]
 
 
-def test_a_folder_is_all_its_files(tmp_path: Path):
+def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
     write_records(tmp_path / "a.jsonl", [record(1)])
     write_records(tmp_path / "more" / "b.parquet", [record(2)])
     assert len(found(str(tmp_path))[0]) == 2
 
 
-def test_pages_lack_what_some_dumps_leave_out(tmp_path: Path):
+def test_pages_lack_what_some_dumps_leave_out(tmp_path: Path) -> None:
     edu = {key: value for key, value in record(1).items() if key != "date"}
     plain = {"text": "word " * 13_000}
     source = write_records(tmp_path / "pages.jsonl", [edu, plain, plain | {"id": None, "metadata": None}])
@@ -121,7 +121,7 @@ def test_pages_lack_what_some_dumps_leave_out(tmp_path: Path):
     assert skipped == {"pages that are there already": 1}
 
 
-def test_what_is_left_out_is_counted_by_reason(tmp_path: Path):
+def test_what_is_left_out_is_counted_by_reason(tmp_path: Path) -> None:
     records = [
         record(1),
         record(2, token_count=14_999),
@@ -144,7 +144,7 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path: Path):
     assert len(kept) + sum(skipped.values()) == len(records)
 
 
-def test_pages_are_read_as_they_are_used(tmp_path: Path):
+def test_pages_are_read_as_they_are_used(tmp_path: Path) -> None:
     source = write_records(tmp_path / "pages.jsonl", json.dumps(record(1)) + "\nbroken\n")
     stream = pages(source, Counter())
     assert next(stream).id == "<urn:uuid:1>"
@@ -152,7 +152,7 @@ def test_pages_are_read_as_they_are_used(tmp_path: Path):
         next(stream)
 
 
-def test_without_a_source_the_hub_s_sample_is_streamed(monkeypatch: pytest.MonkeyPatch):
+def test_without_a_source_the_hub_s_sample_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 
     def load_dataset(path: str, **options: Any) -> Iterator[dict[str, Any]]:
@@ -172,7 +172,7 @@ def test_without_a_source_the_hub_s_sample_is_streamed(monkeypatch: pytest.Monke
         next(stream)
 
 
-def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch: pytest.MonkeyPatch):
+def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def load_dataset(path: str, **options: Any) -> None:
         raise ConnectionError("no route\nto host")
 
@@ -191,14 +191,14 @@ def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch: pytest.MonkeyPatch
         ({"metadata": "none"}, "'metadata' should be an object or null"),
     ],
 )
-def test_a_wrong_field_is_named_with_file_and_line(tmp_path: Path, fields: dict[str, Any], problem: str):
+def test_a_wrong_field_is_named_with_file_and_line(tmp_path: Path, fields: dict[str, Any], problem: str) -> None:
     source = write_records(tmp_path / "pages.jsonl", [record(1), record(2, **fields)])
     text = refusal(source)
     assert text.startswith(f"{source}, line 2: ")
     assert problem in text
 
 
-def test_records_of_something_else_are_refused(tmp_path: Path):
+def test_records_of_something_else_are_refused(tmp_path: Path) -> None:
     assert "line 1: has no field 'text'" in refusal(write_records(tmp_path / "a.jsonl", [{"content": "x"}]))
     assert "line 1: should be an object" in refusal(write_records(tmp_path / "b.jsonl", ["x"]))
     assert "should hold a list of records" in refusal(write_records(tmp_path / "c.json", {"text": "x"}))
@@ -209,7 +209,7 @@ def test_records_of_something_else_are_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["pages.jsonl", "pages.json", "pages.parquet"])
-def test_half_a_file_of_pages_and_an_empty_one_are_refused(tmp_path: Path, name: str):
+def test_half_a_file_of_pages_and_an_empty_one_are_refused(tmp_path: Path, name: str) -> None:
     source = write_records(tmp_path / name, [record(1)])
     halve(source)
     assert refusal(source).startswith(source)
@@ -221,7 +221,7 @@ def written(tmp_path: Path, *records: dict[str, Any]) -> list[dict[str, Any]]:
     return rows_of(found(write_records(tmp_path / "pages.jsonl", list(records)))[0])
 
 
-def test_documents_are_pages_and_no_neighbours_of_each_other(tmp_path: Path):
+def test_documents_are_pages_and_no_neighbours_of_each_other(tmp_path: Path) -> None:
     source = write_records(tmp_path / "set.jsonl", written(tmp_path, record(1), record(2)))
     first, second = load(Request("train", source)).documents
     assert (first.task, first.id, first.text) == ("fineweb", "<urn:uuid:1>", record(1)["text"])
@@ -232,7 +232,7 @@ def test_documents_are_pages_and_no_neighbours_of_each_other(tmp_path: Path):
     assert neighbours([first, second]) == {("fineweb", first.id): (), ("fineweb", second.id): ()}
 
 
-def test_pages_without_questions_and_longer_than_asked_for_are_counted(tmp_path: Path):
+def test_pages_without_questions_and_longer_than_asked_for_are_counted(tmp_path: Path) -> None:
     rows = written(tmp_path, *(record(number) for number in range(1, 4)), record(4, text="long " * 100))
     rows[0] |= {"questions": [], "rejected": ["Invalid JSON"]}
     rows[1] |= {"questions": rows[1]["questions"][1:], "rejected": ["extractive: not in the page"]}
@@ -247,7 +247,7 @@ def test_pages_without_questions_and_longer_than_asked_for_are_counted(tmp_path:
     }
 
 
-def test_fewer_documents_and_questions_are_drawn_by_the_seed(tmp_path: Path):
+def test_fewer_documents_and_questions_are_drawn_by_the_seed(tmp_path: Path) -> None:
     source = write_records(tmp_path / "set.jsonl", written(tmp_path, *map(record, range(8))))
     request = Request("train", source, documents=3, questions_per_document=2, seed=1)
     loaded = load(request)
@@ -256,7 +256,7 @@ def test_fewer_documents_and_questions_are_drawn_by_the_seed(tmp_path: Path):
     assert loaded.skipped == {"documents beyond the number asked for": 5, "questions beyond the number asked for": 9}
 
 
-def test_a_set_that_cannot_be_used_is_refused(tmp_path: Path):
+def test_a_set_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     assert "python -m eval.synthesise --task fineweb" in refused_set(None)
     [row] = written(tmp_path, record(1))
     none = write_records(tmp_path / "none.jsonl", [row | {"questions": []}])
@@ -267,7 +267,7 @@ def test_a_set_that_cannot_be_used_is_refused(tmp_path: Path):
     assert refused_set(raw).startswith(f"{raw}, line 1: has no field 'task'; it has text, id")
 
 
-def test_half_a_set_and_an_empty_one_are_refused(tmp_path: Path):
+def test_half_a_set_and_an_empty_one_are_refused(tmp_path: Path) -> None:
     source = write_records(tmp_path / "set.jsonl", written(tmp_path, record(1)))
     halve(source)
     assert refused_set(source).startswith(f"{source}, line 1: broken JSON")

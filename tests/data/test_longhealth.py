@@ -10,6 +10,7 @@ import pytest
 
 from data import longhealth
 from data.longhealth import FILE, NOT_ANSWERED, SEPARATOR, beginning, load
+from data.registry import load_documents
 from data.sample import Document, Question, neighbours
 from data.task import Loaded, Request
 from objectives.accuracy import score
@@ -75,13 +76,13 @@ def questions_of(found: Loaded) -> list[Question]:
 def refusal(source: str | None, variant: str | None = None, split: str = "test", **fields: Any) -> str:
     """What the refusal of a request says; always one line."""
     with pytest.raises(ValueError) as caught:
-        load(Request(split, source, variant=variant, **fields))
+        load_documents("longhealth", Request(split, source, variant=variant, **fields))
     text = str(caught.value)
     assert text and "\n" not in text
     return text
 
 
-def test_protocol_1_is_the_patients_notes_in_a_drawn_order(tmp_path: Path):
+def test_protocol_1_is_the_patients_notes_in_a_drawn_order(tmp_path: Path) -> None:
     found = loaded(write(tmp_path))
     assert [document.id for document in found.documents] == [f"patient_{number:02}" for number in range(1, 5)]
     orders = []
@@ -93,7 +94,7 @@ def test_protocol_1_is_the_patients_notes_in_a_drawn_order(tmp_path: Path):
     assert not found.skipped
 
 
-def test_protocol_1_asks_for_one_of_five_options_by_its_text(tmp_path: Path):
+def test_protocol_1_asks_for_one_of_five_options_by_its_text(tmp_path: Path) -> None:
     questions = questions_of(loaded(write(tmp_path), "1"))
     assert len({question.id for question in questions}) == len(questions) == 12
     assert questions[1].id == "patient_01/2" and questions[1].text == "What does note 1 say?"
@@ -102,7 +103,7 @@ def test_protocol_1_asks_for_one_of_five_options_by_its_text(tmp_path: Path):
         assert (question.metric, question.kind) == ("multiple_choice", "answerable")
 
 
-def test_protocol_2_adds_ten_notes_of_others_and_the_sixth_option(tmp_path: Path):
+def test_protocol_2_adds_ten_notes_of_others_and_the_sixth_option(tmp_path: Path) -> None:
     found = loaded(write(tmp_path), "2")
     for number, document in enumerate(found.documents, start=1):
         own = [text for text in notes_of(document) if f"patient {number}." in text]
@@ -113,7 +114,7 @@ def test_protocol_2_adds_ten_notes_of_others_and_the_sixth_option(tmp_path: Path
         assert (question.answers, question.kind) == (("Insulin",), "answerable")
 
 
-def test_protocol_3_has_notes_of_others_alone_and_the_sixth_option_is_right(tmp_path: Path):
+def test_protocol_3_has_notes_of_others_alone_and_the_sixth_option_is_right(tmp_path: Path) -> None:
     found = loaded(write(tmp_path), "3")
     for number, document in enumerate(found.documents, start=1):
         assert len(set(notes_of(document))) == 10
@@ -126,20 +127,20 @@ def test_protocol_3_has_notes_of_others_alone_and_the_sixth_option_is_right(tmp_
 
 
 @pytest.mark.parametrize("variant", longhealth.VARIANTS)
-def test_the_same_request_gives_the_same_contexts_and_another_seed_others(tmp_path: Path, variant: str):
+def test_the_same_request_gives_the_same_contexts_and_another_seed_others(tmp_path: Path, variant: str) -> None:
     source = write(tmp_path)
     assert loaded(source, variant) == loaded(source, variant)
     assert loaded(source, variant).documents != loaded(source, variant, seed=1).documents
 
 
-def test_few_notes_of_others_are_all_taken(tmp_path: Path):
+def test_few_notes_of_others_are_all_taken(tmp_path: Path) -> None:
     (_, second) = loaded(write(tmp_path, one()), "3").documents
     assert sorted(notes_of(second)) == [note(1, n) for n in range(NOTES)]
 
 
 @pytest.mark.parametrize("variant", ["1", "2"])
 @pytest.mark.parametrize("budget", [8, 12, 17, 20, 30, 60])
-def test_a_context_keeps_to_the_budget_and_holds_the_answers_note(tmp_path: Path, variant: str, budget: int):
+def test_a_context_keeps_to_the_budget_and_holds_the_answers_note(tmp_path: Path, variant: str, budget: int) -> None:
     found = loaded(write(tmp_path), variant, context_tokens=budget)
     for document in found.documents:
         assert len(document.text.split()) <= budget
@@ -148,7 +149,7 @@ def test_a_context_keeps_to_the_budget_and_holds_the_answers_note(tmp_path: Path
             assert note(int(question.id[8:10]), number) in notes_of(document)
 
 
-def test_contexts_of_one_patient_that_differ_are_documents_of_one_cluster(tmp_path: Path):
+def test_contexts_of_one_patient_that_differ_are_documents_of_one_cluster(tmp_path: Path) -> None:
     documents = loaded(write(tmp_path), context_tokens=8).documents
     assert [document.id for document in documents[:3]] == [f"patient_01/context {number}" for number in (1, 2, 3)]
     assert {document.cluster for document in documents[:3]} == {"patient_01"}
@@ -156,7 +157,7 @@ def test_contexts_of_one_patient_that_differ_are_documents_of_one_cluster(tmp_pa
     assert near == (documents[1].text, documents[2].text)
 
 
-def test_own_notes_come_before_those_of_others_and_the_last_is_shortened(tmp_path: Path):
+def test_own_notes_come_before_those_of_others_and_the_last_is_shortened(tmp_path: Path) -> None:
     source = write(tmp_path, one(asked(0)))
     # A separator is one word, so four notes take 4 * 8 + 3.
     document = loaded(source, "2", context_tokens=35 + 1 + 5).documents[1]
@@ -166,7 +167,7 @@ def test_own_notes_come_before_those_of_others_and_the_last_is_shortened(tmp_pat
     assert re.fullmatch(r"Note \d of patient 1\.", shortened)
 
 
-def test_notes_left_out_and_shortened_are_counted(tmp_path: Path):
+def test_notes_left_out_and_shortened_are_counted(tmp_path: Path) -> None:
     source = write(tmp_path, {"patient_1": patient(1, asked(0))})
     assert loaded(source, context_tokens=35).skipped == {}
     found = loaded(source, context_tokens=8 + 1 + 8 + 1 + 3)
@@ -174,7 +175,7 @@ def test_notes_left_out_and_shortened_are_counted(tmp_path: Path):
     assert loaded(source, context_tokens=9).skipped == {"notes beyond the token budget": 3}
 
 
-def test_an_answers_notes_beyond_the_budget_stay_whole_and_are_counted(tmp_path: Path):
+def test_an_answers_notes_beyond_the_budget_stay_whole_and_are_counted(tmp_path: Path) -> None:
     both = location(0) | location(3)
     found = loaded(write(tmp_path, {"patient_1": patient(1, asked(0, answer_location=both))}), context_tokens=5)
     assert sorted(notes_of(found.documents[0])) == [note(1, 0), note(1, 3)]
@@ -184,14 +185,14 @@ def test_an_answers_notes_beyond_the_budget_stay_whole_and_are_counted(tmp_path:
     }
 
 
-def test_the_published_budget_is_the_default(tmp_path: Path):
+def test_the_published_budget_is_the_default(tmp_path: Path) -> None:
     texts = {f"text_{number}": f"{number} " + "word " * words for number, words in enumerate((7_999, 7_998, 9))}
     found = loaded(write(tmp_path, {"patient_1": patient(1, asked(0), texts=texts)}))
     assert len(found.documents[0].text.split()) == longhealth.CONTEXT_TOKENS == 16_000
     assert found.skipped == {"notes beyond the token budget": 1}
 
 
-def test_evidence_is_the_words_between_the_fractions(tmp_path: Path):
+def test_evidence_is_the_words_between_the_fractions(tmp_path: Path) -> None:
     texts = {"text_0": "He takes insulin daily.", "text_1": "No allergies known."}
     where = {"text_0": {"start": [9 / 23, 0], "end": [16 / 23, 0.1]}, "text_1": {"start": [0.25], "end": [0.5]}}
     found = loaded(write(tmp_path, {"patient_1": patient(1, asked(0, answer_location=where), texts=texts)}))
@@ -203,7 +204,7 @@ def test_evidence_is_the_words_between_the_fractions(tmp_path: Path):
 @pytest.mark.parametrize(("start", "end"), [(0.5, 0.5), (0.6, 0.4), (-0.1, 0.5), (0.5, 1.1), (float("nan"), 0.5)])
 def test_locations_that_are_no_part_of_the_note_are_counted_and_their_note_is_kept(
     tmp_path: Path, start: float, end: float
-):
+) -> None:
     where = location(2, [start, 0], [end, 1])
     found = loaded(write(tmp_path, {"patient_1": patient(1, asked(0, answer_location=where))}), context_tokens=8)
     (document,) = found.documents
@@ -213,7 +214,7 @@ def test_locations_that_are_no_part_of_the_note_are_counted_and_their_note_is_ke
 
 
 @pytest.mark.parametrize("where", [None, {}, "missing"])
-def test_without_an_answer_location_every_note_may_hold_the_answer(tmp_path: Path, where: Any):
+def test_without_an_answer_location_every_note_may_hold_the_answer(tmp_path: Path, where: Any) -> None:
     question = asked(0, answer_location=where)
     if where == "missing":
         del question["answer_location"]
@@ -224,7 +225,7 @@ def test_without_an_answer_location_every_note_may_hold_the_answer(tmp_path: Pat
     assert found.skipped["questions without an answer location, for which every note may hold the answer"] == 1
 
 
-def test_locations_in_notes_that_are_not_there_are_counted(tmp_path: Path):
+def test_locations_in_notes_that_are_not_there_are_counted(tmp_path: Path) -> None:
     question = asked(0, answer_location=location(0) | location(9))
     found = loaded(write(tmp_path, {"patient_1": patient(1, question)}), context_tokens=8)
     assert found.documents[0].text == note(1, 0)
@@ -235,7 +236,7 @@ def test_locations_in_notes_that_are_not_there_are_counted(tmp_path: Path):
     ("correct", "right"),
     [("insulin", "Insulin"), ("  none  of\nTHESE ", "None of these"), ("Aspirin, 100 mg", "Aspirin, 100 mg")],
 )
-def test_the_right_option_is_found_up_to_white_space_and_case(tmp_path: Path, correct: str, right: str):
+def test_the_right_option_is_found_up_to_white_space_and_case(tmp_path: Path, correct: str, right: str) -> None:
     (question,) = questions_of(loaded(write(tmp_path, {"patient_1": patient(1, asked(0, correct=correct))})))
     assert question.answers == (right,)
 
@@ -246,17 +247,17 @@ def test_the_right_option_is_found_up_to_white_space_and_case(tmp_path: Path, co
 )
 def test_a_letter_or_the_options_text_is_right_and_what_names_no_option_is_wrong(
     tmp_path: Path, prediction: str, expected: int
-):
+) -> None:
     question = questions_of(loaded(write(tmp_path)))[0]
     assert score(question.metric, prediction, question.answers, question.options) == expected
 
 
-def test_unknown_keys_are_ignored(tmp_path: Path):
+def test_unknown_keys_are_ignored(tmp_path: Path) -> None:
     content = one(asked(0, difficulty="hard")) | {"canary": "LongHealth:canary", "version": 5}
     assert len(loaded(write(tmp_path, content)).documents) == 2
 
 
-def test_a_folder_may_hold_the_file_or_a_copy_of_the_repository(tmp_path: Path):
+def test_a_folder_may_hold_the_file_or_a_copy_of_the_repository(tmp_path: Path) -> None:
     expected = loaded(write(tmp_path))
     assert loaded(str(tmp_path)) == expected
     (tmp_path / "repository" / "data").mkdir(parents=True)
@@ -264,7 +265,7 @@ def test_a_folder_may_hold_the_file_or_a_copy_of_the_repository(tmp_path: Path):
     assert loaded(str(tmp_path / "repository")) == expected
 
 
-def test_no_more_documents_and_questions_are_taken_than_asked_for(tmp_path: Path):
+def test_no_more_documents_and_questions_are_taken_than_asked_for(tmp_path: Path) -> None:
     found = loaded(write(tmp_path), documents=3, questions_per_document=2)
     assert [len(document.questions) for document in found.documents] == [2, 2, 2]
     assert found.skipped == {
@@ -273,7 +274,7 @@ def test_no_more_documents_and_questions_are_taken_than_asked_for(tmp_path: Path
     }
 
 
-def test_a_beginning_is_as_many_whole_words_as_there_are_tokens_for():
+def test_a_beginning_is_as_many_whole_words_as_there_are_tokens_for() -> None:
     def letters(text: str) -> int:
         return len(text)
 
@@ -313,7 +314,7 @@ def without(key: str) -> dict[str, Any]:
         (one(asked(0, answer_location=location(1, ["a"]))), ["text_1, start", "should be a whole number or a number"]),
     ],
 )
-def test_malformed_input_is_one_line_that_names_file_and_record(tmp_path: Path, content: Any, said: list[str]):
+def test_malformed_input_is_one_line_that_names_file_and_record(tmp_path: Path, content: Any, said: list[str]) -> None:
     text = refusal(write(tmp_path, content))
     assert all(part in text for part in [FILE, *said]), text
 
@@ -328,22 +329,22 @@ def test_malformed_input_is_one_line_that_names_file_and_record(tmp_path: Path, 
         ({"source": None}, ["not on the Hub", "https://github.com/kbressem/LongHealth", FILE]),
     ],
 )
-def test_a_request_that_does_not_fit_is_refused(tmp_path: Path, arguments: dict[str, Any], said: list[str]):
+def test_a_request_that_does_not_fit_is_refused(tmp_path: Path, arguments: dict[str, Any], said: list[str]) -> None:
     text = refusal(**{"source": write(tmp_path)} | arguments)
     assert text.startswith("longhealth: ") and all(part in text for part in said), text
 
 
-def test_a_budget_without_room_for_a_word_is_refused(tmp_path: Path):
+def test_a_budget_without_room_for_a_word_is_refused(tmp_path: Path) -> None:
     assert "context_tokens = 1 holds no word" in refusal(
         write(tmp_path), "3", context_tokens=1, count_tokens=lambda text: 2 * len(text.split())
     )
 
 
 @pytest.mark.parametrize("variant", ["2", "3"])
-def test_notes_of_other_patients_need_another_patient(tmp_path: Path, variant: str):
+def test_notes_of_other_patients_need_another_patient(tmp_path: Path, variant: str) -> None:
     assert "one patient alone" in refusal(write(tmp_path, {"patient_01": patient(1)}), variant)
 
 
-def test_a_source_without_the_file_is_refused(tmp_path: Path):
+def test_a_source_without_the_file_is_refused(tmp_path: Path) -> None:
     assert refusal(str(tmp_path)).startswith(f"{tmp_path}: has no {FILE}")
     assert refusal(str(tmp_path / "missing")) == f"{tmp_path / 'missing'}: no such file or folder"

@@ -109,14 +109,14 @@ def fingerprint(documents: list[Document]) -> str:
 
 @every_shape
 @every_split
-def test_documents_are_byte_for_byte_those_the_models_were_trained_on(shape: Shape, split: Split):
+def test_documents_are_byte_for_byte_those_the_models_were_trained_on(shape: Shape, split: Split) -> None:
     documents = make_documents(shape.name, 7, 2, split, facts=20, questions=8, twins=TWINS)
     documents += make_documents(shape.name, 7, 1, split)
     assert fingerprint(documents) == PINNED[shape.name, split]
 
 
 @every_shape
-def test_the_arguments_decide_the_document(shape: Shape):
+def test_the_arguments_decide_the_document(shape: Shape) -> None:
     document = make_document(shape.name, 5, "train")
     assert make_document(shape.name, 5, "train") == document
     assert make_documents(shape.name, 4, 3, "train")[1] == document
@@ -126,7 +126,7 @@ def test_the_arguments_decide_the_document(shape: Shape):
 
 
 @every_shape
-def test_fewer_questions_or_twins_leave_the_text_as_it_is(shape: Shape):
+def test_fewer_questions_or_twins_leave_the_text_as_it_is(shape: Shape) -> None:
     text = make_document(shape.name, 5, "train").text
     fewer = make_document(shape.name, 5, "train", questions=2, twins=0)
     assert fewer.text == text
@@ -136,7 +136,7 @@ def test_fewer_questions_or_twins_leave_the_text_as_it_is(shape: Shape):
 
 @every_shape
 @every_split
-def test_a_document_states_as_many_facts_as_asked_for(shape: Shape, split: Split):
+def test_a_document_states_as_many_facts_as_asked_for(shape: Shape, split: Split) -> None:
     for facts in sorted({4, *range(20, min(40, shape.max_facts) + 1, 3), shape.max_facts}):
         layout = layout_of(shape, 1, split, facts)
         document = make_document(shape.name, 1, split, facts=facts, questions=1)
@@ -146,7 +146,7 @@ def test_a_document_states_as_many_facts_as_asked_for(shape: Shape, split: Split
 
 
 @every_shape
-def test_a_document_never_states_everything_there_is_to_ask(shape: Shape):
+def test_a_document_never_states_everything_there_is_to_ask(shape: Shape) -> None:
     assert shape.max_facts >= DEFAULT_FACTS
     assert len(layout_of(shape, 1, "train", 100).facts) == shape.max_facts
     assert sum(len(relation.keys) for relation in shape.relations) > shape.max_facts
@@ -154,7 +154,7 @@ def test_a_document_never_states_everything_there_is_to_ask(shape: Shape):
 
 @every_shape
 @every_split
-def test_values_are_distinct_within_a_document(shape: Shape, split: Split):
+def test_values_are_distinct_within_a_document(shape: Shape, split: Split) -> None:
     for seed in SEEDS:
         layout = layout_of(shape, seed, split, shape.max_facts)
         values = [fact.value for fact in layout.facts if fact.relation.value != "yes_no"] + list(layout.title)
@@ -164,7 +164,7 @@ def test_values_are_distinct_within_a_document(shape: Shape, split: Split):
 
 @every_shape
 @every_split
-def test_a_value_stands_where_the_evidence_says_and_nowhere_else(shape: Shape, split: Split):
+def test_a_value_stands_where_the_evidence_says_and_nowhere_else(shape: Shape, split: Split) -> None:
     for document, question, fact in stated(shape, split):
         (evidence,) = question.evidence
         assert document.text.count(evidence) == 1
@@ -175,7 +175,7 @@ def test_a_value_stands_where_the_evidence_says_and_nowhere_else(shape: Shape, s
 
 @every_shape
 @every_split
-def test_a_question_asks_for_its_fact_and_scores_its_answer(shape: Shape, split: Split):
+def test_a_question_asks_for_its_fact_and_scores_its_answer(shape: Shape, split: Split) -> None:
     for _, question, fact in stated(shape, split):
         answer = OPEN_ANSWER.format(k=fact.key, v=fact.value) if question.kind == "open" else fact.value
         assert question.answers == (answer,)
@@ -185,7 +185,7 @@ def test_a_question_asks_for_its_fact_and_scores_its_answer(shape: Shape, split:
 
 @every_shape
 @every_split
-def test_twins_differ_from_their_document_in_the_answers_value_alone(shape: Shape, split: Split):
+def test_twins_differ_from_their_document_in_the_answers_value_alone(shape: Shape, split: Split) -> None:
     for document, question, fact in stated(shape, split):
         values = [replaced(document, question, fact, twin) for twin in question.negatives]
         assert len(set(values)) == len(values) == (1 if fact.relation.value == "yes_no" else TWINS)
@@ -197,7 +197,7 @@ def test_twins_differ_from_their_document_in_the_answers_value_alone(shape: Shap
 
 @every_shape
 @every_split
-def test_a_twins_answer_is_wrong_for_the_document(shape: Shape, split: Split):
+def test_a_twins_answer_is_wrong_for_the_document(shape: Shape, split: Split) -> None:
     for document, question, fact in stated(shape, split):
         for twin in question.negatives:
             value = replaced(document, question, fact, twin)
@@ -207,7 +207,7 @@ def test_a_twins_answer_is_wrong_for_the_document(shape: Shape, split: Split):
 
 @every_shape
 @every_split
-def test_multiple_choice_offers_the_answer_once_among_five_of_its_type(shape: Shape, split: Split):
+def test_multiple_choice_offers_the_answer_once_among_five_of_its_type(shape: Shape, split: Split) -> None:
     for _, question, fact in stated(shape, split):
         if question.metric != "multiple_choice":
             assert question.options == ()
@@ -217,7 +217,7 @@ def test_multiple_choice_offers_the_answer_once_among_five_of_its_type(shape: Sh
         assert all(option.isdigit() == fact.value.isdigit() for option in question.options)
 
 
-def test_the_place_of_the_right_option_tells_nothing():
+def test_the_place_of_the_right_option_tells_nothing() -> None:
     places = [question.options.index(fact.value) for _, question, fact in stated(NOTES, "train")]
     counts = [places.count(place) for place in range(5)]
     # 192 draws over five places: four standard deviations about the expected 38.4.
@@ -225,13 +225,13 @@ def test_the_place_of_the_right_option_tells_nothing():
     assert all(abs(count - len(places) / 5) < 4 * (len(places) * 0.2 * 0.8) ** 0.5 for count in counts)
 
 
-def test_names_have_one_reading():
+def test_names_have_one_reading() -> None:
     assert len(NAMES) == len(FIRST_SYLLABLES) * len(SECOND_SYLLABLES)
 
 
 @every_shape
 @every_split
-def test_held_out_names_are_in_the_test_split_and_only_there(shape: Shape, split: Split):
+def test_held_out_names_are_in_the_test_split_and_only_there(shape: Shape, split: Split) -> None:
     seen = 0
     for document, question, _ in asked(shape, split):
         texts = (document.text, question.text, *question.answers, *question.options, *question.negatives)
@@ -243,7 +243,7 @@ def test_held_out_names_are_in_the_test_split_and_only_there(shape: Shape, split
 
 @every_shape
 @every_split
-def test_held_out_numbers_of_a_key_are_in_the_test_split_and_only_there(shape: Shape, split: Split):
+def test_held_out_numbers_of_a_key_are_in_the_test_split_and_only_there(shape: Shape, split: Split) -> None:
     pairs = {("title", int(layout_of(shape, seed, split).title[1])) for seed in SEEDS}
     for document, question, fact in stated(shape, split):
         if fact.relation.value == "number":
@@ -254,7 +254,7 @@ def test_held_out_numbers_of_a_key_are_in_the_test_split_and_only_there(shape: S
 
 
 @every_shape
-def test_held_out_wordings_are_in_the_test_split_and_only_there(shape: Shape):
+def test_held_out_wordings_are_in_the_test_split_and_only_there(shape: Shape) -> None:
     for relation in shape.relations:
         document = written_by(relation.document[-1], relation.keys)
         question = written_by(relation.questions[-1], relation.keys)
@@ -267,7 +267,7 @@ def test_held_out_wordings_are_in_the_test_split_and_only_there(shape: Shape):
 
 
 @every_split
-def test_unanswerable_questions_ask_for_what_the_document_lacks(split: Split):
+def test_unanswerable_questions_ask_for_what_the_document_lacks(split: Split) -> None:
     found = absent(split)
     assert len(found) > 5
     for document, question, key in found:
@@ -279,7 +279,7 @@ def test_unanswerable_questions_ask_for_what_the_document_lacks(split: Split):
 
 
 @every_split
-def test_twins_of_an_unanswerable_question_have_one_more_sentence_that_answers_it(split: Split):
+def test_twins_of_an_unanswerable_question_have_one_more_sentence_that_answers_it(split: Split) -> None:
     templates = {key: relation.document for relation in PAPERS.relations for key in relation.keys}
     for document, question, key in absent(split):
         assert len(set(question.negatives)) == len(question.negatives) == TWINS
@@ -291,12 +291,12 @@ def test_twins_of_an_unanswerable_question_have_one_more_sentence_that_answers_i
 
 
 @every_shape
-def test_only_papers_have_unanswerable_questions(shape: Shape):
+def test_only_papers_have_unanswerable_questions(shape: Shape) -> None:
     kinds = {question.kind for _, question, _ in asked(shape, "train")}
     assert ("unanswerable" in kinds) == (shape is PAPERS)
 
 
-def test_a_paper_that_leaves_out_nothing_to_ask_asks_what_it_states():
+def test_a_paper_that_leaves_out_nothing_to_ask_asks_what_it_states() -> None:
     seeds = [seed for seed in range(600) if not absent_keys(layout_of(PAPERS, seed, "test", PAPERS.max_facts))]
     assert seeds
     for seed in seeds:
@@ -307,14 +307,14 @@ def test_a_paper_that_leaves_out_nothing_to_ask_asks_what_it_states():
 
 @every_shape
 @every_split
-def test_the_longest_documents_have_values_left_for_their_twins(shape: Shape, split: Split):
+def test_the_longest_documents_have_values_left_for_their_twins(shape: Shape, split: Split) -> None:
     for seed in range(40):
         document = make_document(shape.name, seed, split, facts=shape.max_facts, twins=4, questions=6)
         assert all(question.negatives for question in document.questions)
 
 
 @every_shape
-def test_ids_are_unique(shape: Shape):
+def test_ids_are_unique(shape: Shape) -> None:
     documents = make_documents(shape.name, 0, 3, "test") + make_documents(shape.name, 0, 3, "train")
     ids = [sample.id for sample in samples_of(documents)]
     assert len(set(ids)) == len(ids)

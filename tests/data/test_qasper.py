@@ -94,7 +94,7 @@ def refusal(source: str | None, split: str = "train") -> str:
 
 
 @needs_published
-def test_both_layouts_of_the_ten_published_papers_give_the_same_documents():
+def test_both_layouts_of_the_ten_published_papers_give_the_same_documents() -> None:
     official, official_skipped = load_papers(str(OFFICIAL), "train")
     hub, hub_skipped = load_papers(str(COLUMNAR), "train")
     assert official == hub
@@ -113,7 +113,7 @@ def test_both_layouts_of_the_ten_published_papers_give_the_same_documents():
         ("question_words_as_answer", lambda asked: asked.text),
     ],
 )
-def test_answers_score_what_the_official_evaluator_prints(rule: str, predict: Callable[[Any], str]):
+def test_answers_score_what_the_official_evaluator_prints(rule: str, predict: Callable[[Any], str]) -> None:
     documents, _ = load_papers(str(OFFICIAL), "train")
     questions = [asked for document in documents for asked in document.questions]
     scores = [score(asked.metric, predict(asked), asked.answers) for asked in questions]
@@ -122,7 +122,7 @@ def test_answers_score_what_the_official_evaluator_prints(rule: str, predict: Ca
 
 
 @needs_published
-def test_evidence_of_the_published_papers_stands_in_their_text():
+def test_evidence_of_the_published_papers_stands_in_their_text() -> None:
     documents, _ = load_papers(str(OFFICIAL), "train")
     passages = [
         (passage, document) for document in documents for asked in document.questions for passage in asked.evidence
@@ -132,7 +132,7 @@ def test_evidence_of_the_published_papers_stands_in_their_text():
 
 
 @needs_published
-def test_kinds_of_the_published_questions_are_those_of_the_first_annotators():
+def test_kinds_of_the_published_questions_are_those_of_the_first_annotators() -> None:
     documents, _ = load_papers(str(OFFICIAL), "train")
     kinds = Counter(asked.kind for document in documents for asked in document.questions)
     first = [qa["answers"][0]["answer"] for paper in json.loads(OFFICIAL.read_text()).values() for qa in paper["qas"]]
@@ -153,18 +153,18 @@ def test_kinds_of_the_published_questions_are_those_of_the_first_annotators():
         ("mixed.jsonl", lambda: [{"id": paper_id} | official for paper_id, official in PAPERS.items()]),
     ],
 )
-def test_every_form_of_a_file_gives_the_same_documents(tmp_path: Path, name: str, content: Callable[[], Any]):
+def test_every_form_of_a_file_gives_the_same_documents(tmp_path: Path, name: str, content: Callable[[], Any]) -> None:
     expected = load_papers(write(tmp_path / "official.json", PAPERS), "train")
     assert [document.id for document in expected[0]] == list(PAPERS)
     assert load_papers(write(tmp_path / name, content()), "train") == expected
 
 
-def test_one_line_of_json_is_one_paper(tmp_path: Path):
+def test_one_line_of_json_is_one_paper(tmp_path: Path) -> None:
     documents, _ = load_papers(write(tmp_path / "one.json", json.dumps(rows()[0])), "train")
     assert [document.id for document in documents] == ["1901.00001"]
 
 
-def test_a_context_is_title_abstract_and_sections_with_readable_headings():
+def test_a_context_is_title_abstract_and_sections_with_readable_headings() -> None:
     record = {"id": "1", **paper()}
     assert paper_text(record, "") == (
         "On Parsing\n\nAbstract\nWe study it.\n\nMethod\nWe parse.\nThen we rank.\n\nMethod > Data\n"
@@ -172,7 +172,7 @@ def test_a_context_is_title_abstract_and_sections_with_readable_headings():
     )
 
 
-def test_sections_without_name_or_text_leave_no_trace():
+def test_sections_without_name_or_text_leave_no_trace() -> None:
     sections = [
         {"section_name": None, "paragraphs": ["One."]},
         {"section_name": " ::: ", "paragraphs": ["Two."]},
@@ -191,17 +191,17 @@ def test_sections_without_name_or_text_leave_no_trace():
         ({"yes_no": False}, "No", "boolean"),
     ],
 )
-def test_references_follow_the_official_precedence(fields: dict[str, Any], text: str, kind: str):
+def test_references_follow_the_official_precedence(fields: dict[str, Any], text: str, kind: str) -> None:
     found = reference(annotation(**fields)["answer"], "")
     assert found is not None
     assert (found.text, found.kind) == (text, kind)
 
 
-def test_an_annotation_without_an_answer_is_no_reference():
+def test_an_annotation_without_an_answer_is_no_reference() -> None:
     assert reference(annotation()["answer"], "") is None
 
 
-def test_a_question_has_every_annotators_answer_and_the_first_ones_kind(tmp_path: Path):
+def test_a_question_has_every_annotators_answer_and_the_first_ones_kind(tmp_path: Path) -> None:
     asked = question("q", annotation(yes_no=True), annotation(free_form_answer="in part"), annotation(yes_no=True))
     documents, skipped = load_papers(write(tmp_path / "papers.json", {"1": paper(asked)}), "train")
     found = documents[0].questions[0]
@@ -211,7 +211,7 @@ def test_a_question_has_every_annotators_answer_and_the_first_ones_kind(tmp_path
     assert not skipped
 
 
-def test_evidence_is_what_stands_in_the_text_and_the_rest_is_counted(tmp_path: Path):
+def test_evidence_is_what_stands_in_the_text_and_the_rest_is_counted(tmp_path: Path) -> None:
     passages = [
         "FLOAT SELECTED: Table 1: Scores.",
         "Then we rank. ",
@@ -226,12 +226,12 @@ def test_evidence_is_what_stands_in_the_text_and_the_rest_is_counted(tmp_path: P
     assert skipped == {"evidence in figures and tables": 1, "evidence that is not in the text": 1}
 
 
-def test_an_unanswerable_annotation_has_no_evidence():
+def test_an_unanswerable_annotation_has_no_evidence() -> None:
     found = reference(annotation(unanswerable=True, evidence=["We parse."])["answer"], "")
     assert found is not None and found.evidence == ()
 
 
-def test_what_cannot_be_asked_is_skipped_and_counted(tmp_path: Path):
+def test_what_cannot_be_asked_is_skipped_and_counted(tmp_path: Path) -> None:
     good = annotation(yes_no=True)
     papers = {
         "kept": paper(
@@ -316,12 +316,12 @@ def reworded(**fields: Any) -> dict[str, Any]:
 )
 def test_malformed_input_is_one_line_that_names_file_and_record(
     tmp_path: Path, name: str, content: Any, said: list[str]
-):
+) -> None:
     text = refusal(write(tmp_path / name, content))
     assert all(part in text for part in said), text
 
 
-def test_a_broken_line_is_named_by_its_number_in_the_file(tmp_path: Path):
+def test_a_broken_line_is_named_by_its_number_in_the_file(tmp_path: Path) -> None:
     # U+2028 may stand in a JSON text: it ends no line.
     first = json.dumps(rows()[0] | {"title": "On\u2028Parsing"}, ensure_ascii=False)
     broken = json.dumps(rows()[1])[:-20]
@@ -329,16 +329,16 @@ def test_a_broken_line_is_named_by_its_number_in_the_file(tmp_path: Path):
     assert "papers.jsonl, line 3: broken JSON" in text
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path):
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "papers.jsonl").write_bytes(b'{"id": "\xff"}')
     assert "is not UTF-8 text (byte 8)" in refusal(str(tmp_path / "papers.jsonl"))
 
 
-def test_a_missing_source_is_refused(tmp_path: Path):
+def test_a_missing_source_is_refused(tmp_path: Path) -> None:
     assert "no such file or folder" in refusal(str(tmp_path / "papers.json"))
 
 
-def test_an_unknown_split_is_refused_before_anything_is_read():
+def test_an_unknown_split_is_refused_before_anything_is_read() -> None:
     assert refusal(None, "training") == "qasper: no split 'training'; there are train, validation, test"
 
 
@@ -353,7 +353,7 @@ def test_an_unknown_split_is_refused_before_anything_is_read():
         ("train", "qasper-train-dev-v0.3/qasper-train-v0.3.json", ["qasper-train-dev-v0.3/qasper-dev-v0.3.json"]),
     ],
 )
-def test_a_splits_file_is_found_by_its_name(tmp_path: Path, split: str, wanted: str, others: list[str]):
+def test_a_splits_file_is_found_by_its_name(tmp_path: Path, split: str, wanted: str, others: list[str]) -> None:
     write(tmp_path / wanted, rows())
     for other in others:
         write(tmp_path / other, "not read")
@@ -361,28 +361,28 @@ def test_a_splits_file_is_found_by_its_name(tmp_path: Path, split: str, wanted: 
     assert [document.id for document in documents] == list(PAPERS)
 
 
-def test_parts_of_a_split_are_read_in_order(tmp_path: Path):
+def test_parts_of_a_split_are_read_in_order(tmp_path: Path) -> None:
     for number, record in enumerate(rows()):
         write(tmp_path / f"train-{number:05}-of-00002.parquet", [record])
     documents, _ = load_papers(str(tmp_path), "train")
     assert [document.id for document in documents] == list(PAPERS)
 
 
-def test_a_folder_without_the_split_says_what_it_has(tmp_path: Path):
+def test_a_folder_without_the_split_says_what_it_has(tmp_path: Path) -> None:
     write(tmp_path / "qasper-train-v0.3.json", PAPERS)
     text = refusal(str(tmp_path), "test")
     assert "'test'" in text and "qasper-train-v0.3.json" in text
 
 
 @pytest.mark.parametrize("names", [("train.json", "train.jsonl"), ("train-v0.1.json", "train-v0.3.json")])
-def test_several_files_that_could_be_the_split_are_refused(tmp_path: Path, names: tuple[str, str]):
+def test_several_files_that_could_be_the_split_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
     for name in names:
         write(tmp_path / name, rows())
     text = refusal(str(tmp_path))
     assert all(name in text for name in names)
 
 
-def test_the_hubs_rows_give_the_same_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_hubs_rows_give_the_same_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 
     def load_dataset(path: str, **arguments: str) -> datasets.Dataset:
@@ -395,7 +395,7 @@ def test_the_hubs_rows_give_the_same_documents(tmp_path: Path, monkeypatch: pyte
     assert asked == {"path": "allenai/qasper", "revision": "refs/convert/parquet", "split": "validation"}
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch):
+def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def load_dataset(path: str, **arguments: str) -> None:
         raise ConnectionError("Couldn't reach\n'allenai/qasper' on the Hub")
 

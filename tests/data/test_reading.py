@@ -44,26 +44,26 @@ def refusal(records: Iterator[Any]) -> str:
 @pytest.mark.parametrize(
     ("name", "place"), [("a.json", "record"), ("a.jsonl", "line"), ("a.parquet", "row"), ("a.JSONL", "line")]
 )
-def test_every_form_gives_the_same_records_and_says_where_each_stands(tmp_path: Path, name: str, place: str):
+def test_every_form_gives_the_same_records_and_says_where_each_stands(tmp_path: Path, name: str, place: str) -> None:
     path = write(tmp_path / name.lower(), ROWS).rename(tmp_path / name)
     found = list(reading.file_records(path))
     assert [record for _, record in found] == ROWS
     assert [where for where, _ in found] == [f"{path}, {place} {number}" for number in range(1, 601)]
 
 
-def test_lines_are_read_as_they_are_used(tmp_path: Path):
+def test_lines_are_read_as_they_are_used(tmp_path: Path) -> None:
     records = reading.file_records(write(tmp_path / "a.jsonl", '{"id": 1}\n{"id": 2}\nbroken\n'))
     assert [next(records)[1]["id"], next(records)[1]["id"]] == [1, 2]
     with pytest.raises(ValueError, match="line 3: broken JSON"):
         next(records)
 
 
-def test_blank_lines_windows_line_ends_and_a_byte_order_mark_do_no_harm(tmp_path: Path):
+def test_blank_lines_windows_line_ends_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"id": 1}\r\n\r\n{"id": 2}\r\n')
     assert list(reading.file_records(path)) == [(f"{path}, line 1", {"id": 1}), (f"{path}, line 3", {"id": 2})]
 
 
-def test_json_lines_under_the_name_of_json_are_read(tmp_path: Path):
+def test_json_lines_under_the_name_of_json_are_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", '{"id": 1}\n{"id": 2}\n')
     assert [record for _, record in reading.file_records(path)] == [{"id": 1}, {"id": 2}]
 
@@ -85,7 +85,9 @@ def test_json_lines_under_the_name_of_json_are_read(tmp_path: Path):
         ("a.csv", "a,b", "should be a file that ends in .json, .jsonl, .parquet"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_one_line_that_names_it(tmp_path: Path, name: str, content: Any, said: str):
+def test_a_file_that_cannot_be_read_is_one_line_that_names_it(
+    tmp_path: Path, name: str, content: Any, said: str
+) -> None:
     path = write(tmp_path / name, content)
     with pytest.raises(ValueError) as caught:
         list(reading.file_records(path))
@@ -93,20 +95,20 @@ def test_a_file_that_cannot_be_read_is_one_line_that_names_it(tmp_path: Path, na
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.parquet"])
-def test_a_file_cut_in_half_is_one_line_that_names_it(tmp_path: Path, name: str):
+def test_a_file_cut_in_half_is_one_line_that_names_it(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, ROWS)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert refusal(reading.file_records(path)).startswith(str(path))
 
 
-def test_record_files_are_sorted_and_hidden_ones_are_left_out(tmp_path: Path):
+def test_record_files_are_sorted_and_hidden_ones_are_left_out(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.parquet", "sub/c.json", ".cache/d.json", "sub/.e.json", "f.txt"):
         write(tmp_path / name, "")
     found = [str(path.relative_to(tmp_path)) for path in reading.record_files(tmp_path)]
     assert found == ["a.parquet", "b.jsonl", "sub/c.json"]
 
 
-def test_a_missing_source_is_refused(tmp_path: Path):
+def test_a_missing_source_is_refused(tmp_path: Path) -> None:
     records = reading.local_records(tmp_path / "none", "train", {"train": ("train",)})
     assert refusal(records) == f"{tmp_path / 'none'}: no such file or folder"
 
@@ -120,20 +122,20 @@ def test_a_missing_source_is_refused(tmp_path: Path):
         ("x" * 100, (bool, NoneType), "'key' should be true or false or null, it is \"xxx"),
     ],
 )
-def test_a_field_of_another_type_is_refused(value: Any, types: tuple[type, ...], said: str):
+def test_a_field_of_another_type_is_refused(value: Any, types: tuple[type, ...], said: str) -> None:
     with pytest.raises(ValueError) as caught:
         reading.field({"key": value}, "key", types, "file, line 7")
     assert str(caught.value).startswith(f"file, line 7: {said}") and len(str(caught.value)) < 200
 
 
-def test_a_missing_field_is_refused_with_those_that_are_there():
+def test_a_missing_field_is_refused_with_those_that_are_there() -> None:
     with pytest.raises(ValueError, match="place: has no field 'key'; it has a, b"):
         reading.field({"a": 1, "b": 2}, "key", (str,), "place")
     with pytest.raises(ValueError, match="place: should be an object with the field 'key', it is \\[1\\]"):
         reading.field([1], "key", (str,), "place")
 
 
-def test_texts_lose_their_edges_and_blank_ones_are_left_out():
+def test_texts_lose_their_edges_and_blank_ones_are_left_out() -> None:
     record = {"one": " a \n", "none": None, "all": [" a", "", " ", None, "b "]}
     assert reading.text(record, "one", "") == reading.required_text(record, "one", "") == "a"
     assert reading.text(record, "none", "") == ""
@@ -141,17 +143,17 @@ def test_texts_lose_their_edges_and_blank_ones_are_left_out():
 
 
 @pytest.mark.parametrize("value", ["", " \n", None])
-def test_a_required_text_is_not_blank(value: str | None):
+def test_a_required_text_is_not_blank(value: str | None) -> None:
     with pytest.raises(ValueError, match="place: 'key' should not be empty"):
         reading.required_text({"key": value}, "key", "place")
 
 
-def test_half_a_character_is_refused():
+def test_half_a_character_is_refused() -> None:
     with pytest.raises(ValueError, match="'key' holds half of a character"):
         reading.text({"key": "a\ud83d"}, "key", "place")
 
 
-def test_rows_come_from_a_list_or_from_columns():
+def test_rows_come_from_a_list_or_from_columns() -> None:
     expected = [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
     assert reading.rows({"key": expected}, "key", "") == expected
     assert reading.rows({"key": {"a": [1, 3], "b": [2, 4]}}, "key", "") == expected
@@ -160,7 +162,7 @@ def test_rows_come_from_a_list_or_from_columns():
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_the_hubs_rows_are_read_with_the_options_that_are_set(monkeypatch: pytest.MonkeyPatch, streaming: bool):
+def test_the_hubs_rows_are_read_with_the_options_that_are_set(monkeypatch: pytest.MonkeyPatch, streaming: bool) -> None:
     asked = {}
 
     def load_dataset(path: str, **arguments: Any) -> Any:
@@ -175,7 +177,7 @@ def test_the_hubs_rows_are_read_with_the_options_that_are_set(monkeypatch: pytes
     assert asked == expected | ({"streaming": True} if streaming else {})
 
 
-def test_a_hub_that_fails_at_once_or_on_the_way_is_one_line(monkeypatch: pytest.MonkeyPatch):
+def test_a_hub_that_fails_at_once_or_on_the_way_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(path: str, **arguments: Any) -> None:
         raise DatasetNotFoundError("Dataset\ndoesn't exist")
 
@@ -189,7 +191,7 @@ def test_a_hub_that_fails_at_once_or_on_the_way_is_one_line(monkeypatch: pytest.
         assert text.startswith("task: cannot get owner/name (main) from the Hub") and reason in text
 
 
-def test_what_is_wrong_where_records_are_used_is_not_blamed_on_the_hub(monkeypatch: pytest.MonkeyPatch):
+def test_what_is_wrong_where_records_are_used_is_not_blamed_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", lambda path, **arguments: [{"id": 1}])
     with pytest.raises(ValueError, match="^owner/name on the Hub, split train, row 1: 'id' should be text"):
         for place, record in reading.hub_records("task", "owner/name", "train"):

@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import pytest
 
+from data.registry import load_documents
 from data.sample import neighbours
 from data.synthesis import Material
 from data.task import Request
@@ -73,14 +74,14 @@ def refusal(source: str | None, **options: Any) -> str:
 def refused_set(source: str | None, **request: Any) -> str:
     """What the refusal of a synthesised set says; always one line."""
     with pytest.raises(ValueError) as caught:
-        load(Request(**{"split": "train", "source": source, **request}))
+        load_documents("wildchat", Request(**{"split": "train", "source": source, **request}))
     text = str(caught.value)
     assert text and "\n" not in text
     return text
 
 
 @needs_published
-def test_the_published_row_is_a_session_of_a_known_user_and_time():
+def test_the_published_row_is_a_session_of_a_known_user_and_time() -> None:
     [line] = PUBLISHED.read_text(encoding="utf-8").splitlines()
     skipped: Counter[str] = Counter()
     session = read_session(json.loads(line), "row 0", skipped)
@@ -96,7 +97,7 @@ def test_the_published_row_is_a_session_of_a_known_user_and_time():
 
 
 @needs_published
-def test_the_published_row_makes_a_document_with_another_session_of_its_user(tmp_path: Path):
+def test_the_published_row_makes_a_document_with_another_session_of_its_user(tmp_path: Path) -> None:
     row = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     later = row | {"timestamp": "2023-04-10T09:00:00", "conversation": [turn("user", "Where were we?")]}
     [history], _ = found(write_records(tmp_path / "chats.jsonl", [later, row]))
@@ -108,7 +109,7 @@ def test_the_published_row_makes_a_document_with_another_session_of_its_user(tmp
 
 
 @pytest.mark.parametrize("name", ["chats.jsonl", "chats.json", "chats.parquet"])
-def test_a_user_s_sessions_are_in_time_order_and_users_are_apart(tmp_path: Path, name: str):
+def test_a_user_s_sessions_are_in_time_order_and_users_are_apart(tmp_path: Path, name: str) -> None:
     other = {"header": {"accept-language": "en", "user-agent": "Safari"}}
     records = [record(3), record(1), record(5, **other), record(4, **other), record(6, hashed_ip="bb22")]
     kept, skipped = found(write_records(tmp_path / name, records))
@@ -121,14 +122,14 @@ def test_a_user_s_sessions_are_in_time_order_and_users_are_apart(tmp_path: Path,
     assert skipped == {"users with fewer than 2 sessions within the limits": 1}
 
 
-def test_times_of_parquet_and_of_text_are_the_same():
+def test_times_of_parquet_and_of_text_are_the_same() -> None:
     texts = ["2023-04-09T00:02:53", "2023-04-09T00:02:53Z", "2023-04-09 02:02:53+02:00"]
     stamps = [*texts, datetime(2023, 4, 9, 0, 2, 53)]
     sessions = [read_session(record(1, timestamp=stamp), "row", Counter()) for stamp in stamps]
     assert len({session.time for session in sessions if session}) == 1
 
 
-def test_address_browser_and_time_may_stand_in_the_turns_alone():
+def test_address_browser_and_time_may_stand_in_the_turns_alone() -> None:
     whole = record(1)
     bare = {key: value for key, value in whole.items() if key not in ("hashed_ip", "header", "timestamp")}
     session, expected = read_session(bare, "row", Counter()), read_session(whole, "row", Counter())
@@ -137,14 +138,14 @@ def test_address_browser_and_time_may_stand_in_the_turns_alone():
     assert session.time is not None and session.time.minute == 2
 
 
-def test_a_hash_that_occurs_twice_names_two_conversations(tmp_path: Path):
+def test_a_hash_that_occurs_twice_names_two_conversations(tmp_path: Path) -> None:
     records = [record(1), record(2, conversation_hash="hash1"), record(2, conversation_hash="hash9")]
     [history], skipped = found(write_records(tmp_path / "chats.jsonl", records))
     assert len(history.texts) == 2
     assert skipped == {"conversations that are there already": 1}
 
 
-def test_what_is_left_out_is_counted_by_reason(tmp_path: Path):
+def test_what_is_left_out_is_counted_by_reason(tmp_path: Path) -> None:
     nobody = {"hashed_ip": None, "header": None}
     silent = turn("assistant", "Hi")
     records = [
@@ -174,7 +175,7 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path: Path):
     assert kept == len(records)
 
 
-def test_columns_of_moderation_may_be_absent(tmp_path: Path):
+def test_columns_of_moderation_may_be_absent(tmp_path: Path) -> None:
     def bare(row: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in row.items() if key not in ("toxic", "redacted")}
 
@@ -184,7 +185,7 @@ def test_columns_of_moderation_may_be_absent(tmp_path: Path):
     assert skipped == {}
 
 
-def test_a_history_keeps_its_first_sessions_within_the_limits(tmp_path: Path):
+def test_a_history_keeps_its_first_sessions_within_the_limits(tmp_path: Path) -> None:
     source = write_records(tmp_path / "chats.jsonl", [record(number) for number in range(12)])
     [history], skipped = found(source)
     assert len(history.texts) == 10
@@ -195,7 +196,7 @@ def test_a_history_keeps_its_first_sessions_within_the_limits(tmp_path: Path):
     assert found(source, max_tokens=12) == ([], {"users with fewer than 2 sessions within the limits": 1})
 
 
-def test_the_study_takes_ten_consecutive_conversations_of_whomever(tmp_path: Path):
+def test_the_study_takes_ten_consecutive_conversations_of_whomever(tmp_path: Path) -> None:
     records = [record(number, hashed_ip=f"ip{number}") for number in range(26)]
     records[4] |= {"toxic": True}
     source = write_records(tmp_path / "chats.jsonl", records)
@@ -211,13 +212,13 @@ def test_the_study_takes_ten_consecutive_conversations_of_whomever(tmp_path: Pat
     )
 
 
-def test_no_more_conversations_are_read_than_asked_for(tmp_path: Path):
+def test_no_more_conversations_are_read_than_asked_for(tmp_path: Path) -> None:
     source = write_records(tmp_path / "chats.jsonl", [record(number) for number in range(6)])
     assert len(found(source, conversations=3)[0][0].texts) == 3
-    assert refusal(source, variant="weekly") == "wildchat: no variant 'weekly'; there are natural and study"
+    assert refusal(source, variant="weekly") == "wildchat: no variant 'weekly'; there are natural, study"
 
 
-def test_without_a_source_the_hub_is_streamed(monkeypatch: pytest.MonkeyPatch):
+def test_without_a_source_the_hub_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 
     def load_dataset(path: str, **options: Any) -> list[dict[str, Any]]:
@@ -246,21 +247,21 @@ def test_without_a_source_the_hub_is_streamed(monkeypatch: pytest.MonkeyPatch):
         ({"timestamp": 3}, "'timestamp' should be a time"),
     ],
 )
-def test_a_wrong_field_is_named_with_file_and_line(tmp_path: Path, fields: dict[str, Any], problem: str):
+def test_a_wrong_field_is_named_with_file_and_line(tmp_path: Path, fields: dict[str, Any], problem: str) -> None:
     source = write_records(tmp_path / "chats.jsonl", [record(1), record(2, **fields)])
     text = refusal(source)
     assert text.startswith(f"{source}, line 2")
     assert problem in text
 
 
-def test_records_of_something_else_are_refused(tmp_path: Path):
+def test_records_of_something_else_are_refused(tmp_path: Path) -> None:
     assert "line 1: has no field 'conversation'" in refusal(write_records(tmp_path / "a.jsonl", [{"text": "x"}]))
     assert "line 1: should be an object" in refusal(write_records(tmp_path / "b.jsonl", [1]))
     assert "no such file" in refusal(str(tmp_path / "none.jsonl"))
 
 
 @pytest.mark.parametrize("name", ["chats.jsonl", "chats.json", "chats.parquet"])
-def test_half_a_file_of_chats_and_an_empty_one_are_refused(tmp_path: Path, name: str):
+def test_half_a_file_of_chats_and_an_empty_one_are_refused(tmp_path: Path, name: str) -> None:
     source = write_records(tmp_path / name, [record(1)])
     halve(source)
     assert refusal(source).startswith(source)
@@ -274,7 +275,7 @@ def written(tmp_path: Path, variant: str = "natural") -> list[dict[str, Any]]:
     return rows_of(found(write_records(tmp_path / f"{variant}.jsonl", records), variant=variant)[0])
 
 
-def test_a_document_is_a_user_s_sessions_compressed_one_by_one(tmp_path: Path):
+def test_a_document_is_a_user_s_sessions_compressed_one_by_one(tmp_path: Path) -> None:
     first, second = load(Request("train", write_records(tmp_path / "set.jsonl", written(tmp_path)))).documents
     assert first.task == "wildchat"
     assert first.parts == ("User: Question 0?\n\nAssistant: Answer 0.", "User: Question 2?\n\nAssistant: Answer 2.")
@@ -288,7 +289,7 @@ def test_a_document_is_a_user_s_sessions_compressed_one_by_one(tmp_path: Path):
     assert neighbours([first]) == {("wildchat", first.id): ()}
 
 
-def test_the_variant_says_which_histories_of_a_set_are_read(tmp_path: Path):
+def test_the_variant_says_which_histories_of_a_set_are_read(tmp_path: Path) -> None:
     source = write_records(tmp_path / "set.jsonl", written(tmp_path) + written(tmp_path, "study"))
     natural, study = load(Request("train", source)), load(Request("train", source, variant="study"))
     assert [len(document.parts) for document in natural.documents] == [2, 2]
@@ -299,7 +300,7 @@ def test_the_variant_says_which_histories_of_a_set_are_read(tmp_path: Path):
     assert "no variant 'weekly'" in refused_set(alone, variant="weekly")
 
 
-def test_histories_without_a_question_and_longer_than_asked_for_are_counted(tmp_path: Path):
+def test_histories_without_a_question_and_longer_than_asked_for_are_counted(tmp_path: Path) -> None:
     rows = written(tmp_path)
     rows[0] |= {"questions": [], "rejected": ["memory: the quote is empty"]}
     source = write_records(tmp_path / "set.jsonl", rows)
@@ -309,7 +310,7 @@ def test_histories_without_a_question_and_longer_than_asked_for_are_counted(tmp_
     assert "has no history of variant 'natural' that can be used" in refused_set(source, context_tokens=5)
 
 
-def test_a_set_that_cannot_be_used_is_refused(tmp_path: Path):
+def test_a_set_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     assert "python -m eval.synthesise --task wildchat" in refused_set(None)
     [row, _] = written(tmp_path)
     none = write_records(tmp_path / "none.jsonl", [row | {"texts": []}])
