@@ -149,7 +149,7 @@ class NegativesConfig(Section):
     """How many contexts of each kind a message is compared with beside its own; fewer where there are not so many."""
 
     counterfactual: NonNegativeInt = 3
-    """Copies of the document in which only the facts behind the answer are changed; the embedded suite makes them."""
+    """Copies of the document with only the answer-bearing facts changed; the embedded suite makes them."""
 
     same_document: NonNegativeInt = 0
     """Copies of the document with a part removed: the evidence where it is known, else a random quarter."""
@@ -300,7 +300,7 @@ def check_model(key: str, model: str, tokens: int, named: str) -> None:
 
     Args:
         key: the key that names the model.
-        model: its name; of a model on the hub nothing is asked here.
+        model: its name; a model on the hub is not looked at.
         tokens: what it has to read and write together.
         named: the keys and values whose sum ``tokens`` is, for the message.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data.errors import DataError
 from data.reading import file_records
 from data.synthesis import PROMPT_VERSION, Material, Messages, Row, Write, read_row, synthesise
 from models.endpoint import Endpoint, EndpointError, Sampling
@@ -38,7 +39,7 @@ class QuestionSet:
             test_share: the share of rows that go to the folder's test.jsonl; a row's id decides.
 
         Raises:
-            ValueError: a file is unreadable, or has rows of another task, writer or prompt version.
+            DataError: a file is unreadable, or has rows of another task, writer or prompt version.
         """
         self.path = Path(out).expanduser()
         self.test_share = test_share
@@ -51,7 +52,7 @@ class QuestionSet:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self.damaged += _cut_half_line(path)
         except OSError as error:
-            raise ValueError(f"{error.filename}: cannot be written ({error.strerror})") from error
+            raise DataError(f"{error.filename}: cannot be written ({error.strerror})") from error
         for path in self.files:
             if path.exists() and path.stat().st_size:
                 self._read(path, task, writer)
@@ -60,7 +61,7 @@ class QuestionSet:
         """Append a row, unless it is there.
 
         Raises:
-            ValueError: the file cannot be written.
+            DataError: the file cannot be written.
         """
         if row.material.id in self.done:
             return
@@ -69,7 +70,7 @@ class QuestionSet:
             with path.open("a", encoding="utf-8") as file:
                 file.write(row.line() + "\n")
         except OSError as error:
-            raise ValueError(f"{path}: cannot be written ({error.strerror})") from error
+            raise DataError(f"{path}: cannot be written ({error.strerror})") from error
         self.done.add(row.material.id)
 
     def _read(self, path: Path, task: str, writer: str) -> None:
@@ -77,7 +78,7 @@ class QuestionSet:
             row = read_row(record, task, where)
             found, wanted = (row.writer, row.prompt_version), (writer, PROMPT_VERSION)
             if found != wanted:
-                raise ValueError(
+                raise DataError(
                     f"{where}: was written by {found[0]!r} with prompts {found[1]}, not by {wanted[0]!r} with prompts "
                     f"{wanted[1]}; results of different ones do not compare: name another --out"
                 )
@@ -101,7 +102,7 @@ def run(
 
     Raises:
         EndpointError: the server fails, or refuses the first conversations; later refusals are counted.
-        ValueError: a material or the set cannot be read or written.
+        DataError: a material or the set cannot be read or written.
     """
     counts: Counter[str] = Counter()
     pending: set[Future[Row]] = set()

@@ -14,9 +14,11 @@ from typing import Any
 
 from configs.command import status
 from data import fineweb, wildchat
-from data.errors import DataError, InputError
 from data.synthesis import Material
 from models.endpoint import CONCURRENCY, KEY_VARIABLE, RETRIES, TIMEOUT_SECONDS
+
+TEST_SHARE = 0.2
+"""The share of rows held out for testing unless told otherwise: most are left for training."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,48 +38,61 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--task", required=True, choices=list(SOURCES))
     parser.add_argument("--out", required=True, help="a .jsonl file, or a folder for train.jsonl and test.jsonl")
     parser.add_argument("--source", help="a .jsonl, .json or .parquet file, or a folder; default: the Hub's stream")
-    parser.add_argument("--number", type=_positive, help="pages or histories in all; default: all there are")
-    parser.add_argument("--test-share", type=_fraction, help="of a folder's rows, for test.jsonl (default 0.2)")
-    server = parser.add_argument_group("the model that writes")
-    server.add_argument(
-        "--endpoint", required=True, help="base URL of an OpenAI-compatible server, http://host:port/v1"
-    )
-    server.add_argument("--model", required=True, help="its name on that server; every row records it")
-    server.add_argument("--key-variable", help=f"environment variable of the key (default {KEY_VARIABLE}, where set)")
-    server.add_argument("--cache", help="a file that keeps every reply, so that none is paid for twice")
-    server.add_argument("--concurrency", type=_positive, default=CONCURRENCY, help="of requests (default %(default)s)")
-    server.add_argument("--timeout", type=float, default=TIMEOUT_SECONDS, help="seconds (default %(default)s)")
-    server.add_argument("--retries", type=int, default=RETRIES, help="of a failed request (default %(default)s)")
-    server.add_argument("--temperature", type=float, default=0.7, help="of the writer (default %(default)s)")
-    server.add_argument(
-        "--reply-tokens", type=_positive, default=4096, help="of a reply, at most (default %(default)s)"
-    )
-    server.add_argument("--no-schema", action="store_true", help="for servers that know no response_format json_schema")
-    server.add_argument(
-        "--extra", type=_fields, default={}, help="further fields of a request, as JSON; null leaves one out"
-    )
+    parser.add_argument("--number", type=_positive, help="number of pages or histories; default: all there are")
+    parser.add_argument("--test-share", type=_fraction, help=f"share of rows in test.jsonl (default {TEST_SHARE})")
+    _add_writer_options(parser)
     pages = parser.add_argument_group("fineweb")
-    pages.add_argument("--min-tokens", type=int, help=f"of a page (default {fineweb.MIN_TOKENS})")
+    pages.add_argument("--min-tokens", type=int, help=f"least tokens of a page (default {fineweb.MIN_TOKENS})")
     both = parser.add_argument_group("fineweb and wildchat")
-    both.add_argument("--max-tokens", type=_positive, help=f"of a page or a history (default {fineweb.MAX_TOKENS})")
+    both.add_argument(
+        "--max-tokens", type=_positive, help=f"most tokens of a page or a history (default {fineweb.MAX_TOKENS})"
+    )
     chats = parser.add_argument_group("wildchat")
     chats.add_argument("--variant", choices=wildchat.VARIANTS, help="a user's sessions, or any ten (default natural)")
-    chats.add_argument("--conversations", type=_positive, help="the most to read; default: all there are")
+    chats.add_argument("--conversations", type=_positive, help="most conversations to read; default: all there are")
     options = parser.parse_args(arguments)
     _check(parser, options)
     return options
 
 
+def _add_writer_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the model that writes, and of the server that runs it."""
+    server = parser.add_argument_group("the model that writes")
+    server.add_argument(
+        "--endpoint", required=True, help="base URL of an OpenAI-compatible server, http://host:port/v1"
+    )
+    server.add_argument("--model", required=True, help="name of the model on that server; every row records it")
+    server.add_argument("--key-variable", help=f"environment variable of the key (default {KEY_VARIABLE}, where set)")
+    server.add_argument("--cache", help="a file that keeps every reply, so that none is paid for twice")
+    server.add_argument(
+        "--concurrency", type=_positive, default=CONCURRENCY, help="requests at the same time (default %(default)s)"
+    )
+    server.add_argument(
+        "--timeout", type=float, default=TIMEOUT_SECONDS, help="seconds that a reply may take (default %(default)s)"
+    )
+    server.add_argument(
+        "--retries", type=int, default=RETRIES, help="times a failed request is sent again (default %(default)s)"
+    )
+    server.add_argument("--temperature", type=float, default=0.7, help="sampling temperature (default %(default)s)")
+    server.add_argument(
+        "--reply-tokens", type=_positive, default=4096, help="most tokens of a reply (default %(default)s)"
+    )
+    server.add_argument("--no-schema", action="store_true", help="for servers that know no response_format json_schema")
+    server.add_argument(
+        "--extra", type=_fields, default={}, help="further fields of a request, as JSON; null leaves one out"
+    )
+
+
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Refuse options that do not go together, and fill in the share."""
+    """Refuse options that do not go together, and fill in the share of test rows."""
     foreign = ("variant", "conversations") if options.task == fineweb.NAME else ("min_tokens",)
     for name in foreign:
         if getattr(options, name) is not None:
-            parser.error(f"argument --{name.replace('_', '-')}: is of another task than {options.task}")
+            parser.error(f"argument --{name.replace('_', '-')}: is not an option of {options.task}")
     if options.out.lower().endswith(".jsonl") and options.test_share is not None:
         parser.error(f"argument --test-share: {options.out} is one file; name a folder as --out")
     if options.test_share is None:
-        options.test_share = 0.0 if options.out.lower().endswith(".jsonl") else 0.2
+        options.test_share = 0.0 if options.out.lower().endswith(".jsonl") else TEST_SHARE
 
 
 def work(options: argparse.Namespace) -> int:
@@ -101,10 +116,6 @@ def work(options: argparse.Namespace) -> int:
         questions = QuestionSet(options.out, options.task, options.model, options.test_share)
         materials = islice(SOURCES[options.task](options, skipped), options.number)
         counts = run(materials, questions, options.model, write, options.concurrency, options.number)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise DataError(str(error)) from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the rows that {options.out} keeps") from None
     damaged = Counter({"half-written rows cut off": questions.damaged})
@@ -143,7 +154,7 @@ def _fields(value: str) -> dict[str, Any]:
     try:
         fields = json.loads(value)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{value} is no JSON ({error})") from error
+        raise argparse.ArgumentTypeError(f"{value} is not JSON ({error})") from error
     if not isinstance(fields, dict):
         raise argparse.ArgumentTypeError(f"{value} should be a JSON object")
     return fields

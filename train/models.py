@@ -23,7 +23,7 @@ class Models:
         channel: answers from messages and scores them.
         adapted: the compressor's model with the adapter that is trained.
         tokenizer: the compressor's.
-        predictor_model: the frozen predictor; None where it is behind an endpoint.
+        predictor_model: the frozen predictor; None where a server runs it.
         scorer_model: the frozen scorer; None where the compressor's base is the scorer.
     """
 

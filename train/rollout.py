@@ -1,6 +1,6 @@
 """The rollout: a group of messages for each (context, question), written by the policy itself or by vLLM.
 
-The policy reads every context once; of vLLM see `train.vllm_sampler`.
+The policy reads every context once. What is peculiar to vLLM stands in `train.vllm_sampler`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 from data.sample import Sample
 from models.compressor import Compressor
-from models.shared_prefix.generation import sampling_seed
+from models.shared_prefix import sampling_seed
 from train.vllm_sampler import vllm_messages
 
 
@@ -22,8 +22,8 @@ class Rollout:
         Args:
             compressor: shares its model with the trainer, so it writes with the live policy.
             samples: the questions by id.
-            temperature: of the policy's sampling; vLLM has its temperature from TRL.
-            seed: of the policy's sampling; vLLM has seeds of its own.
+            temperature: sampling temperature of the policy; vLLM has its temperature from TRL.
+            seed: sampling seed of the policy; vLLM has seeds of its own.
         """
         self.compressor = compressor
         self.samples = samples

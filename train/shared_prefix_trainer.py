@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
-from models.shared_prefix.scoring import MAX_TOKENS_PER_PASS, Continuation, token_scores
+from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, token_scores
 from train.reward import MessageReward
 from train.sampler_check import adapter_reached, gap_metrics, gap_sums, sampler_gap
 
@@ -148,8 +148,8 @@ def with_token_credit(
     advantages: Float[Tensor, " messages"], credit: Float[Tensor, "messages tokens"], width: int
 ) -> Float[Tensor, "messages width"]:
     """The advantage of every token: that of its message plus the token's credit, cut or padded to ``width``."""
-    fitted = nn.functional.pad(credit, (0, max(0, width - credit.shape[1])))[:, :width]
-    return advantages[:, None] + fitted.to(advantages)
+    credit = nn.functional.pad(credit, (0, max(0, width - credit.shape[1])))[:, :width]
+    return advantages[:, None] + credit.to(advantages)
 
 
 def group_scores(

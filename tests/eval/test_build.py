@@ -105,10 +105,10 @@ def test_a_local_predictor_reads_a_long_message_whole_or_refuses_it() -> None:
 
 
 def test_a_remote_predictor_needs_no_model_here() -> None:
-    there = LOCAL.model_copy(update={"endpoint": "http://127.0.0.1:9/v1", "model": "large"})
-    predictor, model = build_predictor(there, "")
+    remote = LOCAL.model_copy(update={"endpoint": "http://127.0.0.1:9/v1", "model": "large"})
+    predictor, model = build_predictor(remote, "")
     assert isinstance(predictor, RemotePredictor) and model is None and predictor.prompts is None
-    known, _ = build_predictor(there.model_copy(update={"tokenizer": MODEL}), "")
+    known, _ = build_predictor(remote.model_copy(update={"tokenizer": MODEL}), "")
     assert isinstance(known, RemotePredictor) and known.prompts is not None
 
 
@@ -118,9 +118,9 @@ def test_the_scorer_is_the_compressors_base_unless_another_is_named(compressor: 
     assert bound.scorer.model is compressor.model and model is None and bound.shares_vocabulary
     bound, model = build_scorer(ScorerConfig(model="miniature/llama-medium"), compressor, "", said.append)
     assert bound.scorer.model is model and bound.shares_vocabulary and said == []
-    other, tokenizer = load_model("miniature/llama-medium")
+    plain, tokenizer = load_model("miniature/llama-medium")
     tokenizer.add_tokens(["<|other|>"])
-    other.save_pretrained(tmp_path)
+    plain.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     bound, _ = build_scorer(ScorerConfig(model=str(tmp_path)), compressor, "", said.append)
     assert not bound.shares_vocabulary and said == [

@@ -9,7 +9,7 @@ from eval.config import EvaluationConfig, load_config
 
 PLAIN = ["compressor.adapter=null", "predictor.max_answer_tokens=16"]
 WINDOW = 2048
-"""Of the embedded models."""
+"""The window of the embedded models, tokens."""
 
 
 def config(*overrides: str) -> EvaluationConfig:
@@ -39,15 +39,16 @@ def test_the_recipe_reads_back_what_it_writes(tmp_path: Path) -> None:
 
 
 def test_an_adapter_is_held_against_its_model_without_it(adapter: Path) -> None:
-    found = config(f"compressor.adapter={adapter}", "compressor.sentences=3", "compressor.budget_tokens=9").held_against
-    assert found is not None
-    assert (found.adapter, found.sentences, found.budget_tokens) == (None, 3, 9)
+    limits = ["compressor.sentences=3", "compressor.budget_tokens=9"]
+    reference = config(f"compressor.adapter={adapter}", *limits).held_against
+    assert reference is not None
+    assert (reference.adapter, reference.sentences, reference.budget_tokens) == (None, 3, 9)
 
 
 def test_a_reference_takes_the_place_of_the_untrained_model(adapter: Path) -> None:
     for given in (f"compressor.adapter={adapter}", "compressor.adapter=null"):
-        found = config(given, "reference.model=miniature/qwen2-large").held_against
-        assert found is not None and found.model == "miniature/qwen2-large"
+        reference = config(given, "reference.model=miniature/qwen2-large").held_against
+        assert reference is not None and reference.model == "miniature/qwen2-large"
 
 
 def test_a_model_alone_is_held_against_nothing() -> None:

@@ -59,7 +59,9 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def test_pages_become_a_set_that_the_loader_reads(tmp_path: Path, writer: LocalServer, capsys: pytest.CaptureFixture):
+def test_pages_become_a_set_that_the_loader_reads(
+    tmp_path: Path, writer: LocalServer, capsys: pytest.CaptureFixture
+) -> None:
     out = tmp_path / "made" / "questions.jsonl"
     assert synthesise(writer, pages(tmp_path), out) == 0
     loaded = fineweb.load(Request("train", str(out)))
@@ -71,7 +73,9 @@ def test_pages_become_a_set_that_the_loader_reads(tmp_path: Path, writer: LocalS
     assert "written 6" in said and "extractive questions 12" in said and "requests 6" in said
 
 
-def test_llama_cpp_takes_the_schema_and_its_unusable_replies_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_llama_cpp_takes_the_schema_and_its_unusable_replies_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     out = tmp_path / "questions.jsonl"
     with serving_miniature(tmp_path) as url:
         assert synthesise(url, pages(tmp_path, 1), out, "--reply-tokens", "40", "--temperature", "0") == 0
@@ -81,13 +85,13 @@ def test_llama_cpp_takes_the_schema_and_its_unusable_replies_are_counted(tmp_pat
     assert "without any usable question 1" in capsys.readouterr().err
 
 
-def test_histories_become_a_set_that_the_loader_reads(tmp_path: Path, writer: LocalServer):
+def test_histories_become_a_set_that_the_loader_reads(tmp_path: Path, writer: LocalServer) -> None:
     out = tmp_path / "questions.jsonl"
     assert synthesise(writer, chats(tmp_path), out, task="wildchat") == 0
     assert [len(one.parts) for one in wildchat.load(Request("train", str(out))).documents] == [2, 2]
 
 
-def test_a_folder_gets_disjoint_train_and_test_files(tmp_path: Path, writer: LocalServer):
+def test_a_folder_gets_disjoint_train_and_test_files(tmp_path: Path, writer: LocalServer) -> None:
     assert synthesise(writer, pages(tmp_path, 12), tmp_path / "set", "--test-share", "0.5") == 0
     parts = [fineweb.load(Request(split, str(tmp_path / "set"))).documents for split in ("train", "test")]
     train, test = ({document.id for document in part} for part in parts)
@@ -97,7 +101,7 @@ def test_a_folder_gets_disjoint_train_and_test_files(tmp_path: Path, writer: Loc
 
 def test_the_same_command_asks_only_for_what_is_missing(
     tmp_path: Path, writer: LocalServer, capsys: pytest.CaptureFixture
-):
+) -> None:
     source, out = pages(tmp_path), tmp_path / "questions.jsonl"
     assert synthesise(writer, source, out, "--number", "4") == 0
     first = out.read_bytes()
@@ -109,7 +113,7 @@ def test_the_same_command_asks_only_for_what_is_missing(
     assert "written before 3" in said and "half-written rows cut off 1" in said
 
 
-def test_what_was_answered_before_a_failure_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_what_was_answered_before_a_failure_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     def fails_later(asked: Asked, number: int) -> Answer:
         return (
             Answer("out of memory", 500) if "Page 3" in asked.body["messages"][0]["content"] else write(asked, number)
@@ -129,7 +133,7 @@ def test_what_was_answered_before_a_failure_is_kept(tmp_path: Path, capsys: pyte
 
 def test_a_bad_reply_is_asked_for_again_and_one_that_stays_bad_is_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture
-):
+) -> None:
     def bad(asked: Asked, number: int) -> Answer:
         messages = asked.body["messages"]
         stubborn = "Page 0" in messages[0]["content"]
@@ -145,7 +149,9 @@ def test_a_bad_reply_is_asked_for_again_and_one_that_stays_bad_is_counted(
     assert "without any usable question 1" in capsys.readouterr().err
 
 
-def test_a_page_the_server_refuses_is_counted_once_another_was_written(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_page_the_server_refuses_is_counted_once_another_was_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     def too_long(asked: Asked, number: int) -> Answer:
         refused = "Page 5" in asked.body["messages"][0]["content"]
         return Answer({"error": {"message": "context too long"}}, 400) if refused else write(asked, number)
@@ -158,21 +164,21 @@ def test_a_page_the_server_refuses_is_counted_once_another_was_written(tmp_path:
     assert "refused by the server 1" in said and "400: context too long" in said
 
 
-def test_a_server_that_refuses_from_the_start_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_server_that_refuses_from_the_start_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with serving([Answer({"error": {"message": "no response_format"}}, 400)]) as server:
         assert synthesise(server, pages(tmp_path), tmp_path / "questions.jsonl") == 2
         assert error_of(capsys).endswith("400: no response_format")
         assert len(server.asked) <= 4
 
 
-def test_further_fields_of_a_request_are_sent(tmp_path: Path, writer: LocalServer):
+def test_further_fields_of_a_request_are_sent(tmp_path: Path, writer: LocalServer) -> None:
     more = ["--extra", '{"max_tokens": null, "max_completion_tokens": 99}']
     assert synthesise(writer, pages(tmp_path, 1), tmp_path / "questions.jsonl", *more) == 0
     assert "max_tokens" not in writer.asked[0].body
     assert writer.asked[0].body["max_completion_tokens"] == 99
 
 
-def test_a_server_may_be_asked_without_a_schema(tmp_path: Path):
+def test_a_server_may_be_asked_without_a_schema(tmp_path: Path) -> None:
     def plain(asked: Asked, number: int) -> Answer:
         assert "response_format" not in asked.body
         return Answer(chat(good_writer(asked.body["messages"], {"properties": {}})))
@@ -181,7 +187,7 @@ def test_a_server_may_be_asked_without_a_schema(tmp_path: Path):
         assert synthesise(server, pages(tmp_path), tmp_path / "questions.jsonl", "--no-schema") == 0
 
 
-def test_a_set_of_another_writer_or_task_is_not_added_to(tmp_path: Path, writer: LocalServer, capsys: Any):
+def test_a_set_of_another_writer_or_task_is_not_added_to(tmp_path: Path, writer: LocalServer, capsys: Any) -> None:
     source, out = pages(tmp_path), tmp_path / "questions.jsonl"
     assert synthesise(writer, source, out) == 0
     before = out.read_bytes()
@@ -195,7 +201,7 @@ def test_a_set_of_another_writer_or_task_is_not_added_to(tmp_path: Path, writer:
     assert out.read_bytes() == before
 
 
-def test_bad_input_is_one_line(tmp_path: Path, writer: LocalServer, capsys: pytest.CaptureFixture):
+def test_bad_input_is_one_line(tmp_path: Path, writer: LocalServer, capsys: pytest.CaptureFixture) -> None:
     broken = write_records(tmp_path / "broken.jsonl", '{"text": "a", "id"\n')
     assert synthesise(writer, broken, tmp_path / "a.jsonl") == 2
     assert error_of(capsys).startswith(f"error: {broken}, line 1: broken JSON")
@@ -209,22 +215,22 @@ def test_bad_input_is_one_line(tmp_path: Path, writer: LocalServer, capsys: pyte
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        (["--variant", "study"], "--variant: is of another task than fineweb"),
+        (["--variant", "study"], "--variant: is not an option of fineweb"),
         (["--test-share", "0.5"], "is one file; name a folder as --out"),
         (["--extra", "[1]"], "[1] should be a JSON object"),
-        (["--extra", "{"], "{ is no JSON"),
+        (["--extra", "{"], "{ is not JSON"),
         (["--number", "0"], "0 should be at least 1"),
         (["--test-share", "2"], "2 should be between 0 and 1"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(more: list[str], problem: str, capsys: pytest.CaptureFixture):
+def test_options_that_do_not_fit_are_refused(more: list[str], problem: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught:
         synthesise("http://localhost/v1", "pages.jsonl", Path("a.jsonl"), *more)
     assert caught.value.code == 2
     assert problem in capsys.readouterr().err
 
 
-def test_the_command_explains_itself():
+def test_the_command_explains_itself() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "eval.synthesise", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout

@@ -76,11 +76,11 @@ def test_the_lock_of_a_living_process_is_kept(tmp_path: Path, lock: Path, hold: 
 
 
 def test_the_stale_lock_goes_and_the_held_one_beside_it_stays(tmp_path: Path, lock: Path, hold: Hold) -> None:
-    other = tmp_path / "fused_adam" / "lock"
-    other.parent.mkdir()
-    killed(hold(other))
+    stale = tmp_path / "fused_adam" / "lock"
+    stale.parent.mkdir()
+    killed(hold(stale))
     hold(lock)
-    assert clear_stale_locks(tmp_path, settle_seconds=0.01) == [other]
+    assert clear_stale_locks(tmp_path, settle_seconds=0.01) == [stale]
     assert find_locks(tmp_path) == [lock]
 
 

@@ -15,7 +15,7 @@ from models.compressor import Compressor
 from models.loading import load_model
 from models.predictor import LocalPredictor
 from models.scorer import Scorer
-from models.shared_prefix.scoring import full_sequence_log_probs
+from tests.models.plain_pass import full_sequence_log_probs
 from train.config import Config, load_config
 from train.reward import MessageReward
 
@@ -71,8 +71,8 @@ def test_the_short_message_with_the_fact_is_worth_most_and_silence_least() -> No
     reward, samples, _ = build()
     rewards, _ = call(reward, samples, [text for sample in samples for text in messages_for(sample)])
     for start in (0, GROUP):
-        short, long, other, silent = rewards[start : start + GROUP]
-        assert short > long > max(other, silent)
+        short, long, unrelated, silent = rewards[start : start + GROUP]
+        assert short > long > max(unrelated, silent)
 
 
 def test_information_is_the_contrastive_bound_over_the_contexts_of_a_plain_pass() -> None:
@@ -117,8 +117,8 @@ def test_the_credit_of_tokens_falls_on_those_that_tell_the_contexts_apart() -> N
     assert credit is not None and credit.isfinite().all()
     ids = reward.compressor.prompts.format.text_ids(texts[0])
     value = reward.compressor.prompts.format.text_ids(" " + samples[0].question.answers[0])
-    place = next(at for at in range(len(ids)) if ids[at : at + len(value)] == value)
-    assert credit[0].argmax() in range(place, place + len(value))
+    start = next(at for at in range(len(ids)) if ids[at : at + len(value)] == value)
+    assert credit[0].argmax() in range(start, start + len(value))
     assert (credit[3, 1:] == 0).all()
 
 
@@ -129,7 +129,7 @@ def test_the_rate_against_the_prior_is_what_the_context_adds_to_a_message() -> N
     scorer = reward.channel.scorers[0].scorer
     ids = [*reward.compressor.prompts.format.text_ids(messages_for(sample)[0]), scorer.end_token_id]
     with torch.no_grad():
-        own, prior = (
+        log_prob, prior = (
             full_sequence_log_probs(
                 cast(PreTrainedModel, scorer.model),
                 reward.compressor.prompts(context, sample.question.text).ids + ids,
@@ -137,20 +137,20 @@ def test_the_rate_against_the_prior_is_what_the_context_adds_to_a_message() -> N
             ).sum()
             for context in (sample.document.text, "")
         )
-    assert rewards[0] == pytest.approx((own - prior).item() / math.log(2) / 10, abs=1e-3)
+    assert rewards[0] == pytest.approx((log_prob - prior).item() / math.log(2) / 10, abs=1e-3)
     assert metrics["prior_rate_bits"] == pytest.approx(10 * sum(rewards) / len(rewards), abs=1e-4)
 
 
 def test_a_scorer_with_another_vocabulary_is_counted() -> None:
     reward, samples, _ = build()
     texts = [text for sample in samples for text in messages_for(sample)]
-    own, metrics = call(reward, samples, texts)
+    shared, metrics = call(reward, samples, texts)
     assert metrics["retokenised_share"] == 0
     bound = BoundScorer(reward.channel.scorers[0].scorer, shares_vocabulary=False)
     reward.channel = Channel(reward.channel.predictor, [bound])
-    again, metrics = call(reward, samples, texts)
+    retokenised, metrics = call(reward, samples, texts)
     assert metrics["retokenised_share"] == 1
-    assert own == pytest.approx(again, abs=1e-4)
+    assert shared == pytest.approx(retokenised, abs=1e-4)
 
 
 def test_a_message_without_a_single_token_has_a_reward() -> None:

@@ -21,7 +21,7 @@ from trl.generation.vllm_generation import VLLMGeneration
 
 from models.loading import base as base_parameters
 from models.loading import load_model, parameter_hash
-from models.shared_prefix.generation import Reply, generate
+from models.shared_prefix import Reply, generate
 from tests.train.small_trainer import disturb, inputs, make_trainer, policy
 from train.config import load_config
 from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
@@ -48,11 +48,11 @@ class Engine:
 
     @torch.no_grad()
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        own = dict(self.model.named_parameters())
+        parameters = dict(self.model.named_parameters())
         for name, weight in weights:
-            assert own[name].shape == weight.shape
+            assert parameters[name].shape == weight.shape
             if not self.deaf:
-                own[name].copy_(weight)
+                parameters[name].copy_(weight)
 
     def reset_prefix_cache(self) -> None:
         pass
@@ -132,8 +132,8 @@ def test_a_step_samples_from_the_adapted_model_with_budget_and_end_token(
     assert sampled_with["max_tokens"] == 24 and sampled_with["n"] == 1 and sampled_with["logprobs"] == 0
     assert sampled_with["stop_token_ids"] == [compressor.end_token_id] and sampled_with["ignore_eos"]
     assert (sampled_with["temperature"], sampled_with["top_p"], sampled_with["top_k"]) == (1.0, 1.0, 0)
-    own = {tuple(compressor.prompt(s.document.text, s.question.text).ids) for s in rollout.samples.values()}  # pyright: ignore[reportFunctionMemberAccess]
-    assert {tuple(ids) for ids in engine.prompts} <= own and len(engine.prompts) == 8
+    prompts = {tuple(compressor.prompt(s.document.text, s.question.text).ids) for s in rollout.samples.values()}  # pyright: ignore[reportFunctionMemberAccess]
+    assert {tuple(ids) for ids in engine.prompts} <= prompts and len(engine.prompts) == 8
     metrics = trainer._metrics["train"]
     assert metrics["sampler_gap/adapter_reached"] == [1.0]
     assert metrics["sampling/sampling_logp_difference/mean"][0] < 1e-4
@@ -156,7 +156,7 @@ def test_training_through_trls_vllm_moves_the_adapter_alone_and_logs_the_gap(
     trainer.train()
     lines = [line for line in trainer.state.log_history if "sampler_gap/mean_nats" in line]
     assert len(lines) == 3 and all(line["sampler_gap/mean_nats"] < 1e-4 for line in lines)
-    # The first two generations are checked: of an untrained adapter nothing can be told.
+    # The first two generations are checked; an untrained adapter changes nothing that could be seen.
     assert [line.get("sampler_gap/adapter_reached") for line in lines] == [0.0, 1.0, None]
     assert parameter_hash(policy(trainer), base_parameters) == before
     assert not any(name.startswith("sampling/") for line in lines for name in line)
@@ -211,8 +211,8 @@ def test_an_update_below_half_a_step_of_bfloat16_is_lost_in_the_weights_sent() -
 def test_what_vllm_gives_becomes_lists_with_missing_log_probs_kept() -> None:
     answer = ([[1, 2]], [(5, 6), (7,)], [[[-0.5], [None]], [[-1.0]]], None)
     generation: Any = SimpleNamespace(generate=lambda prompts, images, num_generations: answer)
-    found = vllm_messages(generation, [[1, 2], [1, 2]], 2)
-    assert found == {"completion_ids": [[5, 6], [7]], "logprobs": [[-0.5, None], [-1.0]]}
+    messages = vllm_messages(generation, [[1, 2], [1, 2]], 2)
+    assert messages == {"completion_ids": [[5, 6], [7]], "logprobs": [[-0.5, None], [-1.0]]}
 
 
 def test_trl_takes_what_the_configuration_says_of_vllm(tmp_path: Path, stand_in: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def test_an_interrupted_run_resumes_with_the_same_command(launcher: list[str], t
 
 @pytest.mark.slow
 def test_two_processes_give_the_rewards_of_one(tmp_path: Path) -> None:
-    found = []
+    first_lines = []
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         one_step = arguments(folder, "train.steps=1", "tracking.wandb=disabled")
@@ -106,9 +106,9 @@ def test_two_processes_give_the_rewards_of_one(tmp_path: Path) -> None:
         assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-2000:]
         assert "Warning" not in finished.stderr
         assert f"evaluating before:   0%|          | 0/{8 // processes}" in finished.stderr
-        found.append(json.loads((folder / "metrics.jsonl").read_text().splitlines()[0]))
+        first_lines.append(json.loads((folder / "metrics.jsonl").read_text().splitlines()[0]))
     for name in ("reward", "rewards/accuracy/mean", "rewards/information/mean", "message_tokens", "information_bits"):
-        assert found[0][name] == pytest.approx(found[1][name], rel=1e-3), name
+        assert first_lines[0][name] == pytest.approx(first_lines[1][name], rel=1e-3), name
 
 
 @pytest.mark.parametrize(

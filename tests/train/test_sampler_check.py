@@ -10,7 +10,7 @@ from torch import Tensor
 from data.miniature.documents import make_document
 from models.compressor import Compressor
 from models.loading import load_model
-from models.shared_prefix.scoring import full_sequence_log_probs
+from tests.models.plain_pass import full_sequence_log_probs
 from train.sampler_check import NOISE_NATS, adapter_reached, adapter_share, gap_metrics, gap_sums, sampler_gap
 
 
@@ -30,16 +30,16 @@ def test_the_gap_is_over_real_tokens_alone() -> None:
 
 def test_gaps_of_processes_are_pooled_by_token_and_missing_ones_counted() -> None:
     gaps = [torch.tensor([0.1, 0.2, torch.nan]).double(), torch.tensor([0.6]).double()]
-    found = gap_metrics(torch.stack([gap_sums(one) for one in gaps]))
-    assert found["sampler_gap/mean_nats"] == pytest.approx(0.3)
-    assert found["sampler_gap/max_nats"] == pytest.approx(0.6)
-    assert found["sampler_gap/missing_tokens"] == 1
+    metrics = gap_metrics(torch.stack([gap_sums(process) for process in gaps]))
+    assert metrics["sampler_gap/mean_nats"] == pytest.approx(0.3)
+    assert metrics["sampler_gap/max_nats"] == pytest.approx(0.6)
+    assert metrics["sampler_gap/missing_tokens"] == 1
 
 
 def test_a_gap_without_any_token_is_missing_and_not_zero() -> None:
-    found = gap_metrics(gap_sums(torch.tensor([torch.nan]).double())[None])
-    assert math.isnan(found["sampler_gap/mean_nats"]) and math.isnan(found["sampler_gap/max_nats"])
-    assert found["sampler_gap/missing_tokens"] == 1
+    metrics = gap_metrics(gap_sums(torch.tensor([torch.nan]).double())[None])
+    assert math.isnan(metrics["sampler_gap/mean_nats"]) and math.isnan(metrics["sampler_gap/max_nats"])
+    assert metrics["sampler_gap/missing_tokens"] == 1
 
 
 def test_a_sampler_near_the_adapted_policy_has_the_adapter() -> None:
@@ -74,8 +74,8 @@ def test_a_sampler_between_the_two_is_undecided() -> None:
 def test_the_share_is_the_slope_and_its_error_is_zero_without_noise() -> None:
     adapted = PLAIN + noise(0.3, seed=1)
     for share in (0.0, 0.25, 1.0):
-        found, error = adapter_share(PLAIN + share * (adapted - PLAIN), adapted, PLAIN)
-        assert found == pytest.approx(share, abs=1e-5) and error < 1e-5
+        estimate, error = adapter_share(PLAIN + share * (adapted - PLAIN), adapted, PLAIN)
+        assert estimate == pytest.approx(share, abs=1e-5) and error < 1e-5
 
 
 def test_the_standard_error_is_the_spread_of_shares_over_repetitions() -> None:

@@ -18,7 +18,7 @@ def test_log_probs_entropies_and_gradients_are_trls_own(tmp_path: Path) -> None:
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
     kept, real = batch["completion_ids"].shape[1], batch["completion_mask"].bool()
     trained = [parameter for parameter in policy(trainer).parameters() if parameter.requires_grad]
-    found = []
+    results = []
     for kind in (SharedPrefixGRPOTrainer, GRPOTrainer):
         log_probs, entropies, _ = kind._get_per_token_logps_and_entropies(  # type: ignore[arg-type]
             trainer,  # pyright: ignore[reportArgumentType]
@@ -30,13 +30,13 @@ def test_log_probs_entropies_and_gradients_are_trls_own(tmp_path: Path) -> None:
         )
         assert entropies is not None
         gradients = torch.autograd.grad((log_probs * real).square().sum(), trained)
-        found.append((log_probs[real].detach(), entropies[real].detach(), gradients))
-    (ours, our_entropies, our_gradients), (theirs, their_entropies, their_gradients) = found
+        results.append((log_probs[real].detach(), entropies[real].detach(), gradients))
+    (ours, our_entropies, our_gradients), (theirs, their_entropies, their_gradients) = results
     assert int(real.sum()) > 50 and not real.all()
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
     torch.testing.assert_close(our_entropies, their_entropies, atol=1e-4, rtol=0)
-    for one, other in zip(our_gradients, their_gradients, strict=True):
-        assert (one - other).norm() <= 1e-3 * other.norm()
+    for our_gradient, their_gradient in zip(our_gradients, their_gradients, strict=True):
+        assert (our_gradient - their_gradient).norm() <= 1e-3 * their_gradient.norm()
 
 
 def test_padding_and_missing_messages_come_back_as_zero(tmp_path: Path) -> None:
