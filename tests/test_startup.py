@@ -37,7 +37,8 @@ REFUSALS = [
     ("eval.rounds", ["--config", "evaluation.yaml", "--rounds", "0"], "--rounds 0"),
     ("eval.rounds", ["--config", "no-such.yaml"], "config 'no-such.yaml': no such file"),
     ("eval.judge", ["--labels", "labels.jsonl", "--model", "judge"], "--endpoint and --model go together"),
-    ("models.compress", ["adapter", "--document", "no-such.txt", "--question", "Which?"], "document 'no-such.txt'"),
+    ("models.compress", ["miniature/none", "--document", "x", "--question", "Which?"], "no such embedded model"),
+    ("models.compress", ["a/b", "--document", "no-such.txt", "--question", "Which?"], "document 'no-such.txt'"),
 ]
 
 
