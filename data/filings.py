@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pypdfium2 import PdfPage
 
 CACHE_FORMAT = 1
-"""Of what is kept and how the text is cleaned: another number takes it out of the PDF again."""
+"""Version of the cache and of the cleaning: with another number the text is extracted from the PDFs again."""
 
 # Of some PDFs that are cut off PDFium reads what is left, without a word; so their two ends are looked for.
 START_MARK, END_MARK = b"%PDF-", b"%%EOF"
@@ -79,8 +79,8 @@ def _page_text(page: "PdfPage") -> str:
     text = textpage.get_text_bounded()
     textpage.close()
     page.close()
-    for found, instead in _CLEANED.items():
-        text = text.replace(found, instead)
+    for pattern, replacement in _CLEANED.items():
+        text = text.replace(pattern, replacement)
     return "\n".join(line.rstrip() for line in text.split("\n")).strip()
 
 

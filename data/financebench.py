@@ -29,6 +29,8 @@ Whole filings have up to 935,000 characters: where they are beyond what a compre
 SPLITS = ("test",)
 HUB_DATASET = "PatronusAI/financebench"
 HUB_SPLIT = "train"
+"""The Hub's name of the one split, although the questions are for evaluation."""
+
 QUESTIONS_FILE = "financebench_open_source.jsonl"
 DOCUMENTS_FILE = "financebench_document_information.jsonl"
 
@@ -39,6 +41,7 @@ JUDGE = "judge"
 """The metric of answers that neither a number nor a yes or no decides: a judge's verdict, not a function."""
 
 PAGE_BREAK = "\n\n"
+"""Stands between the pages of a context."""
 
 INSTRUCTION = (
     "Write a short note for a reader who has this question and cannot see the filing. Note what the filing says that "
@@ -62,12 +65,12 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Asked:
+class FilingQuestion:
     """A published question.
 
     Attributes:
-        where: file and record, for messages.
-        question: without its evidence, which stands differently in every kind of context.
+        where: the file and the record, for messages.
+        question: the question without its evidence, which is another passage in every kind of context.
         company: whose filing it is.
         filing: the document's name, which is the name of its PDF.
         evidence: what the answer rests on.
@@ -82,7 +85,7 @@ class Asked:
     @property
     def pages(self) -> list[int]:
         """The evidence pages, in order."""
-        return sorted({one.page for one in self.evidence})
+        return sorted({evidence.page for evidence in self.evidence})
 
 
 @dataclass(frozen=True)
@@ -108,41 +111,43 @@ def load(request: Request) -> Loaded:
     variant, budget = _variant_and_budget(request)
     skipped: Counter[str] = Counter()
     if request.source is None:
-        asked = read_questions(reading.hub_records(NAME, HUB_DATASET, HUB_SPLIT), f"{HUB_DATASET} on the Hub")
-        return draw(_documents(asked, _published_pages, skipped), skipped, request)
+        questions = read_questions(reading.hub_records(NAME, HUB_DATASET, HUB_SPLIT), f"{HUB_DATASET} on the Hub")
+        return draw(_documents(questions, _published_pages, skipped), skipped, request)
     file = _questions_file(Path(request.source).expanduser())
-    asked = read_questions(reading.file_records(file), str(file))
-    links = read_document_links(file.with_name(DOCUMENTS_FILE), asked, skipped)
+    questions = read_questions(reading.file_records(file), str(file))
+    links = read_document_links(file.with_name(DOCUMENTS_FILE), questions, skipped)
     if variant == "evidence":
-        return draw(_documents(asked, _published_pages, skipped), skipped, request)
+        return draw(_documents(questions, _published_pages, skipped), skipped, request)
     filings = _Filings(file.with_name("pdfs"), budget, request.count_tokens, skipped)
-    present = filings.present(asked, links)
+    present = filings.present(questions, links)
     build = filings.whole if variant == "filing" else filings.window
     return draw(_documents(present, build, skipped), skipped, request)
 
 
-def read_questions(records: reading.Records, source: str) -> list[Asked]:
+def read_questions(records: reading.Records, source: str) -> list[FilingQuestion]:
     """The published questions, in order.
 
     Args:
-        records: of the questions' file.
-        source: its name, for messages.
+        records: the records of the questions' file.
+        source: the file's name, for messages.
 
     Raises:
         DataError: there is none, or a field is missing or of the wrong type, or an id is taken.
     """
-    asked: dict[str, Asked] = {}
+    questions: dict[str, FilingQuestion] = {}
     for place, record in records:
-        one = _asked(record, place)
-        if one.question.id in asked:
-            raise DataError(f"{place}: {one.question.id} is there already, at {asked[one.question.id].where}")
-        asked[one.question.id] = one
-    if not asked:
+        question = _question(record, place)
+        if question.question.id in questions:
+            raise DataError(
+                f"{place}: {question.question.id} is a duplicate of {questions[question.question.id].where}"
+            )
+        questions[question.question.id] = question
+    if not questions:
         raise DataError(f"{source}: has no question")
-    return list(asked.values())
+    return list(questions.values())
 
 
-def read_document_links(path: Path, asked: Sequence[Asked], skipped: Counter[str]) -> dict[str, str]:
+def read_document_links(path: Path, questions: Sequence[FilingQuestion], skipped: Counter[str]) -> dict[str, str]:
     """Where each filing was published, by its name; nothing where the file is not there, as only messages need it.
 
     Raises:
@@ -157,7 +162,7 @@ def read_document_links(path: Path, asked: Sequence[Asked], skipped: Counter[str
             skipped["document rows with a name that is taken"] += 1
         else:
             links[name] = reading.text(record, "doc_link", place)
-    if unlisted := len({one.filing for one in asked} - links.keys()):
+    if unlisted := len({question.filing for question in questions} - links.keys()):
         skipped["filings without a document row"] += unlisted
     return links
 
@@ -165,7 +170,7 @@ def read_document_links(path: Path, asked: Sequence[Asked], skipped: Counter[str
 class _Filings:
     """Contexts out of the PDFs of a folder.
 
-    A window longer than the token budget, because its evidence pages alone are, is kept and counted.
+    A window whose evidence pages are already longer than the token budget is kept and counted.
     """
 
     def __init__(self, folder: Path, budget: int, count_tokens: Callable[[str], int], skipped: Counter[str]) -> None:
@@ -175,56 +180,56 @@ class _Filings:
         self.skipped = skipped
         self.texts: dict[str, list[str]] = {}
 
-    def present(self, asked: Sequence[Asked], links: dict[str, str]) -> list[Asked]:
+    def present(self, questions: Sequence[FilingQuestion], links: dict[str, str]) -> list[FilingQuestion]:
         """The questions whose PDF is there; the others are counted.
 
         Raises:
             DataError: there is none at all.
         """
-        there = [one for one in asked if self._pdf(one).is_file()]
-        if not there:
-            name = asked[0].filing
+        present = [question for question in questions if self._pdf(question).is_file()]
+        if not present:
+            name = questions[0].filing
             origin = f", published at {links[name]}" if links.get(name) else ""
             raise DataError(f"{self.folder}: holds no PDF of the filings asked about, such as {name}.pdf{origin}")
-        if missing := len(asked) - len(there):
+        if missing := len(questions) - len(present):
             self.skipped["questions whose PDF is missing"] += missing
-        return there
+        return present
 
-    def whole(self, asked: Asked) -> _Context:
+    def whole(self, question: FilingQuestion) -> _Context:
         """The whole filing."""
-        pages = self._pages(asked)
-        return _Context(asked.filing, _joined(pages, range(len(pages))), _page_passages(pages, asked.pages))
+        pages = self._pages(question)
+        return _Context(question.filing, _joined(pages, range(len(pages))), _page_passages(pages, question.pages))
 
-    def window(self, asked: Asked) -> _Context:
+    def window(self, question: FilingQuestion) -> _Context:
         """The evidence pages and those around them, the nearest first, as far as the budget goes; no page is cut."""
-        pages = self._pages(asked)
-        chosen = asked.pages
+        pages = self._pages(question)
+        chosen = question.pages
         left = self.budget - sum(self.count_tokens(pages[page] + PAGE_BREAK) for page in chosen)
         if left < 0:
             self.skipped["windows beyond the token budget: evidence pages are never cut"] += 1
-        for page in _outward(asked.pages, len(pages)):
+        for page in _outward(question.pages, len(pages)):
             left -= self.count_tokens(pages[page] + PAGE_BREAK)
             if left < 0:
                 break
             chosen = [*chosen, page]
-        name = f"{asked.filing}/pages {page_ranges(chosen)}"
-        return _Context(name, _joined(pages, chosen), _page_passages(pages, asked.pages))
+        name = f"{question.filing}/pages {page_ranges(chosen)}"
+        return _Context(name, _joined(pages, chosen), _page_passages(pages, question.pages))
 
-    def _pdf(self, asked: Asked) -> Path:
-        return self.folder / f"{asked.filing}.pdf"
+    def _pdf(self, question: FilingQuestion) -> Path:
+        return self.folder / f"{question.filing}.pdf"
 
-    def _pages(self, asked: Asked) -> list[str]:
+    def _pages(self, question: FilingQuestion) -> list[str]:
         """The text of every page of a question's filing.
 
         Raises:
             DataError: the PDF cannot be read, or has no such page as the evidence is on.
         """
-        if asked.filing not in self.texts:
-            self.texts[asked.filing] = page_texts(self._pdf(asked))
-        pages = self.texts[asked.filing]
-        if asked.pages and asked.pages[-1] >= len(pages):
+        if question.filing not in self.texts:
+            self.texts[question.filing] = page_texts(self._pdf(question))
+        pages = self.texts[question.filing]
+        if question.pages and question.pages[-1] >= len(pages):
             raise DataError(
-                f"{asked.where}: evidence is on page {asked.pages[-1]}, from zero, but {self._pdf(asked)} has "
+                f"{question.where}: evidence is on page {question.pages[-1]}, from zero, but {self._pdf(question)} has "
                 f"{len(pages)} pages"
             )
         return pages
@@ -241,37 +246,37 @@ def page_ranges(pages: Iterable[int]) -> str:
 
 
 def _documents(
-    asked: Iterable[Asked], context_of: Callable[[Asked], _Context], skipped: Counter[str]
+    questions: Iterable[FilingQuestion], context_of: Callable[[FilingQuestion], _Context], skipped: Counter[str]
 ) -> list[Document]:
     """A document for each distinct context, with the questions that are asked of it."""
     documents: dict[str, Document] = {}
-    for one in asked:
-        context = context_of(one)
+    for filed in questions:
+        context = context_of(filed)
         if not context.evidence:
             skipped["questions without text on their evidence pages"] += 1
             continue
-        question = replace(one.question, evidence=context.evidence)
+        question = replace(filed.question, evidence=context.evidence)
         known = documents.get(context.name)
         documents[context.name] = (
             replace(known, questions=(*known.questions, question))
             if known
-            else Document(context.name, NAME, context.text, (question,), group=one.company, cluster=one.filing)
+            else Document(context.name, NAME, context.text, (question,), group=filed.company, cluster=filed.filing)
         )
     return list(documents.values())
 
 
-def _published_pages(asked: Asked) -> _Context:
+def _published_pages(question: FilingQuestion) -> _Context:
     """The evidence pages as published with the question."""
-    pages = {one.page: one.page_text for one in asked.evidence}
-    text = PAGE_BREAK.join(pages[page] for page in asked.pages)
-    passages = tuple(dict.fromkeys(one.passage for one in asked.evidence if one.passage in text))
-    return _Context(f"{asked.filing}/pages {page_ranges(pages)}", text, passages)
+    pages = {evidence.page: evidence.page_text for evidence in question.evidence}
+    text = PAGE_BREAK.join(pages[page] for page in question.pages)
+    passages = tuple(dict.fromkeys(evidence.passage for evidence in question.evidence if evidence.passage in text))
+    return _Context(f"{question.filing}/pages {page_ranges(pages)}", text, passages)
 
 
 def _outward(evidence: Sequence[int], count: int) -> list[int]:
     """The other pages of a filing, the nearest to an evidence page first; of two as near, the earlier."""
     others = [page for page in range(count) if page not in evidence]
-    return sorted(others, key=lambda page: (min(abs(page - one) for one in evidence), page))
+    return sorted(others, key=lambda page: (min(abs(page - cited) for cited in evidence), page))
 
 
 def _joined(pages: Sequence[str], chosen: Iterable[int]) -> str:
@@ -282,7 +287,7 @@ def _page_passages(pages: Sequence[str], evidence: Sequence[int]) -> tuple[str, 
     return tuple(pages[page] for page in evidence if pages[page])
 
 
-def _asked(record: Any, where: str) -> Asked:
+def _question(record: Any, where: str) -> FilingQuestion:
     """One published question.
 
     Raises:
@@ -298,7 +303,7 @@ def _asked(record: Any, where: str) -> Asked:
     rows = reading.rows(record, "evidence", where)
     if not rows:
         raise DataError(f"{where}: 'evidence' is empty; a question needs some")
-    return Asked(
+    return FilingQuestion(
         where=where,
         question=Question(
             id=question_id,

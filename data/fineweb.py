@@ -67,7 +67,7 @@ def pages(
         elif tokens > max_tokens:
             skipped[f"pages above {max_tokens} tokens"] += 1
         elif page.id in seen:
-            skipped["pages that are there already"] += 1
+            skipped["duplicate pages"] += 1
         else:
             seen.add(page.id)
             yield page
@@ -109,21 +109,23 @@ def load(request: Request) -> Loaded:
         if request.context_tokens is not None and request.count_tokens(page_text) > request.context_tokens:
             skipped["pages longer than the context asked for"] += 1
             continue
-        questions = tuple(_question(one, number, page_text) for number, one in enumerate(row.questions, start=1))
+        questions = tuple(
+            _question(written, number, page_text) for number, written in enumerate(row.questions, start=1)
+        )
         documents.append(Document(id=row.material.id, task=NAME, text=page_text, questions=questions))
     if not documents:
         raise DataError(f"{request.source}: has no page with a question and of a length that can be used")
     return draw(documents, skipped, request)
 
 
-def _question(one: Synthetic, number: int, page_text: str) -> Question:
-    extractive = one.kind == "extractive"
+def _question(written: Synthetic, number: int, page_text: str) -> Question:
+    extractive = written.kind == "extractive"
     return Question(
-        id=f"{number}-{one.kind}",
-        text=one.question,
-        answers=(one.answer,),
+        id=f"{number}-{written.kind}",
+        text=written.question,
+        answers=(written.answer,),
         metric="perplexity",
         kind="extractive" if extractive else "creative",
-        evidence=evidence(one.answer, (page_text,)) if extractive else (),
+        evidence=evidence(written.answer, (page_text,)) if extractive else (),
         blind=True,
     )

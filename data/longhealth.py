@@ -1,7 +1,7 @@
 """LongHealth, multiple choice on long patient records (Adams et al. 2024), from its published ``benchmark_v5.json``.
 
 Three protocols. 1: the patient's notes. 2: with up to ten notes of other patients, and a sixth option that says the
-notes hold no answer. 3: notes of other patients alone, so that the sixth option is right. As published, a context holds
+notes hold no answer. 3: only notes of other patients, so that the sixth option is right. As published, a context holds
 the notes with the answer, then others as far as a token budget goes, in an order that is drawn.
 
 Here the draws are a patient's, not a question's: questions whose notes are the same share one context, which is then
@@ -36,8 +36,13 @@ CONTEXT_TOKENS = 16_000
 """The published token budget, which holds any patient's notes whole (5,090 to 6,754 words)."""
 
 OTHER_NOTES = 10
+"""Most notes of other patients in a context, as published."""
+
 NOT_ANSWERED = "cannot be answered with the provided documents"
+"""The sixth option of protocols 2 and 3, in the published words."""
+
 SEPARATOR = "\n\n--------------\n\n"
+"""Stands between the notes of a context."""
 
 INSTRUCTION = (
     "Write a short note for a reader who has this question and cannot see the patient's records. Note what the records "
@@ -63,7 +68,7 @@ class _Patient:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _NoteQuestion:
     """A question, and the names of the notes that may hold its answer."""
 
     question: Question
@@ -109,10 +114,12 @@ def _patient(patient_id: str, record: Any, path: Path) -> _Patient:
     where = f"{path}, {patient_id}"
     texts = reading.field(record, "texts", (dict,), where)
     notes = {name: reading.required_text(texts, name, f"{where}, texts") for name in texts}
-    asked = reading.field(record, "questions", (list,), where)
-    if not notes or not asked:
+    questions = reading.field(record, "questions", (list,), where)
+    if not notes or not questions:
         raise DataError(f"{where}: {'questions' if notes else 'texts'!r} is empty; a patient needs some")
-    return _Patient(patient_id, notes, [(f"{where}, question {n}", one) for n, one in enumerate(asked, start=1)])
+    return _Patient(
+        patient_id, notes, [(f"{where}, question {n}", question) for n, question in enumerate(questions, start=1)]
+    )
 
 
 class _Contexts:
@@ -122,7 +129,7 @@ class _Contexts:
         self, patients: Sequence[_Patient], variant: str, budget: int, request: Request, skipped: Counter[str]
     ) -> None:
         if variant != "1" and len(patients) < 2:
-            raise DataError(f"{NAME}: variant {variant} takes notes of other patients, but there is one patient alone")
+            raise DataError(f"{NAME}: variant {variant} takes notes of other patients, but there is only one")
         self.patients = patients
         self.variant = variant
         self.seed = request.seed
@@ -139,17 +146,17 @@ class _Contexts:
     def documents(self, patient: _Patient) -> list[Document]:
         """One document for each distinct context of a patient's questions."""
         generator = random.Random(f"{self.seed}/{patient.id}")
-        own = {} if self.variant == "3" else patient.notes
+        own_notes = {} if self.variant == "3" else patient.notes
         others = self._notes_of_others(patient, generator)
-        order = [*own.values(), *others]
+        order = [*own_notes.values(), *others]
         generator.shuffle(order)
         contexts: dict[str, list[Question]] = {}
         for number, (where, record) in enumerate(patient.questions, start=1):
-            asked = _asked(record, patient, f"{patient.id}/{number}", self.variant, where, self.skipped)
-            needed = [own[name] for name in asked.notes]
-            rest = [note for name, note in own.items() if name not in asked.notes]
+            parsed = _question(record, patient, f"{patient.id}/{number}", self.variant, where, self.skipped)
+            needed = [own_notes[name] for name in parsed.notes]
+            rest = [note for name, note in own_notes.items() if name not in parsed.notes]
             context = self._context(needed, [*rest, *others], order)
-            contexts.setdefault(context, []).append(asked.question)
+            contexts.setdefault(context, []).append(parsed.question)
         return [
             Document(
                 id=patient.id if len(contexts) == 1 else f"{patient.id}/context {number}",
@@ -190,13 +197,15 @@ class _Contexts:
 
 
 def beginning(text: str, tokens: int, count_tokens: Callable[[str], int]) -> str:
-    """As many whole words of the text's beginning as there are tokens for; empty where that is none."""
+    """The longest beginning of a text in whole words that has at most so many tokens; empty where no word fits."""
     ends = [match.end() for match in re.finditer(r"\S+", text)]
     fitting = bisect.bisect_right(ends, tokens, key=lambda end: count_tokens(text[:end]))
     return text[: ends[fitting - 1]] if fitting else ""
 
 
-def _asked(record: Any, patient: _Patient, question_id: str, variant: str, where: str, skipped: Counter[str]) -> _Asked:
+def _question(
+    record: Any, patient: _Patient, question_id: str, variant: str, where: str, skipped: Counter[str]
+) -> _NoteQuestion:
     """One question by a protocol.
 
     Raises:
@@ -214,9 +223,9 @@ def _asked(record: Any, patient: _Patient, question_id: str, variant: str, where
         metric="multiple_choice",
         options=options if variant == "1" else (*options, NOT_ANSWERED),
         kind="answerable" if answered else "unanswerable",
-        evidence=tuple(dict.fromkeys(passage for found in passages.values() for passage in found)),
+        evidence=tuple(dict.fromkeys(passage for note_passages in passages.values() for passage in note_passages)),
     )
-    return _Asked(question, tuple(passages))
+    return _NoteQuestion(question, tuple(passages))
 
 
 def _right_option(correct: str, options: Sequence[str], where: str) -> str:
@@ -243,15 +252,15 @@ def _passages(record: Any, notes: Mapping[str, str], where: str, skipped: Counte
     located = record.get("answer_location") or {}
     if not isinstance(located, dict):
         raise DataError(f"{where}: 'answer_location' should be an object, it is {reading.shown(located)}")
-    found: dict[str, tuple[str, ...]] = {}
+    passages: dict[str, tuple[str, ...]] = {}
     for name in located:
         if name in notes:
-            found[name] = _note_passages(located, name, notes[name], where, skipped)
+            passages[name] = _note_passages(located, name, notes[name], where, skipped)
         else:
             skipped["answer locations in notes that are not there"] += 1
-    if not found:
+    if not passages:
         skipped["questions without an answer location, for which every note may hold the answer"] += 1
-    return found or dict.fromkeys(notes, ())
+    return passages or dict.fromkeys(notes, ())
 
 
 def _note_passages(located: dict[str, Any], name: str, note: str, where: str, skipped: Counter[str]) -> tuple[str, ...]:
@@ -261,10 +270,12 @@ def _note_passages(located: dict[str, Any], name: str, note: str, where: str, sk
         DataError: start and end are no lists of numbers, of one length.
     """
     spans = reading.field(located, name, (dict,), f"{where}, answer_location")
-    place = f"{where}, answer_location, {name}"
-    starts, ends = (_fractions(spans, key, place) for key in ("start", "end"))
+    location = f"{where}, answer_location, {name}"
+    starts, ends = (_fractions(spans, key, location) for key in ("start", "end"))
     if len(starts) != len(ends):
-        raise DataError(f"{place}: 'start' and 'end' should be of one length, they have {len(starts)} and {len(ends)}")
+        raise DataError(
+            f"{location}: 'start' and 'end' should be of one length, they have {len(starts)} and {len(ends)}"
+        )
     passages = []
     for start, end in zip(starts, ends, strict=True):
         passage = _passage(note, start, end) if 0 <= start < end <= 1 else ""
@@ -304,7 +315,7 @@ def _file(source: str | None) -> Path:
         raise DataError(f"{path}: no such file or folder")
     if path.is_file():
         return path
-    inside = next((there for there in (path / "data" / FILE, path / FILE) if there.is_file()), None)
-    if inside is None:
+    file = next((candidate for candidate in (path / "data" / FILE, path / FILE) if candidate.is_file()), None)
+    if file is None:
         raise DataError(f"{path}: has no {FILE}, nor data/{FILE}; get it from {FILE_URL}")
-    return inside
+    return file

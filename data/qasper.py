@@ -83,12 +83,12 @@ def load_papers(source: str | None, split: str) -> tuple[list[Document], Counter
     documents: dict[str, Document] = {}
     skipped: Counter[str] = Counter()
     papers: dict[str, str] = {}
-    for place, record in records:
-        paper_id = reading.text(record, "id", place)
+    for where, record in records:
+        paper_id = reading.text(record, "id", where)
         if paper_id in papers:
-            raise DataError(f"{place}: paper {reading.shown(paper_id)} is there already, at {papers[paper_id]}")
-        papers[paper_id] = place
-        document = paper_document(record, place, skipped)
+            raise DataError(f"{where}: paper {reading.shown(paper_id)} is a duplicate of {papers[paper_id]}")
+        papers[paper_id] = where
+        document = paper_document(record, where, skipped)
         if document is not None:
             documents[paper_id] = document
     if not documents:
@@ -114,8 +114,8 @@ def paper_document(record: Any, where: str, skipped: Counter[str]) -> Document |
         where = f"{where}, paper {reading.shown(paper_id)}"
     text = paper_text(record, where)
     questions: dict[str, Question] = {}
-    for number, asked in enumerate(reading.rows(record, "qas", where), start=1):
-        question = _question(asked, text, f"{where}, question {number}", skipped)
+    for number, published in enumerate(reading.rows(record, "qas", where), start=1):
+        question = _question(published, text, f"{where}, question {number}", skipped)
         if question is not None and question.id in questions:
             skipped["questions with an id that is taken"] += 1
         elif question is not None:
@@ -163,24 +163,24 @@ def reference(answer: Any, where: str) -> Reference | None:
     return None if yes_no is None else Reference("Yes" if yes_no else "No", "boolean", evidence)
 
 
-def _question(asked: Any, text: str, where: str, skipped: Counter[str]) -> Question | None:
+def _question(published: Any, text: str, where: str, skipped: Counter[str]) -> Question | None:
     """One question with the references of all its annotators; None where there are none."""
-    question_id, question = reading.text(asked, "question_id", where), reading.text(asked, "question", where)
+    question_id, question = reading.text(published, "question_id", where), reading.text(published, "question", where)
     references = []
-    for number, annotation in enumerate(reading.rows(asked, "answers", where), start=1):
-        place = f"{where}, answer {number}"
-        found = reference(reading.field(annotation, "answer", (dict,), place), place)
-        if found is None:
+    for number, annotation in enumerate(reading.rows(published, "answers", where), start=1):
+        at = f"{where}, answer {number}"
+        annotated = reference(reading.field(annotation, "answer", (dict,), at), at)
+        if annotated is None:
             skipped["annotations without an answer"] += 1
         else:
-            references.append(found)
+            references.append(annotated)
     if not question or not references:
         skipped["questions without text" if not question else "questions without answers"] += 1
         return None
     return Question(
         id=question_id,
         text=question,
-        answers=tuple(dict.fromkeys(found.text for found in references)),
+        answers=tuple(dict.fromkeys(annotated.text for annotated in references)),
         metric="qasper_f1",
         kind=references[0].kind,
         evidence=_evidence(references, text, skipped),
@@ -189,7 +189,7 @@ def _question(asked: Any, text: str, where: str, skipped: Counter[str]) -> Quest
 
 def _evidence(references: Sequence[Reference], text: str, skipped: Counter[str]) -> tuple[str, ...]:
     """Every annotator's passages that stand in the text; figures and tables do not."""
-    found = []
+    passages = []
     for passage in dict.fromkeys(passage for answer in references for passage in answer.evidence):
         # Annotators marked section names as well, and these stand in the text as headings.
         as_in_text = next((form for form in (passage, _heading(passage)) if form and form in text), None)
@@ -198,8 +198,8 @@ def _evidence(references: Sequence[Reference], text: str, skipped: Counter[str])
         elif as_in_text is None:
             skipped["evidence that is not in the text"] += 1
         else:
-            found.append(as_in_text)
-    return tuple(found)
+            passages.append(as_in_text)
+    return tuple(passages)
 
 
 def _heading(section_name: str) -> str:

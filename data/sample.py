@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 UNSCORED = ("judge", "perplexity")
-"""Metrics that no function of an answer and its references computes."""
+"""Metrics that are no function of an answer and its references: a judge's verdict, the gold answer's perplexity."""
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,13 @@ class Question:
         id: unique within its task.
         text: the question as the compressor and the predictor read it.
         answers: gold references; a metric takes the best over them.
-        metric: a name in ``objectives.accuracy.METRICS``; or ``judge`` where a judge alone can tell, or ``perplexity``
-            where the gold answer's perplexity is what is reported.
+        metric: a name in ``objectives.accuracy.METRICS``; or ``judge`` where only a judge can tell, or ``perplexity``
+            where the gold answer's perplexity is reported.
         options: multiple-choice options, shown to the predictor and never to the compressor.
         kind: the task's own label of the question type ("span", "yes_no", "numeric", "open", ...).
-        evidence: passages of the document the answer rests on, where the task knows them.
-        negatives: hard negative contexts the task made: the same document, only the answer-bearing facts changed.
-        blind: the compressor writes without being told the question.
+        evidence: passages of the document that the answer rests on, where the task knows them.
+        negatives: hard negative contexts made by the task: the same document with only the facts of the answer changed.
+        blind: whether the compressor writes without being told the question.
     """
 
     id: str
@@ -50,9 +50,10 @@ class Document:
         text: the context, untrusted text.
         questions: at least one.
         group: documents of one group (patient, company, topic, user) are neighbours, the harder negatives.
-        cluster: of every statistic, as questions of one patient, filing or user are not independent; empty is the
-            document by itself.
-        parts: pieces of the text that are compressed one by one, and whose messages are joined; empty is all in one.
+        cluster: the unit that statistics resample, since questions of one patient, filing or user are not independent;
+            empty where the document is a cluster by itself.
+        parts: pieces of the text that are compressed one by one, and whose messages are joined; empty where the text is
+            compressed in one piece.
     """
 
     id: str
@@ -73,12 +74,12 @@ class Sample:
 
     @property
     def asked(self) -> str:
-        """The question as the compressor is told it: nothing, where it has to write without."""
+        """The question as the compressor is told it; empty where it has to write without one."""
         return "" if self.question.blind else self.question.text
 
     @property
     def cluster(self) -> str:
-        """Of every statistic: see `Document`."""
+        """The unit that statistics resample, as its questions are not independent: see `Document`."""
         return self.document.cluster or self.document.id
 
     @property
@@ -94,9 +95,9 @@ def neighbours(documents: Iterable[Document]) -> dict[tuple[str, str], tuple[str
     for document in distinct.values():
         groups.setdefault((document.task, document.group or document.id), []).append(document)
     return {
-        (one.task, one.id): tuple(other.text for other in group if other.id != one.id)
+        (document.task, document.id): tuple(other.text for other in group if other.id != document.id)
         for group in groups.values()
-        for one in group
+        for document in group
     }
 
 

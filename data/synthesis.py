@@ -21,10 +21,10 @@ from data.reading import required_text, shown
 from data.task import Request
 
 PROMPT_VERSION = 1
-"""Of the prompts below: questions of different versions do not compare."""
+"""Version of the prompts below: questions of different versions do not compare."""
 
 ATTEMPTS = 3
-"""How often a writer is asked for the same page, the first time included."""
+"""Requests for the same page, the first one included: a writer that fails three times fails for good."""
 
 KINDS = ("extractive", "email", "rap", "poem", "memory")
 
@@ -41,7 +41,7 @@ class Material:
         task: the task the questions are for.
         id: unique within its task.
         texts: the page, or one text a session.
-        variant: the protocol the sessions were put together by, empty where the task has one alone.
+        variant: the protocol that the sessions were put together by; empty where the task has only one.
         group: the user, empty for a page.
         origin: where it comes from, as the published record says it (url, date, ...).
     """
@@ -71,8 +71,8 @@ class Row:
     Attributes:
         material: what was read.
         writer: the model that wrote questions and answers.
-        prompt_version: of the prompts it was given.
-        attempts: how often it was asked.
+        prompt_version: the version of the prompts that the writer was given.
+        attempts: the number of requests it took.
         questions: those that passed every check.
         rejected: what was wrong with the others.
     """
@@ -94,16 +94,16 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class _Asked(_Strict):
+class _QuestionAndAnswer(_Strict):
     question: str
     answer: str
 
 
 class _PageReply(_Strict):
-    extractive: list[_Asked] = Field(min_length=2, max_length=2)
-    email: _Asked
-    rap: _Asked
-    poem: _Asked
+    extractive: list[_QuestionAndAnswer] = Field(min_length=2, max_length=2)
+    email: _QuestionAndAnswer
+    rap: _QuestionAndAnswer
+    poem: _QuestionAndAnswer
 
 
 class _MemoryReply(_Strict):
@@ -157,7 +157,7 @@ _AGAIN = "That cannot be used: {problems}. Reply again with the whole JSON objec
 
 @dataclass(frozen=True)
 class _Form:
-    """What a task's writer is asked, and what it should reply."""
+    """The prompt of a task's writer, and the form of its reply."""
 
     prompt: str
     reply: type[_PageReply] | type[_MemoryReply]
@@ -219,14 +219,14 @@ def check(material: Material, reply: str) -> Checked:
     # Many writers put their JSON between fences or after thoughts.
     start, end = reply.find("{"), reply.rfind("}")
     try:
-        found = kind.model_validate_json(reply[start : end + 1] if 0 <= start < end else reply)
+        parsed = kind.model_validate_json(reply[start : end + 1] if 0 <= start < end else reply)
     except ValidationError as error:
-        wrong = [_described(one["loc"], one["msg"]) for one in error.errors()]
+        wrong = [_described(problem["loc"], problem["msg"]) for problem in error.errors()]
         return (), ("; ".join(wrong),)
-    written = _listed(found)
-    problems = {one: _problem(one, material.texts) for one in written}
-    passed = tuple(one for one in written if not problems[one])
-    return passed, tuple(f"{one.kind}: {problems[one]}" for one in written if problems[one])
+    written = _listed(parsed)
+    problems = {question: _problem(question, material.texts) for question in written}
+    passed = tuple(question for question in written if not problems[question])
+    return passed, tuple(f"{question.kind}: {problem}" for question, problem in problems.items() if problem)
 
 
 def read_rows(task: str, request: Request) -> Iterator[tuple[str, Row]]:
@@ -249,7 +249,7 @@ def read_rows(task: str, request: Request) -> Iterator[tuple[str, Row]]:
     for where, record in records:
         row = read_row(record, task, where)
         if row.material.id in known:
-            raise DataError(f"{where}: {shown(row.material.id)} is there already, at {known[row.material.id]}")
+            raise DataError(f"{where}: {shown(row.material.id)} is a duplicate of {known[row.material.id]}")
         known[row.material.id] = where
         yield where, row
 
@@ -260,9 +260,9 @@ def read_row(record: Any, task: str, where: str) -> Row:
     Raises:
         DataError: a field is missing, of the wrong type or of another task; one line that begins with ``where``.
     """
-    found = required_text(record, "task", where)
-    if found != task:
-        raise DataError(f"{where}: is a row of {shown(found)}, not of {task!r}")
+    named = required_text(record, "task", where)
+    if named != task:
+        raise DataError(f"{where}: is a row of {shown(named)}, not of {task!r}")
     origin = reading.field(record, "origin", (dict,), where)
     material = Material(
         task=task,
@@ -272,13 +272,13 @@ def read_row(record: Any, task: str, where: str) -> Row:
         group=reading.text(record, "group", where),
         origin={key: reading.text(origin, key, f"{where}, origin") for key in origin},
     )
-    asked = enumerate(reading.rows(record, "questions", where), start=1)
+    rows = enumerate(reading.rows(record, "questions", where), start=1)
     return Row(
         material=material,
         writer=required_text(record, "writer", where),
         prompt_version=reading.field(record, "prompt_version", (int,), where),
         attempts=reading.field(record, "attempts", (int,), where),
-        questions=tuple(_read_question(one, f"{where}, question {number}") for number, one in asked),
+        questions=tuple(_read_question(row, f"{where}, question {number}") for number, row in rows),
         rejected=tuple(reading.texts(record, "rejected", where)),
     )
 
@@ -309,7 +309,7 @@ def published_records(task: str, source: str | None, dataset: str, subset: str |
 
 
 def optional(record: Any, key: str, kind: type, where: str) -> Any:
-    """A field that may be null or not there: None.
+    """An optional field; None where it is null or absent.
 
     Raises:
         DataError: the record is no object, or has another type there.
@@ -342,8 +342,8 @@ def evidence(passage: str, texts_read: tuple[str, ...]) -> tuple[str, ...]:
     """
     if not passage:
         return ()
-    lines = [line for one in texts_read for line in one.split("\n") if passage in line]
-    if not lines and any(passage in one for one in texts_read):
+    lines = [line for text_read in texts_read for line in text_read.split("\n") if passage in line]
+    if not lines and any(passage in text_read for text_read in texts_read):
         lines = [passage]
     return tuple(dict.fromkeys(lines))
 
@@ -351,23 +351,23 @@ def evidence(passage: str, texts_read: tuple[str, ...]) -> tuple[str, ...]:
 def _listed(reply: _PageReply | _MemoryReply) -> list[Synthetic]:
     if isinstance(reply, _MemoryReply):
         return [Synthetic("memory", reply.question.strip(), reply.answer.strip(), reply.quote.strip())]
-    named: list[tuple[str, _Asked]] = [("extractive", one) for one in reply.extractive]
+    named: list[tuple[str, _QuestionAndAnswer]] = [("extractive", pair) for pair in reply.extractive]
     named += [("email", reply.email), ("rap", reply.rap), ("poem", reply.poem)]
-    return [Synthetic(kind, one.question.strip(), one.answer.strip()) for kind, one in named]
+    return [Synthetic(kind, pair.question.strip(), pair.answer.strip()) for kind, pair in named]
 
 
-def _problem(one: Synthetic, texts_read: tuple[str, ...]) -> str:
+def _problem(question: Synthetic, texts_read: tuple[str, ...]) -> str:
     """What is wrong with a question, empty where nothing is."""
-    if not one.question or not one.answer:
-        return f"the {'answer' if one.question else 'question'} is empty"
-    passage = {"extractive": one.answer, "memory": one.quote}.get(one.kind)
+    if not question.question or not question.answer:
+        return f"the {'answer' if question.question else 'question'} is empty"
+    passage = {"extractive": question.answer, "memory": question.quote}.get(question.kind)
     if passage is not None and not any(_normal(passage) in _normal(text_read) for text_read in texts_read):
-        what = "the answer is not in the page" if one.kind == "extractive" else "the quote is not in the sessions"
+        what = "the answer is not in the page" if question.kind == "extractive" else "the quote is not in the sessions"
         return f"{what} letter by letter: {shown(passage)}"
     if passage == "":
         return "the quote is empty"
-    if one.kind == "extractive" and _normal(one.answer) in _normal(one.question):
-        return f"the question holds its answer: {shown(one.answer)}"
+    if question.kind == "extractive" and _normal(question.answer) in _normal(question.question):
+        return f"the question holds its answer: {shown(question.answer)}"
     return ""
 
 

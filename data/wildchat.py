@@ -22,7 +22,8 @@ from data.task import Loaded, Request, draw, estimated_tokens
 NAME = "wildchat"
 VERSION = 1
 VARIANTS = ("natural", "study")
-"""A user's sessions in time order, or ten consecutive conversations of whomever, as in the study."""
+"""What a history is, the default first: one user's sessions in time order, or ten consecutive conversations of any
+users, as in the study."""
 
 SPLITS: tuple[str, ...] = ()
 
@@ -38,19 +39,24 @@ ANSWER_INSTRUCTION = (
 
 HUB_DATASET = "allenai/WildChat-1M"
 STUDY_SESSIONS = 10
+"""Conversations of a history in the study."""
+
 MIN_SESSIONS = 2
-"""Of a user in the natural variant: fewer are no memory across sessions."""
+"""Fewest sessions of a user in the natural variant: fewer are no memory across sessions."""
 
 MAX_SESSIONS = 10
+"""Most sessions of a user in the natural variant: as many as the study's histories have."""
+
 MAX_TOKENS = 28_000
+"""Longest history, in estimated tokens: the longest of the study's contexts."""
 
 SEPARATOR = "\n\n"
-"""Between the sessions of a document, and between the turns of a session."""
+"""Stands between the sessions of a document, and between the turns of a session."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """One conversation: its text, its user (None without address or browser) and when it was."""
+    """One conversation: its text, its user (None without address or browser) and its time (None where unknown)."""
 
     text: str = field(repr=False)
     user: str | None
@@ -74,8 +80,8 @@ def histories(
         source: a .json, .jsonl or .parquet file, or a folder of them, in the published format; None streams the Hub.
         skipped: counts what is left out, by reason.
         variant: natural or study.
-        max_tokens: of a history, estimated.
-        conversations: the most to read; None reads all.
+        max_tokens: the longest history, in estimated tokens.
+        conversations: the most conversations to read; None reads all.
 
     Raises:
         DataError: an unknown variant, a source that cannot be read, or a malformed record; one line that names the
@@ -85,8 +91,8 @@ def histories(
         raise DataError(f"{NAME}: no variant {variant!r}; there are {', '.join(VARIANTS)}")
     records = islice(published_records(NAME, source, HUB_DATASET), conversations)
     read = (session for where, record in records if (session := read_session(record, where, skipped)))
-    found = _by_user(read, skipped, max_tokens) if variant == "natural" else _by_tens(read, skipped)
-    for user, sessions in found:
+    grouped = _by_user(read, skipped, max_tokens) if variant == "natural" else _by_tens(read, skipped)
+    for user, sessions in grouped:
         texts = tuple(session.text for session in sessions)
         if estimated_tokens(SEPARATOR.join(texts)) > max_tokens:
             skipped[f"histories above {max_tokens} tokens"] += 1
@@ -115,7 +121,7 @@ def read_session(record: Any, where: str, skipped: Counter[str]) -> Session | No
     everything = [(record, where), *turns]
     written = [(reading.required_text(turn, "role", at), reading.text(turn, "content", at)) for turn, at in turns]
     for flag in ("toxic", "redacted"):
-        if any(optional(one, flag, bool, at) for one, at in everything):
+        if any(optional(item, flag, bool, at) for item, at in everything):
             skipped[f"{flag} conversations"] += 1
             return None
     if not any(role == "user" and said for role, said in written):
@@ -123,7 +129,9 @@ def read_session(record: Any, where: str, skipped: Counter[str]) -> Session | No
         return None
     skipped["turns without text"] += sum(not said for _, said in written)
     text = SEPARATOR.join(f"{role.capitalize()}: {said}" for role, said in written if said)
-    return Session(text, _first(_user(one, at) for one, at in everything), _first(_time(*one) for one in everything))
+    return Session(
+        text, _first(_user(item, at) for item, at in everything), _first(_time(*item) for item in everything)
+    )
 
 
 def load(request: Request) -> Loaded:
@@ -165,14 +173,14 @@ def _document(material: Material, text: str, questions: tuple[Question, ...]) ->
 
 
 def _questions(written: Iterable[Synthetic], sessions: tuple[str, ...]) -> Iterator[Question]:
-    for number, one in enumerate(written, start=1):
+    for number, item in enumerate(written, start=1):
         yield Question(
-            id=f"{number}-{one.kind}",
-            text=one.question,
-            answers=(one.answer,),
+            id=f"{number}-{item.kind}",
+            text=item.question,
+            answers=(item.answer,),
             metric="perplexity",
             kind="memory",
-            evidence=evidence(one.quote, sessions),
+            evidence=evidence(item.quote, sessions),
         )
 
 
@@ -187,15 +195,15 @@ def _by_user(
         elif session.time is None:
             skipped["conversations without a time"] += 1
         elif session in users.setdefault(session.user, {}):
-            skipped["conversations that are there already"] += 1
+            skipped["duplicate conversations"] += 1
         else:
             users[session.user][session] = None
-    for user, found in users.items():
-        kept = _first_sessions(sorted(found, key=_when), max_tokens)
+    for user, user_sessions in users.items():
+        kept = _first_sessions(sorted(user_sessions, key=_when), max_tokens)
         if len(kept) < MIN_SESSIONS:
             skipped[f"users with fewer than {MIN_SESSIONS} sessions within the limits"] += 1
         else:
-            skipped["sessions beyond the limits"] += len(found) - len(kept)
+            skipped["sessions beyond the limits"] += len(user_sessions) - len(kept)
             yield user, kept
 
 
@@ -203,7 +211,7 @@ def _first_sessions(sessions: list[Session], max_tokens: int) -> list[Session]:
     """As many of the first sessions as are allowed, in number and in tokens together."""
     kept: list[Session] = []
     for session in sessions[:MAX_SESSIONS]:
-        if estimated_tokens(SEPARATOR.join(one.text for one in [*kept, session])) > max_tokens:
+        if estimated_tokens(SEPARATOR.join(item.text for item in [*kept, session])) > max_tokens:
             break
         kept.append(session)
     return kept
@@ -225,7 +233,7 @@ def _when(session: Session) -> datetime:
 
 
 def _user(record: Any, where: str) -> str | None:
-    """Who it is: a hash of address and browser, None where either is not known."""
+    """The user as a hash of address and browser; None where either is not known."""
     address = optional(record, "hashed_ip", str, where)
     header = optional(record, "header", dict, where)
     agent = optional(header, "user-agent", str, f"{where}, header") if header else None
@@ -233,20 +241,20 @@ def _user(record: Any, where: str) -> str | None:
 
 
 def _time(record: Any, where: str) -> datetime | None:
-    """When it was; without a zone it is UTC, as all of the data set is."""
+    """The time of a record; without a zone it is UTC, as all of the data set is."""
     # Parquet has times, JSON has texts.
     stamp = record.get("timestamp")
     if stamp is None or isinstance(stamp, datetime):
-        found = stamp
+        time = stamp
     else:
         try:
-            found = datetime.fromisoformat(reading.field(record, "timestamp", (str, NoneType), where))
+            time = datetime.fromisoformat(reading.field(record, "timestamp", (str, NoneType), where))
         except ValueError as error:
             shown = reading.shown(stamp)
             raise DataError(
                 f"{where}: 'timestamp' should be a time such as 2023-04-09T00:02:53, it is {shown}"
             ) from error
-    return found.replace(tzinfo=UTC) if found is not None and found.tzinfo is None else found
+    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
 
 
 def _first(values: Iterable[Any]) -> Any:

@@ -19,13 +19,13 @@ from data.miniature.values import Split, Values, wording
 from data.sample import Document, Question
 
 VERSION = 2
-"""Of the documents and questions: the same version and arguments give the same bytes."""
+"""Version of the documents and questions: the same version and arguments give the same bytes."""
 
 DEFAULT_FACTS = 24
-"""Facts a document states."""
+"""Facts that a document states: some 350 to 700 tokens, the longest that `make run` can train on in minutes."""
 
 DEFAULT_FILLER = 0.6
-"""Probability of a sentence that states no fact behind each one that does."""
+"""Probability that a sentence without a fact follows one that states a fact."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +75,27 @@ class Layout:
 
 SHAPES: dict[str, Shape] = {shape.name: shape for shape in (NOTES, FILINGS, PAPERS, PAGES, CHATS)}
 UNANSWERABLE = "Unanswerable"
+"""The gold answer where the document does not state what is asked for."""
+
 NOT_STATED = "The {k} is not stated."
+"""The message about a key that the document does not state."""
+
 OPEN_QUESTION = "Write a short note about the {k}."
+"""The question that asks for a text of its own, which has one right wording so that it can be scored."""
+
 OPEN_ANSWER = "Dear reader, the {k}: {v}. Best wishes."
+"""The gold answer to an open question."""
 
 
 def make_layout(shape: Shape, seed: int, split: Split, facts: int, filler: float) -> tuple[Layout, Values]:
     """Draw a document: which facts, their values and wordings, and the filler between them.
 
     Args:
-        shape: what kind of document.
-        seed: the document.
+        shape: the kind of document.
+        seed: tells documents apart; the same arguments give the same document.
         split: ``test`` draws from what is held out.
         facts: how many facts it states; more than ``shape.max_facts`` are that many.
-        filler: probability of a filler sentence behind each fact.
+        filler: probability that a filler sentence follows a fact.
 
     Returns:
         The layout, and the values it has left to draw from.
@@ -98,19 +105,19 @@ def make_layout(shape: Shape, seed: int, split: Split, facts: int, filler: float
     title = (values.name(), values.number("title"))
     pairs = [(relation, key) for relation in shape.relations for key in relation.keys]
     chosen = generator.sample(pairs, min(facts, shape.max_facts))
-    drawn = tuple(
+    chosen_facts = tuple(
         Fact(key, values.draw(relation.value, key), relation, wording(relation.document, split, generator))
         for relation, key in chosen
     )
     order: list[int | str] = []
-    per_section = max(4, -(-len(drawn) // len(shape.sections)))
-    for index in range(len(drawn)):
+    per_section = max(4, -(-len(chosen_facts) // len(shape.sections)))
+    for index in range(len(chosen_facts)):
         if index % per_section == 0:
             order.append("\n" + shape.sections[index // per_section % len(shape.sections)])
         order.append(index)
         if generator.random() < filler:
             order.append(generator.choice(shape.fillers))
-    return Layout(shape, split, title, drawn, tuple(order)), values
+    return Layout(shape, split, title, chosen_facts, tuple(order)), values
 
 
 def options_for(layout: Layout, index: int, values: Values, generator: random.Random) -> tuple[str, ...]:
@@ -164,8 +171,8 @@ def ask_absent(layout: Layout, generator: random.Random, values: Values, twins: 
     negatives = []
     for _ in range(twins):
         fact = Fact(key, values.draw(relation.value, key), relation, template)
-        place = generator.randrange(1, len(layout.order))
-        order = (*layout.order[:place], len(layout.facts), *layout.order[place:])
+        position = generator.randrange(1, len(layout.order))
+        order = (*layout.order[:position], len(layout.facts), *layout.order[position:])
         negatives.append(replace(layout, facts=(*layout.facts, fact), order=order).render())
     return Question(
         id=f"absent-{key}",
@@ -193,7 +200,7 @@ def make_document(
         seed: the document; the same arguments give the same document.
         split: ``test`` holds out names, numbers and wordings.
         facts: how many facts the document states; more than the shape's ``max_facts`` are that many.
-        filler: probability of a filler sentence behind each fact.
+        filler: probability that a filler sentence follows a fact.
         questions: how many of the facts are asked, all by default. About a tenth of a paper's questions ask for a fact
             it does not state; where two of these are the same, the document has one question fewer.
         twins: counterfactual twins a question; a yes/no question has one.
@@ -201,14 +208,14 @@ def make_document(
     layout, values = make_layout(SHAPES[task], seed, split, facts, filler)
     generator = values.generator
     count = len(layout.facts) if questions is None else min(questions, len(layout.facts))
-    asked = []
+    asked_questions = []
     for index in generator.sample(range(len(layout.facts)), count):
         absent = task == PAPERS.name and generator.random() < 0.1 and bool(absent_keys(layout))
         fork = values.fork()
-        asked.append(
+        asked_questions.append(
             ask_absent(layout, generator, fork, twins) if absent else ask(layout, index, fork, generator, twins)
         )
-    unique = {question.id: question for question in asked}
+    unique = {question.id: question for question in asked_questions}
     return Document(f"{split}-{seed}", task, layout.render(), tuple(unique.values()), group=f"{split}-{seed}")
 
 

@@ -298,7 +298,7 @@ def without(key: str) -> dict[str, Any]:
         (without("financebench_id"), ["line 2", "no field 'financebench_id'", "company"]),
         (without("doc_name"), ["line 2, financebench_id_00002", "no field 'doc_name'"]),
         (without("evidence"), ["line 2, financebench_id_00002", "no field 'evidence'"]),
-        (asked(1), ["line 2", "financebench_id_00001 is there already", "line 1"]),
+        (asked(1), ["line 2", "financebench_id_00001 is a duplicate of", "line 1"]),
         (asked(2, question=None), ["financebench_id_00002", "'question' should not be empty", "null"]),
         (asked(2, answer=" "), ["financebench_id_00002", "'answer' should not be empty"]),
         (asked(2, answer=42), ["financebench_id_00002", "'answer' should be text", "it is 42"]),

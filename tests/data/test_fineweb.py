@@ -118,7 +118,7 @@ def test_pages_lack_what_some_dumps_leave_out(tmp_path: Path) -> None:
     assert "date" not in first.origin
     assert len(second.id) == 16
     assert second.origin == {}
-    assert skipped == {"pages that are there already": 1}
+    assert skipped == {"duplicate pages": 1}
 
 
 def test_what_is_left_out_is_counted_by_reason(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path: Path) -> None:
         "pages below 15000 tokens": 2,
         "pages above 28000 tokens": 1,
         "pages without text": 2,
-        "pages that are there already": 1,
+        "duplicate pages": 1,
     }
     assert len(kept) + sum(skipped.values()) == len(records)
 

@@ -342,7 +342,7 @@ def test_a_budget_without_room_for_a_word_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("variant", ["2", "3"])
 def test_notes_of_other_patients_need_another_patient(tmp_path: Path, variant: str) -> None:
-    assert "one patient alone" in refusal(write(tmp_path, {"patient_01": patient(1)}), variant)
+    assert "there is only one" in refusal(write(tmp_path, {"patient_01": patient(1)}), variant)
 
 
 def test_a_source_without_the_file_is_refused(tmp_path: Path) -> None:

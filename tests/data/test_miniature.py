@@ -98,8 +98,7 @@ def fingerprint(documents: list[Document]) -> str:
     fields = [
         [document.id, document.task, document.text, document.group]
         + [
-            [question.id, question.text, question.answers, question.metric, question.options]
-            + [question.kind, question.evidence, question.negatives]
+            [question.id, question.text, question.answers, question.metric, question.options, question.kind, question.evidence, question.negatives]
             for question in document.questions
         ]
         for document in documents

@@ -288,7 +288,7 @@ def reworded(**fields: Any) -> dict[str, Any]:
         ("papers.jsonl", without("qas"), ["line 2", "1901.00001", "no field 'qas'", "full_text"]),
         ("papers.json", without("title"), ["papers.json, record 2", "1901.00001", "no field 'title'"]),
         ("papers.parquet", row(id=""), ["papers.parquet, row 2", "'id' is empty"]),
-        ("papers.jsonl", row(id="1901.00002"), ["line 2", "1901.00002", "is there already", "line 1"]),
+        ("papers.jsonl", row(id="1901.00002"), ["line 2", "1901.00002", "is a duplicate of", "line 1"]),
         ("papers.jsonl", row(title=7), ["line 2", "'title' should be text or null", "it is 7"]),
         ("papers.jsonl", row(title="\ud83d"), ["line 2", "'title'", "surrogate"]),
         ("papers.jsonl", row(full_text="all of it"), ["line 2", "'full_text' should be a list or an object"]),

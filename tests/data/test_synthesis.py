@@ -260,7 +260,7 @@ def test_a_field_that_a_row_lacks_is_named(tmp_path: Path, key: str) -> None:
 
 def test_a_material_may_stand_in_a_set_once(tmp_path: Path) -> None:
     source = write_records(tmp_path / "all.jsonl", [rows()[0]] * 2)
-    assert refusal(source) == f'{source}, line 2: "page-1" is there already, at {source}, line 1'
+    assert refusal(source) == f'{source}, line 2: "page-1" is a duplicate of {source}, line 1'
 
 
 @pytest.mark.parametrize("name", ["all.jsonl", "all.json", "all.parquet"])

@@ -142,7 +142,7 @@ def test_a_hash_that_occurs_twice_names_two_conversations(tmp_path: Path) -> Non
     records = [record(1), record(2, conversation_hash="hash1"), record(2, conversation_hash="hash9")]
     [history], skipped = found(write_records(tmp_path / "chats.jsonl", records))
     assert len(history.texts) == 2
-    assert skipped == {"conversations that are there already": 1}
+    assert skipped == {"duplicate conversations": 1}
 
 
 def test_what_is_left_out_is_counted_by_reason(tmp_path: Path) -> None:
