@@ -193,6 +193,6 @@ def test_a_hub_that_fails_at_once_or_on_the_way_is_one_line(monkeypatch: pytest.
 
 def test_what_is_wrong_where_records_are_used_is_not_blamed_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", lambda path, **arguments: [{"id": 1}])
+    [(place, record)] = reading.hub_records("task", "owner/name", "train")
     with pytest.raises(ValueError, match="^owner/name on the Hub, split train, row 1: 'id' should be text"):
-        for place, record in reading.hub_records("task", "owner/name", "train"):
-            reading.text(record, "id", place)
+        reading.text(record, "id", place)
