@@ -15,7 +15,7 @@ from models.adapters import load_adapter, read_adapter
 from models.loading import context_window, load_model
 from models.naming import ModelError, names_adapter
 from models.prompts import CompressorPrompts, Prompt, truncate_middle
-from models.shared_prefix.generation import Reply, generate
+from models.shared_prefix import Reply, generate
 
 
 @dataclass(frozen=True)

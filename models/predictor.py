@@ -13,8 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from models.endpoint import Endpoint, Sampling
 from models.loading import check_window
 from models.prompts import PredictorPrompts, predictor_text
-from models.shared_prefix.generation import generate
-from models.shared_prefix.scoring import Continuation, batched_message_log_probs
+from models.shared_prefix import Continuation, batched_message_log_probs, generate
 
 ANSWER_OPENING = "Answer:"
 UNLIMITED = 1 << 30

@@ -17,7 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from models.loading import check_window
 from models.prompts import CompressorPrompts
-from models.shared_prefix.scoring import MAX_TOKENS_PER_PASS, Continuation, batched_message_log_probs
+from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, batched_message_log_probs
+
+NO_CONTEXT = ""
+"""The scorer shown no context: a column whose log-probabilities are those of a prior r(z given q)."""
 
 # By context, what is to be scored there, (question, tokens), and the cells of the matrix each goes to.
 _Cells = dict[str, dict[tuple[str, tuple[int, ...]], list[tuple[int, int]]]]
@@ -93,7 +96,7 @@ class Scorer:
             messages: token ids of the scorer's own vocabulary without the end token, or texts, tokenised here. Empty
                 is allowed.
             questions: each message's own question, held fixed over its row.
-            contexts: the columns; an empty string is the scorer shown no context.
+            contexts: the columns; `NO_CONTEXT` among them shows the scorer none.
             valid: which scores to compute.
             ended: False for a message that was cut off before its end token, which is then not scored; all True
                 without it.

@@ -18,7 +18,7 @@ from eval.record import RoundInformation, RoundRecord, answer_fields, finite, me
 from eval.record_log import RecordLog
 from models.channel import Channel
 from models.compressor import Compressor, Message
-from models.shared_prefix.generation import sampling_seed
+from models.shared_prefix import sampling_seed
 from objectives.mutual_information import contrastive, leave_one_out
 from objectives.negatives import Columns
 

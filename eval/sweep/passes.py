@@ -35,7 +35,7 @@ from eval.sweep.models import Loaded, LoadedScorer, bind, load_scorers, release,
 from models.channel import read
 from models.compressor import Compressor, Message
 from models.predictor import Predictor
-from models.shared_prefix.generation import sampling_seed
+from models.shared_prefix import sampling_seed
 
 Batch = Sequence[Sample]
 

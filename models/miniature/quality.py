@@ -23,7 +23,7 @@ from data.sample import Question
 from models.compressor import Compressor, Message
 from models.miniature.corpus import OPENERS, STYLES, restate
 from models.predictor import LocalPredictor, Query
-from models.shared_prefix.generation import generate
+from models.shared_prefix import generate
 from objectives.accuracy import score
 
 FIRST_SEED = 1 << 41

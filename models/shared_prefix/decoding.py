@@ -1,7 +1,8 @@
 """Decoding of many replies from a few prefixes: the keys and values of a prefix are held once, whoever reads them.
 
-A row is a reply with what its prompt has of its own behind the prefix; its keys and values are its tail. Every row
-attends to its prefix, all rows of one prefix in one product, and to its own tail; both are merged by their log-sum-exp.
+A row is a reply with the part of its prompt that follows the shared prefix; the keys and values of both are its tail.
+Every row attends to its prefix, all rows of one prefix in one product, and to its tail; the two are merged by their
+log-sum-exp.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ class TailLayer(CacheLayerMixin):
     """Keys and values of one layer, rows of equal width in a buffer that is large enough from the start."""
 
     def __init__(self, capacity: int) -> None:
-        """Room for ``capacity`` columns; the buffer is made when the first come."""
+        """Room for ``capacity`` columns; the buffers are made when the first come."""
         super().__init__()
         self.capacity = capacity
         self.columns = 0
@@ -34,7 +35,7 @@ class TailLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Add columns; everything there is comes back."""
+        """Add columns; returns all that are held, the new ones included."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
@@ -49,20 +50,29 @@ class TailLayer(CacheLayerMixin):
         self.keys, self.values = self.keys[rows], self.values[rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Columns there will be, from the first one."""
+        """How many columns a query of this length will see, and the first of them."""
         return self.columns + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Columns there are."""
+        """Columns that are held."""
         return self.columns
 
     def get_max_length(self) -> int:
-        """Columns there can be."""
+        """Columns that can be held."""
         return self.capacity
 
 
 class Decoding:
-    """The state between two passes: prefixes and tails, and which row reads which prefix."""
+    """The state between two passes: prefixes and tails, and which row reads which prefix.
+
+    Attributes:
+        prefix: keys and values of the prefixes in each layer, (prefixes, heads, tokens, size).
+        prefix_lengths: their lengths in tokens; shorter ones are padded on the right.
+        tail: the cache that transformers fills, one `TailLayer` a layer.
+        prefix_of_row: which prefix each row reads.
+        slot_of_row: the number of each row among those of its prefix; ``slots`` is the most that one prefix has.
+        padding: columns on the left of each tail that hold nothing.
+    """
 
     def __init__(self, model: PreTrainedModel, prefixes: Sequence[Sequence[int]], tail_columns: int) -> None:
         """Read the prefixes.
@@ -70,27 +80,28 @@ class Decoding:
         Args:
             model: a decoder that `share_prefixes` takes.
             prefixes: token ids, at least one each; of similar length, as they are padded to one.
-            tail_columns: the most that a row will add to its prefix.
+            tail_columns: the most tokens that a row will add to its prefix.
 
         Raises:
-            ValueError: the model's layers cannot share a prefix.
+            ModelError: the model's layers cannot share a prefix.
         """
-        share_prefixes(model)
-        self.model = model
+        self.model = share_prefixes(model)
         lengths = [len(prefix) for prefix in prefixes]
         self.prefix_lengths = torch.tensor(lengths, device=model.device)
         self.padded = min(lengths) < max(lengths)
         # Padding on the right changes nothing; a cache without a config keeps what slides out of windows.
         ids = [[*prefix, *[0] * (max(lengths) - len(prefix))] for prefix in prefixes]
-        read = DynamicCache()
-        model.base_model(input_ids=torch.tensor(ids, device=model.device), past_key_values=read, use_cache=True)
-        layers = cast(list[CacheLayerMixin], read.layers)
+        cache = DynamicCache()
+        model.base_model(input_ids=torch.tensor(ids, device=model.device), past_key_values=cache, use_cache=True)
+        layers = cast(list[CacheLayerMixin], cache.layers)
         self.prefix = [(cast(Tensor, layer.keys), cast(Tensor, layer.values)) for layer in layers]
         self.tail = Cache(layers=[TailLayer(tail_columns) for _ in self.prefix])
-        self.masks: dict[Any, Tensor | None] = {}
+        # By window; each pass computes them once for all layers of one kind.
+        self._prefix_masks: dict[int | None, Float[Tensor, "prefixes 1 #queries prefix"] | None] = {}
+        self._tail_masks: dict[int | None, Float[Tensor, "rows 1 queries columns"]] = {}
 
     def begin(self, prefix_of_row: Sequence[int], suffixes: Sequence[Sequence[int]]) -> Float[Tensor, "rows width"]:
-        """Read what each row has of its own, at least one token; the hidden states behind the last of each."""
+        """Read what follows the prefix in each row, at least one token; returns hidden states of the last tokens."""
         width = max(map(len, suffixes))
         device = self.prefix_lengths.device
         ids = torch.tensor([[0] * (width - len(suffix)) + list(suffix) for suffix in suffixes], device=device)
@@ -99,11 +110,11 @@ class Decoding:
         return self._read(ids)
 
     def step(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows width"]:
-        """Read one more token of every row; the hidden states behind it."""
+        """Read one more token of every row; returns its hidden states."""
         return self._read(tokens[:, None])
 
     def select(self, rows: Int[Tensor, " kept"]) -> None:
-        """Go on with these rows, each as often as it is named; those of one prefix must stay together."""
+        """Go on with these rows, each as often as it is named; rows of one prefix must stay next to each other."""
         for layer in self.tail.layers:
             assert isinstance(layer, TailLayer)
             layer.select(rows)
@@ -122,11 +133,12 @@ class Decoding:
         self.slots = int(counts.max())
 
     def _read(self, ids: Int[Tensor, "rows tokens"]) -> Float[Tensor, "rows width"]:
-        self.masks.clear()
-        # A column's place in the row's own sequence; padding stands before the prefix's end and is hidden.
+        self._prefix_masks.clear()
+        self._tail_masks.clear()
         self.columns = self.tail.get_seq_length() + ids.shape[1]
-        at = torch.arange(self.columns, device=ids.device) - self.padding[:, None]
-        self.positions = self.prefix_lengths[self.prefix_of_row][:, None] + at
+        # The position of a column in its row's sequence; that of padding lies within the prefix, and it is hidden.
+        columns = torch.arange(self.columns, device=ids.device) - self.padding[:, None]
+        self.positions = self.prefix_lengths[self.prefix_of_row][:, None] + columns
         hidden = self.model.base_model(
             input_ids=ids,
             # A mask of four dimensions is taken as it is: no other one is built, and this state stands for it.
@@ -150,16 +162,16 @@ class Decoding:
         """Attention of the newest tokens of every row to its prefix and its tail, which ``key`` and ``value`` hold."""
         rows, heads, tokens, size = query.shape
         shared = heads // key.shape[1]
-        asked = query.reshape(rows, key.shape[1], shared * tokens, size)
-        own, own_lse = _attend(asked, key, value, self._tail_mask(tokens, shared, window), scale)
-        side_by_side = self._by_prefix(asked)
+        queries = query.reshape(rows, key.shape[1], shared * tokens, size)
+        tail, tail_lse = _attend(queries, key, value, self._tail_mask(tokens, shared, window), scale)
+        side_by_side = self._by_prefix(queries)
         prefix, prefix_lse = _attend(
             side_by_side, *self.prefix[layer], self._prefix_mask(tokens, shared, window), scale
         )
         prefix, prefix_lse = self._by_row(prefix), self._by_row(prefix_lse)
         # The weight of the prefix among both: a logistic function of the difference of the normalisers.
-        weight = (prefix_lse - own_lse).sigmoid()
-        return (own + weight * (prefix - own)).to(query.dtype).reshape(rows, heads, tokens, size)
+        weight = (prefix_lse - tail_lse).sigmoid()
+        return (tail + weight * (prefix - tail)).to(query.dtype).reshape(rows, heads, tokens, size)
 
     def _by_prefix(self, x: Tensor) -> Tensor:
         """From rows to prefixes: (rows, heads, n, size) becomes (prefixes, heads, slots * n, size)."""
@@ -173,7 +185,7 @@ class Decoding:
         return laid.transpose(1, 2).reshape(prefixes, heads, self.slots * n, size)
 
     def _by_row(self, x: Tensor) -> Tensor:
-        """The way back."""
+        """From prefixes to rows, the inverse of `_by_prefix`."""
         prefixes, heads, n, size = x.shape
         laid = x.reshape(prefixes, heads, self.slots, n // self.slots, size).transpose(1, 2)
         return laid[self.prefix_of_row, self.slot_of_row]
@@ -181,29 +193,27 @@ class Decoding:
     def _prefix_mask(
         self, tokens: int, shared: int, window: int | None
     ) -> Float[Tensor, "prefixes 1 #queries prefix"] | None:
-        key = ("prefix", window)
-        if key not in self.masks:
-            at = torch.arange(self.prefix[0][0].shape[2], device=self.prefix_lengths.device)
-            hidden = (at >= self.prefix_lengths[:, None])[:, None, None] if self.padded else None
+        """What rows see of their prefixes: padding is hidden, and what a window has left behind; None hides nothing."""
+        if window not in self._prefix_masks:
+            columns = torch.arange(self.prefix[0][0].shape[2], device=self.prefix_lengths.device)
+            hidden = (columns >= self.prefix_lengths[:, None])[:, None, None] if self.padded else None
             if window is not None:
-                asked = self._by_prefix(self.positions[:, None, -tokens:].repeat(1, 1, shared)[..., None])
-                left = asked - at >= window
+                queries = self._by_prefix(self.positions[:, None, -tokens:].repeat(1, 1, shared)[..., None])
+                left = queries - columns >= window
                 hidden = left if hidden is None else hidden | left
-            self.masks[key] = None if hidden is None else hidden.float() * HIDDEN
-        return self.masks[key]
+            self._prefix_masks[window] = None if hidden is None else hidden.float() * HIDDEN
+        return self._prefix_masks[window]
 
     def _tail_mask(self, tokens: int, shared: int, window: int | None) -> Float[Tensor, "rows 1 queries columns"]:
-        key = ("tail", window)
-        if key not in self.masks:
-            at = torch.arange(self.columns, device=self.padding.device)
-            asked = at[-tokens:, None]
-            hidden = (at > asked) | (at < self.padding[:, None, None])
+        """What rows see of their tails: neither padding nor later columns, nor what a window has left behind."""
+        if window not in self._tail_masks:
+            columns = torch.arange(self.columns, device=self.padding.device)
+            queries = columns[-tokens:, None]
+            hidden = (columns > queries) | (columns < self.padding[:, None, None])
             if window is not None:
-                hidden = hidden | (asked - at >= window)
-            self.masks[key] = (hidden.float() * HIDDEN).repeat(1, shared, 1)[:, None]
-        found = self.masks[key]
-        assert found is not None
-        return found
+                hidden = hidden | (queries - columns >= window)
+            self._tail_masks[window] = (hidden.float() * HIDDEN).repeat(1, shared, 1)[:, None]
+        return self._tail_masks[window]
 
 
 def _attend(

@@ -3,7 +3,7 @@
 Where different queries see different keys, one mask over all of them makes the kernel compute what is masked out as
 well. Here every piece goes to the fused kernel by itself, and pieces over the same queries are weighted by
 exp(lse_piece - lse) (Milakov and Gimelshein 2018; the backward pass, each piece with the merged output and log-sum-exp,
-is that of ring attention, Liu et al. 2023). The CPU's fused kernel is the one that tells its log-sum-exp.
+is that of ring attention, Liu et al. 2023). The CPU's fused kernel returns its log-sum-exp.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ from torch.autograd.function import once_differentiable
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-
 
 HIDDEN = -1e30
 """In a mask, what must not be seen; finite, so that a query which sees nothing of a piece gives it no weight."""
@@ -48,12 +47,12 @@ def merged_attention(
     """Attention of every query over the keys of all pieces it is part of; differentiable once, on a CPU.
 
     Args:
-        query: of each column.
-        key: as many heads as the query has.
+        query: one for each column.
+        key: with as many heads as the query has.
         value: likewise.
-        pieces: they cover every query; no query meets a key twice. One that begins before the end of an earlier one has
-            a part of the queries that earlier ones cover.
-        scale: of the scores; one over the root of ``size`` without it.
+        pieces: together they cover every query, and no query meets a key twice. A piece that begins before the end of
+            an earlier one holds a part of the queries that earlier ones cover.
+        scale: multiplies the scores; one over the root of ``size`` without it.
     """
     return _MergedAttention.apply(query, key, value, tuple(pieces), scale)  # type: ignore[no-any-return]
 
@@ -69,8 +68,8 @@ class _MergedAttention(torch.autograd.Function):
         merged_lse = query.new_full(query.shape[:-1], -torch.inf, dtype=torch.float32)
         covered = 0
         for piece in pieces:
-            own = (x[:, :, run] for x, run in ((query, piece.queries), (key, piece.keys), (value, piece.keys)))
-            out, lse = _forward(*own, 0.0, piece.causal, attn_mask=piece.mask, scale=scale)
+            parts = (x[:, :, run] for x, run in ((query, piece.queries), (key, piece.keys), (value, piece.keys)))
+            out, lse = _forward(*parts, 0.0, piece.causal, attn_mask=piece.mask, scale=scale)
             if piece.queries.start >= covered:
                 merged[:, :, piece.queries], merged_lse[:, :, piece.queries] = out, lse
                 covered = piece.queries.stop
@@ -88,7 +87,7 @@ class _MergedAttention(torch.autograd.Function):
         gradients = tuple(torch.zeros_like(x) for x in (query, key, value))
         for piece in ctx.pieces:
             runs = (piece.queries, piece.keys, piece.keys)
-            found = _backward(
+            parts = _backward(
                 gradient[:, :, piece.queries],
                 *(x[:, :, run] for x, run in zip((query, key, value), runs, strict=True)),
                 merged[:, :, piece.queries],
@@ -98,12 +97,12 @@ class _MergedAttention(torch.autograd.Function):
                 attn_mask=piece.mask,
                 scale=ctx.scale,
             )
-            for total, run, part in zip(gradients, runs, found, strict=True):
+            for total, run, part in zip(gradients, runs, parts, strict=True):
                 total[:, :, run] += part
         return *gradients, None, None
 
 
 def _merge(merged: Tensor, merged_lse: Tensor, out: Tensor, lse: Tensor) -> None:
-    """Add a piece to what is there, in place: its weight is its share of the common normaliser."""
+    """Add a piece to what earlier ones gave, in place: its weight is its share of the common normaliser."""
     merged.lerp_(out, (lse - merged_lse).sigmoid()[..., None].to(merged.dtype))
     merged_lse.copy_(torch.logaddexp(merged_lse, lse))

@@ -4,17 +4,23 @@ from collections.abc import Callable
 from weakref import WeakSet
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-_projections_checked: "WeakSet[PreTrainedModel]" = WeakSet()
+from models.naming import ModelError
+
+_checked: "WeakSet[PreTrainedModel]" = WeakSet()
+"""Models whose logits were compared with those of their own forward pass."""
 
 
-def projection(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
-    """From hidden states to logits as the model's own forward pass does it, shown once for each model.
+def projection(
+    model: PreTrainedModel,
+) -> Callable[[Float[Tensor, "positions width"]], Float[Tensor, "positions vocabulary"]]:
+    """A function from last hidden states to logits; it is compared with the model's own forward pass once.
 
     Raises:
-        ValueError: the model changes its logits in a way that is not known here.
+        ModelError: the model changes its logits in a way that is not known here.
     """
     head = model.get_output_embeddings()
     assert head is not None
@@ -29,7 +35,7 @@ def projection(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
             logits = torch.tanh(logits / cap) * cap
         return logits
 
-    if model not in _projections_checked:
+    if model not in _checked:
         projected: list[Tensor] = []
         hook = head.register_forward_hook(lambda _, __, output: projected.append(output))
         try:
@@ -38,6 +44,6 @@ def projection(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
         finally:
             hook.remove()
         if not torch.allclose(finish(projected[-1]).float(), logits.float(), atol=1e-3, rtol=1e-3):
-            raise ValueError(f"{config.model_type} changes its logits in a way that is not known here")
-        _projections_checked.add(model)
+            raise ModelError(f"{config.model_type} changes its logits in a way that is not known here")
+        _checked.add(model)
     return lambda hidden: finish(head(hidden))

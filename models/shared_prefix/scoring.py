@@ -2,8 +2,8 @@
 
 P prefixes of C tokens, each with K continuations of M tokens, cost P·(C + K·M) tokens instead of P·K·(C + M). What
 prefixes have in common, as versions of one document do up to the first difference, is read once for all of them
-(`models.token_tree`, `models.prefix_attention`). Only the tokens asked for go through the vocabulary projection, in
-chunks.
+(`models.shared_prefix.token_tree`, `models.shared_prefix.attention`). Only the positions that predict a message's
+tokens go through the vocabulary projection, in chunks.
 """
 
 from collections.abc import Sequence
@@ -16,55 +16,42 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from models.naming import ModelError
 from models.shared_prefix.attention import share_prefixes
 from models.shared_prefix.layout import Layout
 from models.shared_prefix.projection import projection
 from models.shared_prefix.token_tree import Leaf, Pass, lay_out
 
 MAX_TOKENS_PER_PASS = 4_096
+"""Tokens of one forward pass: enough to keep the matrix products of a layer large, and few enough that the activations
+of an update fit beside the model."""
+
 MAX_LOGITS_PER_PASS = 1 << 25
+"""Logits held at once, positions times vocabulary: 128 MB in float32, of which log-softmax needs another copy."""
 
 
 class Continuation(NamedTuple):
-    """What follows a prefix: tokens that are given, then the message that is scored (its end token included)."""
+    """What follows a prefix.
+
+    Attributes:
+        suffix_ids: tokens that are given.
+        message_ids: the message that is scored, its end token included.
+    """
 
     suffix_ids: Sequence[int]
     message_ids: Sequence[int]
 
 
 class TokenScores(NamedTuple):
-    """Of every token of one message: its log-probability and, where asked for, the entropy of what it came from; nats.
+    """What is computed of every token of one message, in nats.
 
-    Where not asked for, ``entropies`` is empty.
+    Attributes:
+        log_probs: log p of the token given all that stands before it.
+        entropies: entropy of the distribution the token is from; empty where it was not asked for.
     """
 
     log_probs: Float[Tensor, " tokens"]
     entropies: Float[Tensor, " tokens"]
-
-
-def full_sequence_log_probs(
-    model: PreTrainedModel, ids: Sequence[int], message_tokens: int
-) -> Float[Tensor, " tokens"]:
-    """The plain computation: one pass over the whole sequence, no cache, no padding.
-
-    Returns:
-        Log-probabilities (nats, float32) of the last ``message_tokens`` of ``ids`` given everything before each.
-    """
-    input_ids = torch.tensor([list(ids)], device=model.device)
-    log_probs = model(input_ids=input_ids, use_cache=False).logits[0].float().log_softmax(-1)
-    start = len(ids) - message_tokens
-    return log_probs[start - 1 : -1].gather(-1, input_ids[0, start:, None])[:, 0]
-
-
-def message_log_probs(
-    model: PreTrainedModel,
-    prefix_ids: Sequence[int],
-    continuations: Sequence[Continuation],
-    max_tokens_per_pass: int = MAX_TOKENS_PER_PASS,
-    max_logits_per_pass: int = MAX_LOGITS_PER_PASS,
-) -> list[Float[Tensor, " tokens"]]:
-    """Per-token log-probabilities of each message after one prefix (see `batched_message_log_probs`)."""
-    return batched_message_log_probs(model, [prefix_ids], [continuations], max_tokens_per_pass, max_logits_per_pass)[0]
 
 
 @torch.no_grad()
@@ -76,8 +63,10 @@ def batched_message_log_probs(
     max_logits_per_pass: int = MAX_LOGITS_PER_PASS,
 ) -> list[list[Float[Tensor, " tokens"]]]:
     """Log-probabilities of messages without gradient: the first part of what `token_scores` gives."""
-    found = token_scores(model, prefixes, continuations, 1.0, max_tokens_per_pass, max_logits_per_pass, entropies=False)
-    return [[scores.log_probs for scores in group] for group in found]
+    scores = token_scores(
+        model, prefixes, continuations, 1.0, max_tokens_per_pass, max_logits_per_pass, entropies=False
+    )
+    return [[message.log_probs for message in group] for group in scores]
 
 
 def token_scores(
@@ -103,29 +92,30 @@ def token_scores(
             and by as many as make up its own length.
         max_logits_per_pass: bound on positions times vocabulary of one chunk of the projection. With gradients a chunk
             is computed again on the way back.
-        entropies: whether they are asked for: they cost as much as the log-probabilities.
+        entropies: whether to compute entropies, which cost as much as the log-probabilities.
 
     Returns:
         For each prefix and continuation float32 tensors of the message's length, in nats, on the model's device.
 
     Raises:
-        ValueError: an empty prefix, suffix or message, or a model whose layers cannot share a prefix.
+        ValueError: an empty prefix, suffix or message.
+        ModelError: a model whose layers cannot share a prefix.
     """
-    plain = cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
-    share_prefixes(plain)
+    plain = share_prefixes(model)
     results: list[list[TokenScores | None]] = [[None] * len(group) for group in continuations]
     stems = [
         (_stem(index, prefix, continuation), Leaf((index, number), continuation.message_ids))
         for index, (prefix, group) in enumerate(zip(prefixes, continuations, strict=True))
         for number, continuation in enumerate(group)
     ]
-    for one in lay_out(stems, max_tokens_per_pass):
-        hidden, targets = _read(plain, one)
+    for tree_pass in lay_out(stems, max_tokens_per_pass):
+        hidden, targets = _read(plain, tree_pass)
         log_probs, spreads = _project(plain, hidden, targets, temperature, max_logits_per_pass, entropies)
-        lengths = [len(leaf.ids) for leaf in one.leaves]
+        lengths = [len(leaf.ids) for leaf in tree_pass.leaves]
         parts = zip(log_probs.split(lengths), spreads.split(lengths if entropies else [0] * len(lengths)), strict=True)
-        for leaf, scores in zip(one.leaves, parts, strict=True):
-            results[leaf.place[0]][leaf.place[1]] = TokenScores(*scores)
+        for leaf, scores in zip(tree_pass.leaves, parts, strict=True):
+            prefix_index, number = leaf.key
+            results[prefix_index][number] = TokenScores(*scores)
     return cast(list[list[TokenScores]], results)
 
 
@@ -137,22 +127,28 @@ def _stem(index: int, prefix: Sequence[int], continuation: Continuation) -> list
     return [*prefix, *continuation.suffix_ids]
 
 
-def _read(model: PreTrainedModel, one: Pass) -> tuple[Float[Tensor, "positions width"], Int[Tensor, " positions"]]:
-    """One pass: the hidden states that messages are predicted from, and the tokens of the messages."""
+def _read(
+    model: PreTrainedModel, tree_pass: Pass
+) -> tuple[Float[Tensor, "positions width"], Int[Tensor, " positions"]]:
+    """The hidden states that message tokens are predicted from, of one forward pass, and these tokens.
+
+    Raises:
+        ModelError: the model does not attend by the layout it was given, so that it would have read one long sequence.
+    """
     device = model.device
-    layout = Layout(one.segments, device)
+    layout = Layout(tree_pass.segments, device)
     hidden = model.base_model(
-        input_ids=torch.tensor([one.ids], device=device),
+        input_ids=torch.tensor([tree_pass.ids], device=device),
         # A mask of four dimensions is taken as it is: no other one is built, and the layout stands for it.
         attention_mask=torch.zeros((1, 1, 1, 1), device=device),
-        position_ids=layout.position_ids(),
+        position_ids=layout.position_ids,
         use_cache=False,
         layout=layout,
     ).last_hidden_state
-    if "runs" not in layout.made:
-        raise ValueError(f"{model.config.model_type} does not attend through transformers' attention interface")
-    targets = [token for leaf in one.leaves for token in leaf.ids]
-    return hidden[0, torch.tensor(one.kept, device=device)], torch.tensor(targets, device=device)
+    if not layout.reached:
+        raise ModelError(f"{model.config.model_type} does not attend through transformers' attention interface")
+    targets = [token for leaf in tree_pass.leaves for token in leaf.ids]
+    return hidden[0, torch.tensor(tree_pass.kept, device=device)], torch.tensor(targets, device=device)
 
 
 def _project(
@@ -176,8 +172,9 @@ def _project(
     size = max(1, max_logits // model.config.get_text_config().vocab_size)
     chunks = list(zip(hidden.split(size), targets.split(size), strict=True))
     if len(chunks) > 1 and torch.is_grad_enabled():
-        found = [checkpoint(scores, *chunk, use_reentrant=False) for chunk in chunks]
+        # The logits of every chunk would be kept for the way back otherwise.
+        results = [checkpoint(scores, *chunk, use_reentrant=False) for chunk in chunks]
     else:
-        found = [scores(*chunk) for chunk in chunks]
-    log_probs, entropies = zip(*cast(list[tuple[Tensor, Tensor]], found), strict=True)
+        results = [scores(*chunk) for chunk in chunks]
+    log_probs, entropies = zip(*cast(list[tuple[Tensor, Tensor]], results), strict=True)
     return torch.cat(log_probs), torch.cat(entropies)

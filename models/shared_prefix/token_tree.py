@@ -1,7 +1,7 @@
 """Sequences that begin alike as trees, laid out in passes in which every token of a tree is read once.
 
-A stem is what messages are predicted behind: a context with a question. Stems that begin with the same tokens, as
-questions about one document and versions of it do, are branches of one tree, and messages are its leaves.
+A stem is what messages follow: a context with a question. Stems that begin with the same tokens, as questions about one
+document and versions of it do, are branches of one tree, and messages are its leaves.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,19 +9,25 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 LEAST_SHARED = 8
-"""Tokens that stems have to go on in common for a branch of their own: each costs attention a few more calls."""
+"""Tokens that stems must go on with in common to share a branch: every branch costs attention a few more kernel calls
+in each layer, more than reading a few tokens twice."""
 
 
 class Leaf(NamedTuple):
-    """A message, and which of those asked for it is."""
+    """A message.
 
-    place: tuple[int, int]
+    Attributes:
+        key: the number of its prefix, and its number among the continuations of that prefix.
+        ids: its tokens.
+    """
+
+    key: tuple[int, int]
     ids: Sequence[int]
 
 
 @dataclass
 class Node:
-    """A run of tokens, the messages that follow it, and the runs that go on from it."""
+    """A run of tokens, the messages that follow it, and the nodes that go on from it."""
 
     ids: Sequence[int]
     leaves: list[Leaf] = field(default_factory=list)
@@ -29,7 +35,14 @@ class Node:
 
 
 class Segment(NamedTuple):
-    """Columns ``begin`` to ``end`` of a pass, which go on from the segment ``parent`` (-1 is none) at ``position``."""
+    """Some columns of a pass, read as the continuation of another segment.
+
+    Attributes:
+        begin: the first column.
+        end: the column after the last.
+        parent: the index of the segment it goes on from; -1 where it begins a tree.
+        position: the position of its first token in the sequence it belongs to.
+    """
 
     begin: int
     end: int
@@ -46,6 +59,7 @@ class Pass:
         segments: how they hang together.
         kept: the columns that message tokens are predicted from, message by message.
         leaves: the messages.
+        opened: the index of the segment of each node that was read, by the node's identity.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -53,14 +67,13 @@ class Pass:
     kept: list[int] = field(default_factory=list)
     leaves: list[Leaf] = field(default_factory=list)
     opened: dict[int, int] = field(default_factory=dict, repr=False)
-    """The segment of each node, by identity."""
 
     def needed(self, path: Sequence[Node], leaf: Leaf) -> int:
-        """Tokens that a message behind these nodes would add."""
+        """How many tokens a message after these nodes would add."""
         return sum(len(node.ids) for node in path if id(node) not in self.opened) + len(leaf.ids) - 1
 
     def add(self, path: Sequence[Node], leaf: Leaf) -> None:
-        """Read a message behind these nodes, and those of them that are not read yet."""
+        """Read a message after these nodes, and those of them that are not read yet."""
         parent = -1
         for node in path:
             if id(node) not in self.opened:
@@ -70,13 +83,13 @@ class Pass:
         self.leaves.append(leaf)
         # The last token predicts nothing that is asked for, so it is not read.
         if len(leaf.ids) > 1:
-            own = self.segments[self._append(leaf.ids[:-1], parent)]
-            self.kept.extend(range(own.begin, own.end))
+            segment = self.segments[self._append(leaf.ids[:-1], parent)]
+            self.kept.extend(range(segment.begin, segment.end))
 
     def _append(self, ids: Sequence[int], parent: int) -> int:
         begin = len(self.ids)
-        above = self.segments[parent] if parent >= 0 else None
-        position = above.position + above.end - above.begin if above else 0
+        parent_segment = self.segments[parent] if parent >= 0 else None
+        position = parent_segment.position + parent_segment.end - parent_segment.begin if parent_segment else 0
         self.ids.extend(ids)
         self.segments.append(Segment(begin, begin + len(ids), parent, position))
         return len(self.segments) - 1
@@ -87,8 +100,8 @@ def lay_out(stems: Sequence[tuple[Sequence[int], Leaf]], max_tokens: int) -> lis
 
     Args:
         stems: for each message what it follows, at least one token, and the message, at least one token.
-        max_tokens: of a pass. A stem is followed by one message at least, and by as many as make up its own length, so
-            that reading a long one again at most doubles what is read.
+        max_tokens: bound on the tokens of a pass. A stem is followed by one message at least, and by as many as make up
+            its own length, so that reading a long stem again at most doubles what is read.
     """
     by_stem: dict[tuple[int, ...], list[Leaf]] = {}
     for ids, leaf in stems:
@@ -103,7 +116,7 @@ def lay_out(stems: Sequence[tuple[Sequence[int], Leaf]], max_tokens: int) -> lis
 
 
 def _trees(stems: Sequence[tuple[int, ...]], leaves: dict[tuple[int, ...], list[Leaf]], depth: int) -> list[Node]:
-    """Of sorted stems that have ``depth`` tokens in common: what each goes on with, shared where it is worth it."""
+    """What sorted stems go on with after the ``depth`` tokens they all have in common, shared where it is worth it."""
     nodes = []
     for group in _alike(stems, depth):
         shared = min(map(len, group)) if len(group) == 1 else common_length(group[0], group[-1])
@@ -114,7 +127,7 @@ def _trees(stems: Sequence[tuple[int, ...]], leaves: dict[tuple[int, ...], list[
 
 
 def _alike(stems: Sequence[tuple[int, ...]], depth: int) -> Iterator[Sequence[tuple[int, ...]]]:
-    """Runs of neighbours that go on in common for long enough."""
+    """Neighbours that go on with at least `LEAST_SHARED` tokens in common, group by group."""
     begin = 0
     for at in range(1, len(stems) + 1):
         if at == len(stems) or common_length(stems[at - 1], stems[at]) < depth + LEAST_SHARED:
@@ -122,12 +135,12 @@ def _alike(stems: Sequence[tuple[int, ...]], depth: int) -> Iterator[Sequence[tu
             begin = at
 
 
-def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many items two sequences begin with in common, by bisection over comparisons of whole runs."""
-    low, high = 0, min(len(one), len(other))
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences begin with in common, by bisection over comparisons of whole runs."""
+    low, high = 0, min(len(first), len(second))
     while low < high:
         middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
+        if first[low:middle] == second[low:middle]:
             low = middle
         else:
             high = middle - 1
@@ -135,7 +148,7 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def _messages(nodes: Sequence[Node], above: Sequence[Node]) -> Iterator[tuple[list[Node], Leaf]]:
-    """Every message with the nodes it stands behind, depth first."""
+    """Every message with the path of nodes it follows, depth first."""
     for node in nodes:
         path = [*above, node]
         yield from ((path, leaf) for leaf in node.leaves)

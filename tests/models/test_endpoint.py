@@ -49,7 +49,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_llama_cpp_writes_what_the_same_model_writes_in_this_process(llama: str):
     from models.loading import load_model
     from models.prompts import ChatFormat
-    from models.shared_prefix.generation import generate
+    from models.shared_prefix import generate
 
     question = "Rome is the capital. Bob has a dog.\n\nQuestion: Which animal?"
     completion = Endpoint(llama, "miniature").complete(say(question), Sampling(max_tokens=12, log_probs=True))

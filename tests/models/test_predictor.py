@@ -3,9 +3,9 @@ import torch
 from models.endpoint import Endpoint
 from models.loading import load_model
 from models.predictor import LocalPredictor, Query, RemotePredictor
-from models.shared_prefix.generation import generate
-from models.shared_prefix.scoring import full_sequence_log_probs
+from models.shared_prefix import generate
 from tests.local_server import Answer, chat, serving
+from tests.models.plain_pass import full_sequence_log_probs
 
 
 def predictor() -> LocalPredictor:

@@ -7,9 +7,9 @@ import pytest
 from models.endpoint import Endpoint, EndpointError
 from models.loading import load_model, load_tokenizer
 from models.predictor import LocalPredictor, Query, RemotePredictor
-from models.shared_prefix.scoring import full_sequence_log_probs
 from tests.llama_server import serving_miniature
 from tests.local_server import Answer, Asked, Script, chat, serving
+from tests.models.plain_pass import full_sequence_log_probs
 
 MODEL = "miniature/llama-medium"
 QUERIES = [

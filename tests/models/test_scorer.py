@@ -9,7 +9,7 @@ from models.miniature.tokenizer import train_tokenizer
 from models.naming import ModelError
 from models.prompts import compressor_prompt
 from models.scorer import Scorer
-from models.shared_prefix.scoring import full_sequence_log_probs
+from tests.models.plain_pass import full_sequence_log_probs
 from tests.models.tiny import tiny_model
 
 CONTEXTS = ["Ada Stone has a pulse of 71 and eats well.", "Ada Stone has a pulse of 64.", "Ben Hill owns a red kite."]

@@ -1,11 +1,13 @@
+"""Replies are those of transformers' own generation, and what their prompts share is read once."""
+
 from typing import Any, cast
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
-from models.shared_prefix.generation import generate, sampling_seed
-from models.shared_prefix.scoring import full_sequence_log_probs
+from models.shared_prefix import generate, sampling_seed
+from tests.models.plain_pass import full_sequence_log_probs
 from tests.models.tiny import ARCHITECTURES, tiny_model
 
 VOCABULARY = 40
@@ -30,8 +32,8 @@ def families(count: int) -> list[list[int]]:
 
 
 def test_greedy_replies_are_those_of_transformers_generate(model: PreTrainedModel) -> None:
-    asked = [*prompts(6), *families(6)]
-    for prompt, reply in zip(asked, generate(model, asked, 20, END), strict=True):
+    batch = [*prompts(6), *families(6)]
+    for prompt, reply in zip(batch, generate(model, batch, 20, END), strict=True):
         written = cast(Any, model).generate(
             torch.tensor([prompt]), max_new_tokens=20, do_sample=False, eos_token_id=END, pad_token_id=0
         )
@@ -40,12 +42,12 @@ def test_greedy_replies_are_those_of_transformers_generate(model: PreTrainedMode
 
 
 def test_log_probs_are_those_of_a_plain_pass(model: PreTrainedModel) -> None:
-    asked = [*families(5), families(1)[0]]
-    replies = generate(model, asked, 12, END, group_size=2, temperature=1.0, seeds=list(range(6)))
+    batch = [*families(5), families(1)[0]]
+    replies = generate(model, batch, 12, END, group_size=2, temperature=1.0, seeds=list(range(6)))
     for index, reply in enumerate(replies):
         written = reply.token_ids + [END] * reply.ended
         with torch.no_grad():
-            expected = full_sequence_log_probs(model, asked[index // 2] + written, len(written))
+            expected = full_sequence_log_probs(model, batch[index // 2] + written, len(written))
         assert torch.allclose(torch.tensor(reply.log_probs), expected, atol=1e-4)
 
 
@@ -59,11 +61,11 @@ def test_a_sampled_group_does_not_depend_on_the_rest_of_the_batch(model: PreTrai
 def test_samples_follow_the_distribution_of_the_model(model: PreTrainedModel) -> None:
     prompt = prompts(1)
     replies = generate(model, prompt, 1, END, group_size=4000, temperature=1.0, seeds=[5])
-    firsts = torch.tensor([(reply.token_ids + [END])[0] for reply in replies])
-    drawn = torch.bincount(firsts, minlength=VOCABULARY) / len(firsts)
+    firsts = torch.tensor([[*reply.token_ids, END][0] for reply in replies])
+    shares = torch.bincount(firsts, minlength=VOCABULARY) / len(firsts)
     with torch.no_grad():
         expected = model(torch.tensor(prompt)).logits[0, -1].softmax(-1)
-    assert (drawn - expected).abs().max() < 4 * (expected * (1 - expected) / len(firsts)).sqrt().max()
+    assert (shares - expected).abs().max() < 4 * (expected * (1 - expected) / len(firsts)).sqrt().max()
 
 
 def test_the_limit_counts_the_end_token_and_is_never_exceeded(model: PreTrainedModel) -> None:
@@ -77,7 +79,8 @@ def test_the_limit_counts_the_end_token_and_is_never_exceeded(model: PreTrainedM
 
 
 def test_what_prompts_begin_with_in_common_is_read_once(model: PreTrainedModel) -> None:
-    generate(model, prompts(1), 1, END)  # How the model projects is found out once.
+    # The first call to a model checks its projection.
+    generate(model, prompts(1), 1, END)
     read: list[int] = []
     handle = model.get_input_embeddings().register_forward_hook(lambda _, inputs, __: read.append(inputs[0].numel()))
     prompt = families(1)[0]
