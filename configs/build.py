@@ -38,7 +38,13 @@ def instructions(recipe: Recipe) -> tuple[str, str]:
     Raises:
         ConfigError: they do not.
     """
-    pairs = {(TASKS[task.name].instruction, TASKS[task.name].answer_instruction) for task in recipe.tasks}
+    pairs = {
+        (
+            TASKS[task.name].instruction if task.instruction is None else task.instruction,
+            TASKS[task.name].answer_instruction if task.answer_instruction is None else task.answer_instruction,
+        )
+        for task in recipe.tasks
+    }
     if len(pairs) > 1:
         names = ", ".join(task.name for task in recipe.tasks)
         raise ConfigError(f"tasks = {names}: have different instructions; give them runs of their own")
@@ -140,4 +146,6 @@ def evaluation_request(recipe: Recipe, task: TaskConfig) -> Request:
         seed=recipe.seed,
         variant=task.variant,
         context_tokens=task.context_tokens,
+        columns=task.columns,
+        metric=task.metric,
     )

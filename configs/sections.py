@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from configs.tree import ConfigError, Section, is_list
+from data import records
 from data.errors import did_you_mean
 from data.registry import TASKS
 from models.naming import ModelError, adapter_folder, model_folder
@@ -123,6 +124,20 @@ class TaskConfig(Section):
     facts: PositiveInt | None = None
     """Number of facts in a generated document, which sets its length; null takes the suite's default. Embedded suite
     only."""
+
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Names of fields in the source, where they are not those of a record: ``{context: passage, answers: reply}``. Task
+    ``records`` only."""
+
+    metric: str | None = None
+    """Metric that scores answers (qasper_f1, exact, contains, numeric, multiple_choice); null takes multiple_choice
+    where a record has options, else qasper_f1. Task ``records`` only."""
+
+    instruction: str | None = None
+    """Text that tells the compressor what to write; null takes the task's own."""
+
+    answer_instruction: str | None = None
+    """Text that tells the predictor how to answer; null takes the task's own."""
 
     @field_validator("name")
     @classmethod
@@ -291,7 +306,7 @@ def check_sources(tasks: Sequence[TaskConfig]) -> None:
     """
     for number, task in enumerate(tasks):
         for key, source in (("source", task.source), ("eval_source", task.eval_source)):
-            if source is not None and not Path(source).expanduser().exists():
+            if any(not path.exists() for path in records.paths(source)):
                 raise ConfigError(f"tasks.{number}.{key} = {source!r}: no such file or folder")
 
 

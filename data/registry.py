@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from data import financebench, fineweb, longhealth, qasper, wildchat
+from data import financebench, fineweb, longhealth, qasper, records, wildchat
 from data.errors import DataError
 from data.miniature import task as miniature
 from data.miniature.documents import SHAPES, VERSION
@@ -31,8 +31,9 @@ TASKS: dict[str, Task] = {
             load=module.load,
             variants=module.VARIANTS,
             splits=module.SPLITS,
+            mapped=module is records,
         )
-        for module in (qasper, longhealth, financebench, fineweb, wildchat)
+        for module in (records, qasper, longhealth, financebench, fineweb, wildchat)
     },
 }
 """Every task by name."""

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from data.errors import DataError
@@ -32,6 +32,8 @@ class Request:
         variant: the protocol of a task that has several; None takes its first.
         context_tokens: the length of contexts that a task puts together from parts, in tokens; None takes the task's
             default.
+        columns: the field's name in the source, by the field of a record; of the task ``records``.
+        metric: what scores answers; None takes the task's own. Of the task ``records``.
         count_tokens: the length of a text in tokens.
     """
 
@@ -43,6 +45,8 @@ class Request:
     seed: int = 0
     variant: str | None = None
     context_tokens: int | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    metric: str | None = None
     count_tokens: Callable[[str], int] = field(default=estimated_tokens, repr=False)
 
     def check(self, task: "Task") -> None:
@@ -58,6 +62,9 @@ class Request:
                 raise DataError(f"{task.name}: {key} = {count} should be at least 1")
         if self.facts is not None and not task.generated:
             raise DataError(f"{task.name}: facts = {self.facts} sets the length of generated documents; leave it out")
+        for key in ("columns", "metric"):
+            if getattr(self, key) and not task.mapped:
+                raise DataError(f"{task.name}: {key} = {getattr(self, key)!r} is read by the task records only")
         if self.variant is not None and self.variant not in task.variants:
             known = ", ".join(task.variants) or "none"
             raise DataError(f"{task.name}: no variant {self.variant!r}; there are {known}")
@@ -87,6 +94,7 @@ class Task:
         variants: the names of its protocols, the default first; empty where there is only one.
         splits: the splits it has; empty where the source decides.
         generated: whether documents are generated, without a source.
+        mapped: whether the source's columns and the metric are the user's to name.
     """
 
     name: str
@@ -97,6 +105,7 @@ class Task:
     variants: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     generated: bool = False
+    mapped: bool = False
 
 
 def draw(documents: list[Document], skipped: Counter[str], request: Request) -> Loaded:

@@ -109,6 +109,8 @@ def training_request(config: Config, task: TaskConfig) -> Request:
         seed=config.seed,
         variant=task.variant,
         context_tokens=task.context_tokens,
+        columns=task.columns,
+        metric=task.metric,
     )
 
 

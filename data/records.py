@@ -1,0 +1,293 @@
+"""Your own documents and questions: a record a question, from JSON lines, JSON, CSV, parquet or a data set of the Hub.
+
+A record has ``context``, ``question`` and ``answers``; it may have ``id``, ``document``, ``options``, ``evidence``,
+``negatives`` and ``split``. Fields of other names are mapped. SQuAD's records are understood as they are.
+"""
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from data import reading
+from data.errors import DataError, one_line
+from data.reading import Records, shown
+from data.sample import Document, Question
+from data.task import Loaded, Request, draw
+from objectives.accuracy import METRICS
+
+NAME = "records"
+VERSION = 1
+VARIANTS: tuple[str, ...] = ()
+SPLITS: tuple[str, ...] = ()
+
+INSTRUCTION = (
+    "Write a short note for a reader who has this question and cannot see the text. Note what the text says that "
+    "answers the question, with its own words, names and numbers, and nothing else. If the text does not answer it, "
+    "say so."
+)
+ANSWER_INSTRUCTION = (
+    "The text above is a note on a longer text. Answer the question from the note alone, as briefly as possible. If "
+    "the note does not answer it, say so."
+)
+
+REQUIRED = ("context", "question", "answers")
+OPTIONAL = ("id", "document", "options", "evidence", "negatives", "split")
+FIELDS = (*REQUIRED, *OPTIONAL)
+"""What a record holds, and what ``columns`` may map to other names."""
+
+HUB = "hub:"
+"""Begins the source of records on the Hub: ``hub:owner/name``, with a subset ``hub:owner/name/subset``."""
+
+MOST_PROBLEMS = 8
+"""Wrong records that one message names: enough to see the pattern, few enough to read."""
+
+CELL_CHARACTERS = 1 << 30
+"""Longest cell of a CSV file: a context is longer than the 131,072 characters that Python allows by default."""
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """How the records of one request are read."""
+
+    columns: Mapping[str, str]
+    metric: str | None
+    problems: list[str] = field(default_factory=list)
+
+    def value(self, record: Mapping[str, Any], name: str) -> Any:
+        """A field by its own name or the one it is mapped to; None where the record lacks it."""
+        return record.get(self.columns.get(name, name))
+
+
+def load(request: Request) -> Loaded:
+    """Documents with their questions; records of one ``document``, or of the same context, share a document.
+
+    Where records have a ``split``, those of the request's split are read; a source without any is read whole.
+
+    Raises:
+        DataError: no source, a source that cannot be read, or wrong records, all of which are counted and the first of
+            which are named in one line.
+    """
+    if request.source is None:
+        raise DataError(f"{NAME}: needs a source: a .jsonl, .json, .csv or .parquet file, a folder, or hub:owner/name")
+    unknown = sorted(set(request.columns) - set(FIELDS))
+    if unknown:
+        raise DataError(f"{NAME}: columns maps {', '.join(unknown)}, but a record has {', '.join(FIELDS)}")
+    if request.metric is not None and request.metric not in METRICS:
+        raise DataError(f"{NAME}: no metric {request.metric!r}; there are {', '.join(METRICS)}")
+    reader = _Reader(dict(request.columns), request.metric)
+    documents: dict[str, Document] = {}
+    skipped: Counter[str] = Counter()
+    count = 0
+    for where, record in _records(request):
+        count += 1
+        try:
+            _add(documents, skipped, reader, record, where, request.split)
+        except DataError as error:
+            reader.problems.append(str(error))
+    if reader.problems:
+        raise DataError(_summary(request.source, reader.problems, count))
+    if not documents:
+        raise DataError(f"{request.source}: has no record of split {request.split!r}")
+    return draw(list(documents.values()), skipped, request)
+
+
+def _records(request: Request) -> Records:
+    """The records of a source, each with its place."""
+    assert request.source is not None
+    if request.source.startswith(HUB):
+        owner, name, *subset = [*request.source.removeprefix(HUB).split("/"), ""][:3]
+        split = reading.split_name(NAME, request.split)
+        yield from reading.hub_records(NAME, f"{owner}/{name}", split, name=subset[0] or None)
+        return
+    path = Path(request.source).expanduser()
+    if path.suffix.lower() == ".csv":
+        yield from _csv_records(path)
+    else:
+        yield from reading.local_records(path, reading.split_name(NAME, request.split), _json_records)
+
+
+def _csv_records(path: Path) -> Records:
+    """The rows of a CSV file with a header; cells that hold JSON lists are lists."""
+    previous = csv.field_size_limit(CELL_CHARACTERS)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            for row in rows:
+                if None in row or None in row.values():
+                    raise DataError(f"{path}, line {rows.line_num}: has another number of cells than the header")
+                yield f"{path}, line {rows.line_num}", {name: _cell(text) for name, text in row.items() if text}
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV ({one_line(error)})") from error
+    finally:
+        csv.field_size_limit(previous)
+
+
+def _cell(text: str) -> Any:
+    if not text.lstrip().startswith("["):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _json_records(content: Any, path: Path) -> Records:
+    """A list of records, or SQuAD's published file: articles of paragraphs of questions."""
+    if isinstance(content, dict) and isinstance(content.get("data"), list):
+        yield from _squad_records(content["data"], path)
+    else:
+        yield from reading.listed_records(content, path)
+
+
+def _squad_records(articles: list[Any], path: Path) -> Records:
+    for number, article in enumerate(articles, start=1):
+        title = reading.text(article, "title", f"{path}, article {number}")
+        for paragraph_number, paragraph in enumerate(reading.rows(article, "paragraphs", title), start=1):
+            where = f"{path}, {title}, paragraph {paragraph_number}"
+            context = reading.required_text(paragraph, "context", where)
+            for asked in reading.rows(paragraph, "qas", where):
+                yield where, {"context": context, "title": title, **(asked if isinstance(asked, dict) else {})}
+
+
+def _add(
+    documents: dict[str, Document],
+    skipped: Counter[str],
+    reader: _Reader,
+    record: Any,
+    where: str,
+    split: str,
+) -> None:
+    """Put a record's question to its document.
+
+    Raises:
+        DataError: naming the record and what is wrong with it.
+    """
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: should be an object, it is {shown(record)}")
+    if not _belongs(reader.value(record, "split"), split):
+        skipped["records of another split"] += 1
+        return
+    missing = [name for name in REQUIRED if reader.value(record, name) is None]
+    if missing == ["answers"] and record.get("is_impossible") is True:
+        record = record | {reader.columns.get("answers", "answers"): []}
+    elif missing:
+        raise DataError(f"{where}: {_missing(missing, reader, record)}")
+    context = _text(reader, record, "context", where)
+    key = _identity(reader.value(record, "document")) or _content_id(context)
+    question = _question(reader, record, where, context)
+    if question is None:
+        skipped["questions without an answer"] += 1
+        return
+    known = documents.get(key)
+    if known is None:
+        title = _identity(record.get("title"))
+        documents[key] = Document(key, NAME, context, (question,), group=title or key, cluster=title or key)
+    elif known.text != context:
+        raise DataError(f"{where}: document {shown(key)} has another context than before")
+    elif any(question.id == other.id for other in known.questions):
+        raise DataError(f"{where}: id {shown(question.id)} is a duplicate")
+    else:
+        documents[key] = replace(known, questions=(*known.questions, question))
+
+
+def _belongs(named: Any, split: str) -> bool:
+    """Whether a record is of the split that is asked for; one that names none belongs to every split."""
+    words = next((words for words in reading.SPLIT_WORDS.values() if split in words), (split,))
+    return named is None or str(named).strip().lower() in words
+
+
+def _question(reader: _Reader, record: dict[str, Any], where: str, context: str) -> Question | None:
+    """A record's question; None where it has no answer, as SQuAD's impossible ones."""
+    text = _text(reader, record, "question", where)
+    answers = _answers(reader, record, where)
+    options = _texts(reader, record, "options", where)
+    if not answers:
+        return None
+    if options and not set(answers) <= set(options):
+        raise DataError(f"{where}: 'answers' should be among 'options', they are {shown(list(answers))}")
+    evidence = _texts(reader, record, "evidence", where)
+    if absent := [passage for passage in evidence if passage not in context]:
+        raise DataError(f"{where}: 'evidence' should be passages of the context, one is {shown(absent[0])}")
+    return Question(
+        id=_identity(reader.value(record, "id")) or _content_id(context, text),
+        text=text,
+        answers=answers,
+        metric=reader.metric or ("multiple_choice" if options else "qasper_f1"),
+        options=options,
+        kind="choice" if options else "open",
+        evidence=evidence,
+        negatives=tuple(negative for negative in _texts(reader, record, "negatives", where) if negative != context),
+    )
+
+
+def _answers(reader: _Reader, record: dict[str, Any], where: str) -> tuple[str, ...]:
+    """Gold answers: a text, a list of texts, SQuAD's object of lists, or SQuAD's list of objects."""
+    value = reader.value(record, "answers")
+    if isinstance(value, dict) and "text" in value:
+        value = value["text"]
+    if isinstance(value, list) and value and all(isinstance(answer, dict) and "text" in answer for answer in value):
+        value = [answer["text"] for answer in value]
+    return _as_texts(value, "answers", where)
+
+
+def _text(reader: _Reader, record: dict[str, Any], name: str, where: str) -> str:
+    value = reader.value(record, name)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"{where}: {name!r} should be text, it is {shown(value)}")
+    return reading.required_text({name: str(value)}, name, where)
+
+
+def _texts(reader: _Reader, record: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
+    return _as_texts(reader.value(record, name), name, where)
+
+
+def _as_texts(value: Any, name: str, where: str) -> tuple[str, ...]:
+    """Texts of a field without repetition; numbers count as their text, null as none."""
+    items = [] if value is None else value if isinstance(value, list) else [value]
+    if any(isinstance(item, bool) or not isinstance(item, str | int | float) for item in items):
+        raise DataError(f"{where}: {name!r} should be a text or a list of texts, it is {shown(value)}")
+    texts = [reading.text({name: str(item)}, name, where) for item in items]
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def _identity(value: Any) -> str:
+    return "" if value is None or isinstance(value, list | dict) else str(value).strip()
+
+
+def _content_id(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _missing(names: list[str], reader: _Reader, record: dict[str, Any]) -> str:
+    wanted = " and ".join(repr(reader.columns.get(name, name)) for name in names)
+    held = one_line(", ".join(map(str, record)), 80) or "none"
+    unmapped = [name for name in names if name not in reader.columns]
+    hint = f"; map it with columns: {{{unmapped[0]}: ...}}" if unmapped else ""
+    return f"has no field {wanted}; it has {held}{hint}"
+
+
+def _summary(source: str, problems: list[str], count: int) -> str:
+    """All that is wrong with a source on one line."""
+    if len(problems) == 1:
+        return problems[0]
+    further = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
+    named = "; ".join(_without(source, problem) for problem in problems[:MOST_PROBLEMS])
+    return f"{source}: {len(problems)} of {count} records cannot be used: {named}{further}"
+
+
+def _without(source: str, problem: str) -> str:
+    """A problem without the file's name, which the message begins with."""
+    return problem.removeprefix(f"{source}, ")
+
+
+def paths(source: str | None) -> Iterator[Path]:
+    """The local path that a source names, to be checked before anything is loaded; nothing for the Hub."""
+    if source is not None and not source.startswith(HUB):
+        yield Path(source).expanduser()

@@ -1,0 +1,232 @@
+"""A user's own records load on the first try, and everything that is wrong with them is said at once."""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from data.records import MOST_PROBLEMS
+from data.registry import load_documents
+from data.sample import Document
+from data.task import Loaded, Request
+from tests.test_architecture import PROJECT
+
+HARBOUR = "A berth costs 24 euros. Ms Okafor keeps the code."
+ORCHARD = "Twelve plum trees were planted. The press cost 310 euros."
+RECORDS: list[dict[str, Any]] = [
+    {"id": "1", "context": HARBOUR, "question": "What is a berth?", "answers": ["24 euros"]},
+    {"id": "2", "context": HARBOUR, "question": "Who keeps the code?", "answers": "Ms Okafor"},
+    {"id": "3", "context": ORCHARD, "question": "How many trees?", "answers": ["twelve", "12"]},
+]
+
+
+def load(source: Path | str | None, split: str = "train", **fields: Any) -> Loaded:
+    return load_documents("records", Request(split, None if source is None else str(source), **fields))
+
+
+def refusal(source: Path | str | None, **fields: Any) -> str:
+    """What the refusal says; always one line."""
+    with pytest.raises(ValueError) as caught:
+        load(source, **fields)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def write_lines(path: Path, records: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def write_csv(path: Path, records: list[dict[str, Any]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "context", "question", "answers"])
+        writer.writeheader()
+        for record in records:
+            answers = record["answers"]
+            writer.writerow(record | {"answers": json.dumps(answers) if isinstance(answers, list) else answers})
+    return path
+
+
+def write_parquet(path: Path, records: list[dict[str, Any]]) -> Path:
+    rows = [
+        record | {"answers": [answers] if isinstance(answers := record["answers"], str) else answers}
+        for record in records
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def questions(documents: list[Document]) -> list[tuple[str, str, tuple[str, ...]]]:
+    return [(document.text, q.text, q.answers) for document in documents for q in document.questions]
+
+
+def test_every_format_gives_the_same_documents(tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text(json.dumps(RECORDS))
+    sources = [
+        write_lines(tmp_path / "lines.jsonl", RECORDS),
+        tmp_path / "list.json",
+        write_csv(tmp_path / "table.csv", RECORDS),
+        write_parquet(tmp_path / "table.parquet", RECORDS),
+    ]
+    expected = [
+        (HARBOUR, "What is a berth?", ("24 euros",)),
+        (HARBOUR, "Who keeps the code?", ("Ms Okafor",)),
+        (ORCHARD, "How many trees?", ("twelve", "12")),
+    ]
+    for source in sources:
+        loaded = load(source)
+        assert questions(loaded.documents) == expected, source
+        assert len(loaded.documents) == 2
+        assert not loaded.skipped
+
+
+def test_the_example_of_the_repository_has_three_documents_and_six_questions() -> None:
+    documents = load(PROJECT / "examples" / "questions.jsonl").documents
+    assert [document.id for document in documents] == ["harbour", "orchard", "train"]
+    assert sum(len(document.questions) for document in documents) == 6
+
+
+def test_columns_of_other_names_are_mapped(tmp_path: Path) -> None:
+    renamed = [{"passage": r["context"], "q": r["question"], "gold": r["answers"]} for r in RECORDS]
+    columns = {"context": "passage", "question": "q", "answers": "gold"}
+    loaded = load(write_lines(tmp_path / "a.jsonl", renamed), columns=columns)
+    assert len(questions(loaded.documents)) == 3
+    text = refusal(tmp_path / "a.jsonl")
+    assert (
+        "has no field 'context' and 'question' and 'answers'" in text
+        and "passage, q, gold" in text
+        and "columns" in text
+    )
+    assert "columns maps text" in refusal(tmp_path / "a.jsonl", columns={"text": "passage"})
+
+
+def test_squads_columns_and_its_published_file_are_understood(tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": "a",
+            "title": "T",
+            "context": HARBOUR,
+            "question": "Price?",
+            "answers": {"text": ["24 euros"], "answer_start": [14]},
+        },
+        {
+            "id": "b",
+            "title": "T",
+            "context": HARBOUR,
+            "question": "Colour?",
+            "answers": {"text": [], "answer_start": []},
+        },
+    ]
+    loaded = load(write_lines(tmp_path / "squad.jsonl", rows))
+    published = {
+        "version": "v2.0",
+        "data": [
+            {
+                "title": "T",
+                "paragraphs": [
+                    {
+                        "context": HARBOUR,
+                        "qas": [
+                            {"id": "a", "question": "Price?", "answers": [{"text": "24 euros", "answer_start": 14}]},
+                            {"id": "b", "question": "Colour?", "answers": [], "is_impossible": True},
+                        ],
+                    }
+                ],
+            }
+        ],
+    }
+    (tmp_path / "squad.json").write_text(json.dumps(published))
+    for found in (loaded, load(tmp_path / "squad.json")):
+        assert questions(found.documents) == [(HARBOUR, "Price?", ("24 euros",))]
+        assert found.documents[0].cluster == "T"
+        assert found.skipped == {"questions without an answer": 1}
+
+
+def test_a_record_names_its_split_options_evidence_and_negatives(tmp_path: Path) -> None:
+    first = RECORDS[0] | {"split": "train", "options": ["24 euros", "30 euros"], "evidence": "A berth costs 24 euros."}
+    first |= {"negatives": [HARBOUR.replace("24", "30")], "document": "harbour"}
+    source = write_lines(tmp_path / "a.jsonl", [first, RECORDS[2] | {"split": "dev"}])
+    train, dev = load(source), load(source, split="validation")
+    [question] = train.documents[0].questions
+    assert (question.metric, question.options, question.evidence) == (
+        "multiple_choice",
+        ("24 euros", "30 euros"),
+        ("A berth costs 24 euros.",),
+    )
+    assert len(question.negatives) == 1 and train.documents[0].id == "harbour"
+    assert [document.text for document in dev.documents] == [ORCHARD]
+    assert train.skipped == {"records of another split": 1}
+
+
+def test_the_metric_is_the_users(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "a.jsonl", RECORDS)
+    assert {q.metric for d in load(source, metric="contains").documents for q in d.questions} == {"contains"}
+    assert "no metric 'f2'" in refusal(source, metric="f2")
+    with pytest.raises(ValueError, match="metric = 'exact' is read by the task records only"):
+        load_documents("qasper", Request("train", str(source), metric="exact"))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"context": "  "}, "'context' should not be empty"),
+        ({"context": 7.5}, None),
+        ({"context": None}, "has no field 'context'"),
+        ({"question": ["Who?"]}, "'question' should be text"),
+        ({"answers": {"start": 1}}, "'answers' should be a text or a list of texts"),
+        ({"answers": [True]}, "'answers' should be a text or a list of texts"),
+        ({"options": ["30 euros"]}, "'answers' should be among 'options'"),
+        ({"evidence": "It rained."}, "'evidence' should be passages of the context"),
+        ({"question": "\ud800"}, "lone surrogate"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_line(tmp_path: Path, change: Mapping[str, Any], problem: str | None) -> None:
+    source = write_lines(tmp_path / "a.jsonl", [RECORDS[2], RECORDS[0] | dict(change)])
+    if problem is None:
+        assert load(source).documents[1].text == "7.5"
+    else:
+        text = refusal(source)
+        assert problem in text and "line 2" in text
+
+
+def test_all_wrong_records_are_named_at_once(tmp_path: Path) -> None:
+    wrong = [RECORDS[0] | {"id": str(n), "answers": {}} for n in range(MOST_PROBLEMS + 3)]
+    text = refusal(write_lines(tmp_path / "a.jsonl", [*RECORDS[1:], *wrong, 7]))
+    assert text.startswith(f"{tmp_path / 'a.jsonl'}: {MOST_PROBLEMS + 4} of {MOST_PROBLEMS + 6} records cannot be used")
+    assert "line 3: 'answers'" in text and text.endswith("and 4 more")
+
+
+def test_what_is_no_source_is_one_line(tmp_path: Path) -> None:
+    assert "needs a source" in refusal(None)
+    assert "no such file" in refusal(tmp_path / "none.jsonl")
+    assert "should be a file that ends in" in refusal(PROJECT / "README.md")
+    (tmp_path / "torn.csv").write_text('context,question,answers\n"A berth,Who?\n')
+    assert "cannot be read as CSV" in refusal(tmp_path / "torn.csv")
+    (tmp_path / "short.csv").write_text("context,question,answers\nA berth,Who?\n")
+    assert "another number of cells" in refusal(tmp_path / "short.csv")
+    (tmp_path / "latin.csv").write_bytes("context,question,answers\nA b\xe4rth,Who?,x\n".encode("latin-1"))
+    assert "is not UTF-8" in refusal(tmp_path / "latin.csv")
+    assert "has no record of split 'test'" in refusal(
+        write_lines(tmp_path / "a.jsonl", [RECORDS[0] | {"split": "train"}]), split="test"
+    )
+
+
+def test_ids_and_contexts_of_a_document_do_not_contradict(tmp_path: Path) -> None:
+    twice = write_lines(tmp_path / "a.jsonl", [RECORDS[0], RECORDS[1] | {"id": "1"}])
+    assert 'id "1" is a duplicate' in refusal(twice)
+    two = write_lines(tmp_path / "b.jsonl", [RECORDS[0] | {"document": "d"}, RECORDS[2] | {"document": "d"}])
+    assert 'document "d" has another context' in refusal(two)
+
+
+def test_rows_of_the_hub_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[Any] = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, **options: asked.append((path, options)) or RECORDS)
+    assert len(load("hub:rajpurkar/squad", split="dev").documents) == 2
+    assert asked == [("rajpurkar/squad", {"split": "validation"})]
