@@ -1,7 +1,7 @@
 """How a configuration is read: a frozen, typed tree from YAML and dotted overrides, checked at load.
 
 A mistake is one `ConfigError` line that names the key, its value and what would be right, before any model is loaded.
-The recipes beside this file and the sections they consist of (`configs.sections`) belong to whoever runs them.
+Which sections a recipe consists of is declared elsewhere: see `configs.sections`.
 """
 
 import difflib
@@ -21,7 +21,10 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from data.errors import InputError, did_you_mean
 
 CONFIGS = Path(__file__).resolve().parent
+"""The folder of the recipes."""
+
 PROJECT = CONFIGS.parent
+"""The checkout, or where the packages are installed."""
 
 _SHOWN_CHARACTERS = 100
 """Characters of a refused value that a message shows, so that the message stays one readable line."""
@@ -75,7 +78,7 @@ def load(root: type[Root], path: str, overrides: Sequence[str] = ()) -> Root:
 
 
 def find_config(path: str) -> Path:
-    """The file a ``--config`` argument means.
+    """The file that a ``--config`` argument names.
 
     Raises:
         ConfigError: neither the path nor ``configs/`` has it.

@@ -1,0 +1,1 @@
+"""Training: GRPO on the compressor's adapter, between two evaluations."""

@@ -135,18 +135,19 @@ class MessageReward:
         information = contrastive(log_probs, columns.own, columns.valid)
         upper = leave_one_out(log_probs, columns.own, columns.valid)
         task = task_information(_log_probs(readings.answer_scores), _log_probs(readings.null_scores))
-        reward, length = self.config.reward, self.compressor.budget_tokens
+        group_size, budget = self.config.train.group_size, self.compressor.budget_tokens
         components = {
             "accuracy": accuracy,
             "information": _share_of_ceiling(information),
-            "length": length_reward(tokens, accuracy, length, reward.length_gate, self.config.train.group_size),
+            "length": length_reward(tokens, accuracy, budget, self.config.reward.length_gate, group_size),
             "task_information": _share_of_ceiling(task),
         }
         if self.weights.prior_rate:
             under_own_context = log_probs.gather(1, columns.own[:, None])[:, 0]
             rate = rate_against_prior(under_own_context, scores.log_probs[:, -1])
             components["prior_rate"] = nats_to_bits(rate.terms) / PRIOR_RATE_BITS
-        total, metrics = combine(components, self.weights, self.config.train.group_size)
+        total, metrics = combine(components, self.weights, group_size)
+        # TRL logs these two itself, over all processes.
         metrics = {name: value for name, value in metrics.items() if name not in ("reward", "reward_std")}
         if "rewards/prior_rate/mean" in metrics:
             metrics["prior_rate_bits"] = metrics["rewards/prior_rate/mean"] * PRIOR_RATE_BITS
