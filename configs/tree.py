@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails, PydanticUndefined
+from pydantic_core import ErrorDetails
 
 from data.errors import InputError, did_you_mean
 
@@ -261,7 +261,9 @@ def _leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any
             item = "" if subsection is field.annotation else ".N"
             yield from _leaves(subsection, f"{prefix}{name}{item}.")
             continue
-        default = "(required)" if field.default is PydanticUndefined else f"= {json.dumps(field.default)}"
+        default = (
+            "(required)" if field.is_required() else f"= {json.dumps(field.get_default(call_default_factory=True))}"
+        )
         text = " ".join((field.description or "").replace("``", "'").split())
         yield prefix + name, field.annotation, default, text
 
@@ -276,6 +278,8 @@ def _type_name(annotation: Any) -> str:
         return " | ".join(_type_name(argument) for argument in arguments)
     if origin is tuple:
         return f"list of {_type_name(arguments[0])}"
+    if origin is dict:
+        return f"section of {_type_name(arguments[1])}"
     return "null" if annotation is type(None) else annotation.__name__
 
 
