@@ -1,9 +1,8 @@
-"""How far the offline matcher, and a judge where one is named, agree with people: the lines that say it."""
+"""The work of eval.judge: how far the offline matcher, and a judge where one is named, agree with people."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.errors import DataError
 from eval.judge.agreement import Agreement, agreement
 from eval.judge.judge import Complete, endpoint_judge, judge
 from eval.judge.labels import HumanLabel, find_questions, load_human_labels
@@ -17,11 +16,8 @@ def run(labels_file: Path, questions: Path | None, endpoint: str | None, model: 
         DataError: labels or questions cannot be read.
         EndpointError: the judge's server fails.
     """
-    try:
-        questions = questions or find_questions(labels_file)
-        labels = load_human_labels(labels_file, questions)
-    except (OSError, ValueError) as error:
-        raise DataError(str(error)) from error
+    questions = questions or find_questions(labels_file)
+    labels = load_human_labels(labels_file, questions)
     complete = endpoint_judge(endpoint, model, cache) if endpoint and model else None
     print(_clusters_line(labels, questions))
     print("\n".join(report(labels, complete)))
@@ -45,11 +41,11 @@ def report(labels: Sequence[HumanLabel], complete: Complete | None) -> list[str]
 
 def _clusters_line(labels: Sequence[HumanLabel], questions: Path | None) -> str:
     clusters = len({label.document for label in labels})
-    what = f"filings, by {questions}" if questions else "questions, each taken for a document: no file of questions"
-    return f"{len(labels)} answers with human labels; 95% intervals are over {clusters} {what}"
+    units = f"filings, by {questions}" if questions else "questions, each taken for a document: no file of questions"
+    return f"{len(labels)} answers with human labels; 95% intervals are over {clusters} {units}"
 
 
-def _agreement_line(what: str, found: Agreement) -> str:
-    kappa = "undefined" if found.kappa is None else f"{found.kappa:.3f}"
-    low, high = ("no bound" if end is None else f"{end:.3f}" for end in (found.interval.low, found.interval.high))
-    return f"{what}: kappa {kappa} [{low}, {high}] on {found.n} answers, {found.undecided} undecided"
+def _agreement_line(judge_name: str, result: Agreement) -> str:
+    kappa = "undefined" if result.kappa is None else f"{result.kappa:.3f}"
+    low, high = ("no bound" if end is None else f"{end:.3f}" for end in (result.interval.low, result.interval.high))
+    return f"{judge_name}: kappa {kappa} [{low}, {high}] on {result.n} answers, {result.undecided} undecided"

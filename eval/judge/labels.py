@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.errors import DataError
 from eval.judge.judge import Answered, Verdict
 
 LABELS: dict[str, Verdict] = {
@@ -37,14 +38,13 @@ def load_human_labels(path: Path, questions: Path | None = None) -> list[HumanLa
             document of its own.
 
     Raises:
-        ValueError: the file is empty, truncated or not JSON, or a record lacks a field, has an unknown label or is not
-            among the questions; file and record are named.
-        OSError: a file cannot be read.
+        DataError: a file cannot be read, is empty, truncated or not JSON, or a record lacks a field, has an unknown
+            label or is not among the questions; file and record are named.
     """
     documents = None if questions is None else _documents(questions)
     labels = [_label(row, where, documents) for where, row in _rows(path)]
     if not labels:
-        raise ValueError(f"{path} has no records: expected FinanceBench results with human labels")
+        raise DataError(f"{path} has no records: expected FinanceBench results with human labels")
     return labels
 
 
@@ -58,7 +58,7 @@ def find_questions(labels: Path) -> Path | None:
 def _documents(path: Path) -> dict[str, str]:
     rows = list(_rows(path))
     if not rows:
-        raise ValueError(f"{path} has no records: expected the questions of FinanceBench")
+        raise DataError(f"{path} has no records: expected the questions of FinanceBench")
     return {_text(row, "financebench_id", where): _text(row, "doc_name", where) for where, row in rows}
 
 
@@ -66,31 +66,33 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Where each record stands, and the record."""
     record = 0
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        try:
+    try:
+        with opener(path, "rt", encoding="utf-8") as lines:
             for record, line in enumerate(lines, start=1):
                 yield f"{path} record {record}", _row(line, f"{path} record {record}")
-        except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is damaged beyond record {record}: {error}") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is damaged beyond record {record}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _row(line: str, where: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from error
+        raise DataError(f"{where} is not JSON: {error}") from error
     if not isinstance(row, dict):
-        raise ValueError(f"{where} is {type(row).__name__}, expected an object")
+        raise DataError(f"{where} is {type(row).__name__}, expected an object")
     return row
 
 
 def _label(row: Mapping[str, Any], where: str, documents: Mapping[str, str] | None) -> HumanLabel:
     id_ = _text(row, "financebench_id", where)
     if documents is not None and id_ not in documents:
-        raise ValueError(f"{where}: financebench_id {id_!r} is not among the questions")
+        raise DataError(f"{where}: financebench_id {id_!r} is not among the questions")
     said = _text(row, "label", where)
     if said not in LABELS:
-        raise ValueError(f"{where}: label {said!r} should be one of {', '.join(map(repr, LABELS))}")
+        raise DataError(f"{where}: label {said!r} should be one of {', '.join(map(repr, LABELS))}")
     answered = Answered(
         _text(row, "question", where), _text(row, "gold_answer", where, (int, float)), _text(row, "model_answer", where)
     )
@@ -102,5 +104,5 @@ def _text(row: Mapping[str, Any], field: str, where: str, others: tuple[type, ..
     value = row.get(field)
     if not isinstance(value, (str, *others)) or isinstance(value, bool):
         found = "is missing" if field not in row else f"is {value!r:.60}"
-        raise ValueError(f"{where}: {field} {found}, expected text{' or a number' if others else ''}")
+        raise DataError(f"{where}: {field} {found}, expected text{' or a number' if others else ''}")
     return str(value)
