@@ -1,0 +1,123 @@
+"""What is sent to a chat server and what comes back, in the published format, as far as it is used here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+Messages = list[dict[str, str]]
+"""One conversation: ``role`` and ``content`` of each message."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a reply is sampled.
+
+    Attributes:
+        max_tokens: the most tokens a reply may have.
+        temperature: 0 is greedy; None sends none, for models that refuse the field.
+        seed: several samples of one conversation need one each: equal requests are answered from the cache.
+        stop: texts that end a reply.
+        schema: a JSON schema the reply has to follow, where the server can constrain it.
+        log_probs: whether to ask for the log-probs of the reply's tokens.
+        extra: further fields of the request as the server knows them (``{"reasoning_effort": "low"}``). They replace
+            those above, and None takes one out: ``{"max_tokens": None, "max_completion_tokens": 64}``.
+    """
+
+    max_tokens: int
+    temperature: float | None = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | None = None
+    log_probs: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def fields(self) -> dict[str, Any]:
+        """The request's fields."""
+        schema = {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": self.schema}}
+        standard = {
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "stop": list(self.stop) or None,
+            "response_format": schema if self.schema else None,
+            "logprobs": self.log_probs or None,
+        }
+        return {key: value for key, value in {**standard, **self.extra}.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A reply.
+
+    Attributes:
+        text: the reply; empty where the server gave none, and ``finish_reason`` says why.
+        finish_reason: ``stop``, ``length`` or another word of the server's; None where it says nothing.
+        tokens: the reply's tokens, as the server counts them; None where it does not.
+        log_probs: log p of each token of the reply, nats; None where they were not asked for or not given.
+    """
+
+    text: str
+    finish_reason: str | None
+    tokens: int | None
+    log_probs: tuple[float, ...] | None = None
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _TokenLogProb(BaseModel):
+    logprob: float
+
+
+class _ReplyLogProbs(BaseModel):
+    content: list[_TokenLogProb] | None = None
+
+
+class _Usage(BaseModel):
+    completion_tokens: int | None = None
+
+
+class _ChatChoice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+    logprobs: _ReplyLogProbs | None = None
+
+
+class ChatReply(BaseModel):
+    """The body of a reply to ``/chat/completions``."""
+
+    choices: list[_ChatChoice] = Field(min_length=1)
+    usage: _Usage | None = None
+
+    def completion(self) -> Completion:
+        """The first choice, which is the only one asked for."""
+        choice = self.choices[0]
+        content = choice.logprobs.content if choice.logprobs else None
+        return Completion(
+            text=choice.message.content or "",
+            finish_reason=choice.finish_reason,
+            tokens=self.usage.completion_tokens if self.usage else None,
+            log_probs=None if content is None else tuple(token.logprob for token in content),
+        )
+
+
+class _EchoLogProbs(BaseModel):
+    token_logprobs: list[float | None] | None = None
+
+
+class _EchoChoice(BaseModel):
+    logprobs: _EchoLogProbs | None = None
+
+
+class EchoReply(BaseModel):
+    """The body of a reply to ``/completions`` that repeats its prompt, with log-probs where the server gives them."""
+
+    choices: list[_EchoChoice] = Field(min_length=1)
+
+    def token_log_probs(self) -> list[float | None]:
+        """log p of each token of the prompt and of the reply, nats; empty where the server gives none."""
+        log_probs = self.choices[0].logprobs
+        return (log_probs.token_logprobs if log_probs else None) or []

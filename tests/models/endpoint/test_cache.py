@@ -1,0 +1,77 @@
+"""What was answered once is not asked again, whatever happened to the process or to the file."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from models.endpoint import Endpoint, EndpointError, Sampling
+from tests.local_server import Answer, Asked, serving
+from tests.models.endpoint.conversations import GREEDY, echo_of_the_question, say
+
+
+def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
+    cache = tmp_path / "made" / "cache.jsonl"
+    with serving(echo_of_the_question) as server:
+        first = Endpoint(server.url, "m", cache=cache).complete_all([say("a"), say("b")], GREEDY)
+        again = Endpoint(server.url, "m", cache=cache)
+        assert again.complete_all([say("b"), say("a")], GREEDY) == first[::-1]
+        assert again.counts == {"from the cache": 2, "damaged cache lines": 0}
+        assert len(server.asked) == 2
+        for other in (Sampling(9), Sampling(8, seed=1), Sampling(8, 0.5), Sampling(8, extra={"top_k": 1})):
+            again.complete(say("a"), other)
+        Endpoint(server.url, "another", cache=cache).complete(say("a"), GREEDY)
+    assert len(server.asked) == 7
+    assert len(cache.read_text().splitlines()) == 7
+
+
+def test_a_batch_that_fails_loses_nothing_of_what_was_answered(tmp_path: Path) -> None:
+    def fails_on_c(asked: Asked, number: int) -> Answer:
+        text = asked.body["messages"][0]["content"]
+        return Answer("out of memory", 500) if text == "c" else echo_of_the_question(asked, number)
+
+    cache = tmp_path / "cache.jsonl"
+    batch = [say(text) for text in "abcde"]
+    with serving(fails_on_c) as server, pytest.raises(EndpointError, match="500: out of memory"):
+        Endpoint(server.url, "m", cache=cache, concurrency=1, retries=0).complete_all(batch, GREEDY)
+    heard = len(cache.read_text().splitlines())
+    assert heard >= 2
+    # The server is gone by now, so these can only come from the cache.
+    endpoint = Endpoint(server.url, "m", cache=cache)
+    assert [endpoint.complete(say(text), GREEDY).text for text in "ab"] == ["A", "B"]
+
+
+def test_a_half_written_line_is_counted_and_what_follows_it_is_kept(tmp_path: Path) -> None:
+    cache = tmp_path / "cache.jsonl"
+    with serving(echo_of_the_question) as server:
+        Endpoint(server.url, "m", cache=cache).complete_all([say("a"), say("b")], GREEDY)
+        whole = cache.read_bytes()
+        cache.write_bytes(whole[:-20])
+        second = Endpoint(server.url, "m", cache=cache)
+        assert second.counts["damaged cache lines"] == 1
+        assert [reply.text for reply in second.complete_all([say("a"), say("b")], GREEDY)] == ["A", "B"]
+        third = Endpoint(server.url, "m", cache=cache)
+        third.complete_all([say("a"), say("b")], GREEDY)
+        assert third.counts == {"from the cache": 2, "damaged cache lines": 1}
+    assert len(server.asked) == 3
+
+
+def test_a_last_line_that_lacks_only_its_end_is_whole(tmp_path: Path) -> None:
+    cache = tmp_path / "cache.jsonl"
+    with serving(echo_of_the_question) as server:
+        Endpoint(server.url, "m", cache=cache).complete(say("a"), GREEDY)
+        cache.write_bytes(cache.read_bytes().rstrip())
+        endpoint = Endpoint(server.url, "m", cache=cache)
+        endpoint.complete_all([say("a"), say("b")], GREEDY)
+        assert endpoint.counts == {"requests": 1, "retries": 0, "from the cache": 1, "damaged cache lines": 0}
+    assert [set(json.loads(line)) for line in cache.read_text().splitlines()] == [{"key", "model", "reply"}] * 2
+
+
+def test_a_file_that_is_no_cache_is_left_alone(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.md"
+    notes.write_text("# Notes\n")
+    with pytest.raises(EndpointError, match=r"cache .*notes.md: holds no cached replies; name another file"):
+        Endpoint("http://localhost/v1", "m", cache=notes)
+    with pytest.raises(EndpointError, match="cannot be opened"):
+        Endpoint("http://localhost/v1", "m", cache=tmp_path)
+    assert notes.read_text() == "# Notes\n"
