@@ -14,7 +14,8 @@ from eval.evaluation import Evaluation
 from eval.record import Origin
 from models.adapters import load_adapter, read_adapter
 from models.compressor import Compressor
-from models.loading import load_model, parameter_hash
+from models.fingerprint import parameter_hash
+from models.loading import load_model
 from objectives.negatives import NegativeCounts
 
 REFERENCE, MEASURED = "before", "after"

@@ -21,7 +21,7 @@ from eval.report.table import console_table
 from eval.results import finish
 from eval.stages import MEASURED, REFERENCE, evaluation_of, identify, origin_of, passes
 from models.adapters import save_adapter
-from models.loading import base, parameter_hash
+from models.fingerprint import is_base, parameter_hash
 from train.checkpoint import last_checkpoint
 from train.config import Config
 from train.extension_cache import prepare_compilation
@@ -126,7 +126,7 @@ def open_records(config: Config, samples: Sequence[Sample], models: Models) -> R
     """The log of the run folder, for records that depend on these questions, this predictor and this scorer."""
     identity = identify(config, samples) | {
         "predictor_parameters": models.predictor_model and parameter_hash(models.predictor_model),
-        "scorer_parameters": parameter_hash(models.scorer_model or models.adapted, base),
+        "scorer_parameters": parameter_hash(models.scorer_model or models.adapted, is_base),
     }
     return open_log(config.folder / "records", identity)
 

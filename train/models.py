@@ -10,7 +10,8 @@ from configs.command import say
 from models.adapters import add_adapter
 from models.channel import Channel
 from models.compressor import Compressor
-from models.loading import base, load_model, parameter_hash, trainable
+from models.fingerprint import is_base, is_trainable, parameter_hash
+from models.loading import load_model
 from train.config import Config
 
 
@@ -61,8 +62,8 @@ def load_models(config: Config) -> Models:
 def fingerprints(models: Models) -> dict[str, str]:
     """Hashes of the adapter, which training changes, and of everything frozen, by name."""
     hashes = {
-        "adapter": parameter_hash(models.adapted, trainable),
-        "compressor_base": parameter_hash(models.adapted, base),
+        "adapter": parameter_hash(models.adapted, is_trainable),
+        "compressor_base": parameter_hash(models.adapted, is_base),
     }
     if models.predictor_model is not None:
         hashes["predictor"] = parameter_hash(models.predictor_model)

@@ -18,7 +18,7 @@ from eval.rounds.figures import draw_rounds, round_lines, summarise_rounds
 from eval.rounds.rounds import MAX_QUESTION_TOKENS, REQUEST, Rounds
 from eval.stages import MEASURED, build_compressor, evaluation_of, identify, origin_of
 from models.channel import Channel
-from models.loading import base, parameter_hash
+from models.fingerprint import is_base, parameter_hash
 
 
 def run(config: EvaluationConfig, rounds: int) -> int:
@@ -35,7 +35,7 @@ def run(config: EvaluationConfig, rounds: int) -> int:
     scorer, scorer_model = build_scorer(config.scorer, compressor, instruction, say)
     identity = identify(config, samples) | {
         "predictor_parameters": predictor_model and parameter_hash(predictor_model),
-        "scorer_parameters": parameter_hash(scorer_model or compressor.model, base),
+        "scorer_parameters": parameter_hash(scorer_model or compressor.model, is_base),
         "request": [REQUEST, MAX_QUESTION_TOKENS],
     }
     temperature = config.eval.temperature

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from models.adapters import WEIGHTS_FILE, add_adapter, load_adapter, read_adapter, save_adapter
 from models.compress import main
-from models.loading import load_model, parameter_hash
+from models.fingerprint import parameter_hash
+from models.loading import load_model
 from models.naming import ADAPTER_CONFIG, ModelError
 
 MODEL = "miniature/qwen2-small"

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from models import loading, naming
-from models.loading import base, check_window, context_window, load_model, parameter_hash, trainable
+from models.fingerprint import parameter_hash
+from models.loading import check_window, context_window, load_model
 from models.miniature.tokenizer import train_tokenizer
 from models.naming import ModelError
 
@@ -105,23 +106,3 @@ def test_the_window_is_the_longest_sequence_a_model_takes() -> None:
     with pytest.raises(ModelError, match="'some/model' takes 128 tokens and was to read 129"):
         check_window(config, 129)
     assert context_window(config) == 128
-
-
-def test_the_hash_sees_every_changed_bit_of_the_included_parameters() -> None:
-    first, second = torch.nn.Linear(3, 3).requires_grad_(False), torch.nn.Linear(3, 1)
-    model = torch.nn.ModuleDict({"0": first, "1": torch.nn.ModuleDict({"lora_A": second})}).to(torch.bfloat16)
-    before = {include: parameter_hash(model, include) for include in (None, trainable, base)}
-    assert before == {include: parameter_hash(model, include) for include in before}
-    assert len(set(before.values())) == 3
-    with torch.no_grad():
-        second.weight.view(torch.int16)[0, 0] ^= 1
-    assert parameter_hash(model) != before[None]
-    assert parameter_hash(model, trainable) != before[trainable]
-    assert parameter_hash(model, base) == before[base]
-
-
-def test_the_hash_sees_names_types_and_shapes() -> None:
-    parameters = [torch.zeros(4), torch.zeros(2, 2), torch.zeros(4, dtype=torch.bfloat16), torch.zeros(())]
-    modules = [torch.nn.ParameterDict({"a": torch.nn.Parameter(values)}) for values in parameters]
-    modules.append(torch.nn.ParameterDict({"b": torch.nn.Parameter(torch.zeros(4))}))
-    assert len({parameter_hash(module) for module in modules}) == len(modules)

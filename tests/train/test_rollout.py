@@ -19,8 +19,8 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
 
-from models.loading import base as base_parameters
-from models.loading import load_model, parameter_hash
+from models.fingerprint import is_base, parameter_hash
+from models.loading import load_model
 from models.shared_prefix import Reply, generate
 from tests.train.small_trainer import disturb, inputs, make_trainer, policy
 from train.config import load_config
@@ -123,7 +123,7 @@ def test_a_step_samples_from_the_adapted_model_with_budget_and_end_token(
 ) -> None:
     trainer = make_trainer(tmp_path, SharedPrefixGRPOTrainer, VLLM, "train.steps=1", "compressor.budget_tokens=24")
     disturb(trainer)
-    before = parameter_hash(policy(trainer), base_parameters)
+    before = parameter_hash(policy(trainer), is_base)
     batch = inputs(trainer)
     engine, rollout = engine_of(trainer), trainer.rollout_func
     assert rollout is not None
@@ -138,7 +138,7 @@ def test_a_step_samples_from_the_adapted_model_with_budget_and_end_token(
     assert metrics["sampler_gap/adapter_reached"] == [1.0]
     assert metrics["sampling/sampling_logp_difference/mean"][0] < 1e-4
     assert batch["importance_sampling_ratio"].sub(1).abs().max() < 1e-2
-    assert parameter_hash(policy(trainer), base_parameters) == before
+    assert parameter_hash(policy(trainer), is_base) == before
 
 
 def test_training_through_trls_vllm_moves_the_adapter_alone_and_logs_the_gap(
@@ -152,13 +152,13 @@ def test_training_through_trls_vllm_moves_the_adapter_alone_and_logs_the_gap(
         "train.learning_rate=0.02",
         "train.vllm.importance_sampling=false",
     )
-    before = parameter_hash(policy(trainer), base_parameters)
+    before = parameter_hash(policy(trainer), is_base)
     trainer.train()
     lines = [line for line in trainer.state.log_history if "sampler_gap/mean_nats" in line]
     assert len(lines) == 3 and all(line["sampler_gap/mean_nats"] < 1e-4 for line in lines)
     # The first two generations are checked; an untrained adapter changes nothing that could be seen.
     assert [line.get("sampler_gap/adapter_reached") for line in lines] == [0.0, 1.0, None]
-    assert parameter_hash(policy(trainer), base_parameters) == before
+    assert parameter_hash(policy(trainer), is_base) == before
     assert not any(name.startswith("sampling/") for line in lines for name in line)
 
 
