@@ -1,9 +1,7 @@
-"""Models and tokenizers by name, one clear line where that cannot work, and fingerprints of their parameters."""
+"""Models and tokenizers by name, and one clear line where one cannot be loaded or would have to read too much."""
 
-import hashlib
 import os
 import warnings
-from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
@@ -30,8 +28,12 @@ from transformers.utils import logging as transformers_logging
 
 from data.errors import one_line
 from models.naming import ModelError, model_folder
+from models.shared_prefix import require_agreement
+from models.shared_prefix.length import length_switch
 
 HUB_TIMEOUT_SECONDS = 10.0
+"""How long the hub may take to say whether it has a model: far longer than it needs, far shorter than its own client
+retries without a network."""
 
 
 class _Source(NamedTuple):
@@ -54,7 +56,8 @@ def load_model(
         revision: branch, tag or commit on the hub; None takes the default branch.
 
     Raises:
-        ModelError: no such member, folder or hub model, no way to reach the hub, or broken or incomplete weights.
+        ModelError: no such member, folder or hub model, no way to reach the hub, broken or incomplete weights, or an
+            architecture that the engine does not compute rightly.
     """
     source = _resolve(name, revision)
     torch_dtype = _dtype(dtype)
@@ -72,7 +75,9 @@ def load_model(
     model, report = cast(tuple[PreTrainedModel, dict[str, set[str]]], loaded)
     if report["missing_keys"]:
         raise ModelError(f"model {name!r} lacks weights, among them {min(report['missing_keys'])!r}")
-    return cast(PreTrainedModel, cast(nn.Module, model).to(device).eval()), tokenizer
+    placed = cast(PreTrainedModel, cast(nn.Module, model).to(device).eval())
+    require_agreement(placed)
+    return placed, tokenizer
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -146,8 +151,13 @@ def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
 
 
 def context_window(config: PreTrainedConfig) -> int | None:
-    """The most tokens a model was built to read (``max_position_embeddings``), None where its config sets no limit."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    """The most tokens a model reads rightly; None where its config sets no limit.
+
+    That is what it was built for (``max_position_embeddings``), or less where its frequencies change before: see
+    `models.shared_prefix.length`.
+    """
+    limits = (getattr(config.get_text_config(), "max_position_embeddings", None), length_switch(config))
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def check_window(config: PreTrainedConfig, tokens: int) -> None:
@@ -160,32 +170,3 @@ def check_window(config: PreTrainedConfig, tokens: int) -> None:
     if window is not None and tokens > window:
         name = config.name_or_path or config.model_type
         raise ModelError(f"model {name!r} takes {window} tokens and was to read {tokens}: lower the context limit")
-
-
-def parameter_hash(model: nn.Module, include: Callable[[str, nn.Parameter], bool] | None = None) -> str:
-    """SHA-256 over names, types, shapes and bytes of parameters, to show which ones a run changed.
-
-    Args:
-        model: any module; shared parameters count once.
-        include: which parameters count, by name and parameter; all of them without it.
-
-    Returns:
-        The hex digest; the same on every device.
-    """
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        if include is None or include(name, parameter):
-            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
-            values = parameter.detach().cpu().contiguous().reshape(-1)
-            digest.update(values.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def trainable(name: str, parameter: nn.Parameter) -> bool:
-    """Select trainable parameters for `parameter_hash`."""
-    return parameter.requires_grad
-
-
-def base(name: str, parameter: nn.Parameter) -> bool:
-    """Select what belongs to no LoRA adapter, for `parameter_hash`; TRL may add a frozen adapter called ``ref``."""
-    return ".lora_" not in name

@@ -4,14 +4,9 @@ What is imported from here is all that the rest of the code uses: log-probabilit
 without (`batched_message_log_probs`), replies (`generate`) with the seeds they are sampled by, and the types of both.
 """
 
-from models.shared_prefix.generation import Reply, generate, sampling_seed
-from models.shared_prefix.scoring import (
-    MAX_TOKENS_PER_PASS,
-    Continuation,
-    TokenScores,
-    batched_message_log_probs,
-    token_scores,
-)
+from models.shared_prefix.checked import batched_message_log_probs, generate, require_agreement, token_scores
+from models.shared_prefix.generation import Reply, sampling_seed
+from models.shared_prefix.scoring import MAX_TOKENS_PER_PASS, Continuation, TokenScores
 
 __all__ = [
     "MAX_TOKENS_PER_PASS",
@@ -20,6 +15,7 @@ __all__ = [
     "TokenScores",
     "batched_message_log_probs",
     "generate",
+    "require_agreement",
     "sampling_seed",
     "token_scores",
 ]

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from models.shared_prefix.attention import share_prefixes
 from models.shared_prefix.decoding import Decoding
+from models.shared_prefix.length import check_length
 from models.shared_prefix.projection import projection
 from models.shared_prefix.token_tree import common_length
 
@@ -66,13 +67,14 @@ def generate(
 
     Raises:
         ValueError: a prompt of fewer than two tokens, a limit below 1, or no seeds to sample with.
-        ModelError: a model whose layers cannot share a prefix.
+        ModelError: a model whose layers cannot share a prefix, or a sequence beyond its switch of frequencies.
     """
     if max_new_tokens < 1 or any(len(prompt) < 2 for prompt in prompts):
         raise ValueError(f"prompts must have two tokens and max_new_tokens be at least 1, got {max_new_tokens}")
     if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
         raise ValueError(f"sampling at temperature {temperature} needs one seed for each of {len(prompts)} prompts")
     plain = share_prefixes(model)
+    check_length(plain.config, max(map(len, prompts), default=0) + max_new_tokens)
     replies: list[list[Reply]] = [[] for _ in prompts]
     for batch in _batches(prompts, group_size, max_new_tokens):
         order = [index for family in batch for index in family.prompts]

@@ -191,4 +191,5 @@ class Layout:
 
 def _as_mask(seen: Bool[Tensor, "queries keys"], dtype: torch.dtype) -> Float[Tensor, "1 1 queries keys"]:
     mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return mask.masked_fill_(~seen, HIDDEN)[None, None]
+    # A type of less range takes the least number it has, which hides as well.
+    return mask.masked_fill_(~seen, max(HIDDEN, torch.finfo(dtype).min))[None, None]

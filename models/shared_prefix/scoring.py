@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from models.naming import ModelError
 from models.shared_prefix.attention import share_prefixes
 from models.shared_prefix.layout import Layout
+from models.shared_prefix.length import check_length
 from models.shared_prefix.projection import projection
 from models.shared_prefix.token_tree import Leaf, Pass, lay_out
 
@@ -99,7 +100,7 @@ def token_scores(
 
     Raises:
         ValueError: an empty prefix, suffix or message.
-        ModelError: a model whose layers cannot share a prefix.
+        ModelError: a model whose layers cannot share a prefix, or a sequence beyond its switch of frequencies.
     """
     plain = share_prefixes(model)
     results: list[list[TokenScores | None]] = [[None] * len(group) for group in continuations]
@@ -108,6 +109,7 @@ def token_scores(
         for index, (prefix, group) in enumerate(zip(prefixes, continuations, strict=True))
         for number, continuation in enumerate(group)
     ]
+    check_length(plain.config, max((len(stem) + len(leaf.ids) for stem, leaf in stems), default=0))
     for tree_pass in lay_out(stems, max_tokens_per_pass):
         hidden, targets = _read(plain, tree_pass)
         log_probs, spreads = _project(plain, hidden, targets, temperature, max_logits_per_pass, entropies)

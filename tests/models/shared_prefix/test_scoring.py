@@ -219,4 +219,4 @@ def test_a_model_that_ignores_the_layout_is_refused(monkeypatch: pytest.MonkeyPa
     # It would read all messages of a context as one long sequence.
     monkeypatch.setattr(scoring, "share_prefixes", lambda model: model)
     with pytest.raises(ModelError, match="qwen2 does not attend through transformers' attention interface"):
-        message_log_probs(tiny_model("qwen2"), [1, 2], [Continuation([3], [4])])
+        scoring.batched_message_log_probs(tiny_model("qwen2"), [[1, 2]], [[Continuation([3], [4])]])
