@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from configs.tree import ConfigError, Section, is_list
+from configs.tree import ConfigError, Section
 from data import records
 from data.errors import did_you_mean
 from data.registry import TASKS
@@ -153,7 +153,9 @@ class TaskConfig(Section):
 
 
 def _bare_names_as_sections(tasks: Any) -> Any:
-    return [{"name": task} if isinstance(task, str) else task for task in tasks] if is_list(tasks) else tasks
+    if not isinstance(tasks, list | tuple):
+        return tasks
+    return [{"name": task} if isinstance(task, str) else task for task in tasks]
 
 
 Tasks = Annotated[tuple[TaskConfig, ...], BeforeValidator(_bare_names_as_sections), Field(strict=False, min_length=1)]

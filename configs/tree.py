@@ -192,11 +192,6 @@ def _index(items: list[Any], part: str, key: str) -> int:
     return int(part)
 
 
-def is_list(value: Any) -> bool:
-    """Whether YAML gave a list."""
-    return isinstance(value, list | tuple)
-
-
 def _describe_errors(errors: list[ErrorDetails], root: type[Section]) -> str:
     """The first error as one line, with the number of further ones; unknown keys first, as they cause the others."""
     errors = sorted(errors, key=lambda error: error["type"] != "extra_forbidden")
