@@ -1,4 +1,4 @@
-"""What the benchmark shows: the table, how the cost grows with each size beside what the tokens imply, and its plot."""
+"""How the benchmark's rows are shown: a table, and how the cost grows with each size beside what the tokens imply."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,12 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.benchmark.cases import PHASES, Row
+from train.benchmark.cases import PHASES
+from train.benchmark.results import Row
 
 SIZES = {"context": "C", "message": "M", "group": "G", "contexts": "N"}
-"""What is varied, and its letter."""
+"""The sizes of a case that are varied, and their letters in tables."""
+
 LEAST_POINTS = 3
-"""An exponent from fewer sizes says nothing of how straight the line is."""
+"""The fewest sizes that an exponent is fitted to: two lie on a line whatever the growth is."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class Growth:
 
     Attributes:
         device: where it was measured.
-        phase: whose cost.
-        varied: the size.
-        sizes: its values.
+        phase: one of ``PHASES``.
+        varied: the size that is varied, a key of ``SIZES``.
+        sizes: its values, ascending.
         ours: exponent of our seconds.
         ours_counted: exponent of the tokens that we read; attention and fixed costs are what sets ``ours`` apart.
         stock: exponent of the straightforward way's seconds; None where too few points were measured.
@@ -44,12 +46,15 @@ class Growth:
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """The slope of the least-squares line through the logarithms."""
+    """The slope of the least-squares line through the logarithms of sizes and costs."""
     return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
 
 
-def sweep(rows: Sequence[Row], phase: str, varied: str) -> list[Row]:
-    """The most rows of one phase that differ in nothing but one size, in its order; none where they are too few."""
+def rows_along(rows: Sequence[Row], phase: str, varied: str) -> list[Row]:
+    """The longest series of rows of one phase that differ in nothing but one size, by that size.
+
+    Empty where the longest has fewer than ``LEAST_POINTS``.
+    """
     held = [size for size in SIZES if size != varied]
     lines: defaultdict[tuple[int, ...], list[Row]] = defaultdict(list)
     for row in rows:
@@ -59,19 +64,20 @@ def sweep(rows: Sequence[Row], phase: str, varied: str) -> list[Row]:
     return sorted(longest, key=attrgetter(varied)) if len(longest) >= LEAST_POINTS else []
 
 
-def growth(rows: Sequence[Row]) -> list[Growth]:
-    """Of every phase and every size that was varied, on each device."""
-    found: list[Growth] = []
+def growth_of(rows: Sequence[Row]) -> list[Growth]:
+    """The growth of every phase with every size that was varied, on each device."""
+    growths: list[Growth] = []
     for device in dict.fromkeys(row.device for row in rows):
-        own = [row for row in rows if row.device == device]
+        device_rows = [row for row in rows if row.device == device]
         for phase in PHASES:
             for varied in SIZES:
-                if line := sweep(own, phase, varied):
-                    found.append(_grown(line, varied))
-    return found
+                if line := rows_along(device_rows, phase, varied):
+                    growths.append(_growth_along(line, varied))
+    return growths
 
 
-def _grown(line: Sequence[Row], varied: str) -> Growth:
+def _growth_along(line: Sequence[Row], varied: str) -> Growth:
+    """The exponents of rows that differ in one size alone."""
     sizes = [getattr(row, varied) for row in line]
     both = [(getattr(row, varied), row.stock_s, row.stock_tokens) for row in line if row.stock_s is not None]
     stock = stock_counted = None
@@ -90,22 +96,10 @@ def _grown(line: Sequence[Row], varied: str) -> Growth:
     )
 
 
-def table(rows: Sequence[Row]) -> str:
+def results_table(rows: Sequence[Row]) -> str:
     """The rows as text: C tokens of context, M of message, G messages of each of N contexts."""
-    head = [
-        "phase",
-        *SIZES.values(),
-        "device",
-        "tokens",
-        "floor's",
-        "stock's",
-        "ours, s",
-        "calls",
-        "stock, s",
-        "calls",
-        "ratio",
-    ]
-    lines = [[*head, "of floor", "MB", "stock MB", "of matmul"]]
+    times = ["tokens", "floor's", "stock's", "ours, s", "calls", "stock, s", "calls", "ratio", "of floor"]
+    lines = [["phase", *SIZES.values(), "device", *times, "MB", "stock MB", "of matmul"]]
     for row in rows:
         sizes = [str(getattr(row, size)) for size in SIZES]
         tokens = [f"{row.ours_processed:,}", f"{row.ours_tokens:,}", f"{row.stock_tokens:,}"]
@@ -116,13 +110,13 @@ def table(rows: Sequence[Row]) -> str:
     return _aligned(lines)
 
 
-def growth_table(grown: Sequence[Growth]) -> str:
+def growth_table(growths: Sequence[Growth]) -> str:
     """The exponents as text."""
     lines = [["phase", "varied", "sizes", "device", "ours", "counted", "stock", "counted"]]
-    for one in grown:
-        exponents = [one.ours, one.ours_counted, one.stock, one.stock_counted]
-        sizes = " ".join(map(str, one.sizes))
-        lines.append([one.phase, one.varied, sizes, one.device, *(_cell(value, ".2f") for value in exponents)])
+    for growth in growths:
+        exponents = [growth.ours, growth.ours_counted, growth.stock, growth.stock_counted]
+        sizes, cells = " ".join(map(str, growth.sizes)), [_cell(value, ".2f") for value in exponents]
+        lines.append([growth.phase, growth.varied, sizes, growth.device, *cells])
     return _aligned(lines)
 
 
@@ -131,33 +125,34 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text, every column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.rjust, line, widths)) for line in lines)
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """Cost against size, both axes logarithmic: a row of panels for a phase, a column for what is varied.
+def draw_growth(rows: Sequence[Row], path: Path) -> None:
+    """Plot seconds against size, both axes logarithmic: a row of panels for each phase, a column for each size.
 
     Args:
-        rows: of one device.
-        path: of the picture.
+        rows: the rows of one device.
+        path: the picture that is written.
 
     Raises:
         ValueError: no size is varied in these rows.
     """
-    grown = growth(rows)
-    if not grown:
+    growths = growth_of(rows)
+    if not growths:
         raise ValueError(f"nothing to draw: no size takes {LEAST_POINTS} values in {len(rows)} rows")
-    phases = [phase for phase in PHASES if any(one.phase == phase for one in grown)]
-    columns = [size for size in SIZES if any(one.varied == size for one in grown)]
+    phases = [phase for phase in PHASES if any(growth.phase == phase for growth in growths)]
+    columns = [size for size in SIZES if any(growth.varied == size for growth in growths)]
     figure = Figure(figsize=(3.4 * len(columns) + 0.4, 2.9 * len(phases) + 0.5), layout="constrained")
     axes = figure.subplots(len(phases), len(columns), squeeze=False, sharey="row")
     for axis in axes.flat:
         axis.set_visible(False)
-    for one in grown:
-        axis = axes[phases.index(one.phase), columns.index(one.varied)]
+    for growth in growths:
+        axis = axes[phases.index(growth.phase), columns.index(growth.varied)]
         axis.set_visible(True)
-        _panel(axis, sweep(rows, one.phase, one.varied), one)
+        _draw_panel(axis, rows_along(rows, growth.phase, growth.varied), growth)
     for axis in axes[:, 0]:
         axis.set_ylabel("seconds")
     first = next(axis for axis in axes.flat if axis.get_visible())
@@ -165,20 +160,22 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _panel(axis: Axes, line: Sequence[Row], one: Growth) -> None:
-    measured = [(getattr(row, one.varied), row.stock_s) for row in line if row.stock_s is not None]
+def _draw_panel(axis: Axes, line: Sequence[Row], growth: Growth) -> None:
+    """Both ways' seconds, and the line that our tokens predict through ours."""
+    measured = [(getattr(row, growth.varied), row.stock_s) for row in line if row.stock_s is not None]
     axis.loglog([size for size, _ in measured], [seconds for _, seconds in measured], "s", color="tab:gray")
     axis.lines[-1].set_label("straightforward")
-    axis.loglog(one.sizes, [row.ours_s for row in line], "o", color="tab:blue", label="context read once")
+    axis.loglog(growth.sizes, [row.ours_s for row in line], "o", color="tab:blue", label="context read once")
     tokens = np.array([row.ours_tokens for row in line], dtype=float)
     seconds_per_token = np.exp(np.mean(np.log([row.ours_s for row in line]) - np.log(tokens)))
-    axis.loglog(one.sizes, seconds_per_token * tokens, "-", color="tab:blue", lw=1, label="what our tokens predict")
-    held = ", ".join(f"{letter} {getattr(line[0], size)}" for size, letter in SIZES.items() if size != one.varied)
-    ours = f"ours {one.ours:.2f}, counted {one.ours_counted:.2f}"
-    stock = f"straightforward {_cell(one.stock, '.2f')}, counted {_cell(one.stock_counted, '.2f')}"
-    axis.set_title(f"{one.phase}: {held}\n{ours}\n{stock}", fontsize=10)
-    axis.set_xticks(one.sizes, [str(size) for size in one.sizes])
+    axis.loglog(growth.sizes, seconds_per_token * tokens, "-", color="tab:blue", lw=1, label="what our tokens predict")
+    held = ", ".join(f"{letter} {getattr(line[0], size)}" for size, letter in SIZES.items() if size != growth.varied)
+    ours = f"ours {growth.ours:.2f}, counted {growth.ours_counted:.2f}"
+    stock = f"straightforward {_cell(growth.stock, '.2f')}, counted {_cell(growth.stock_counted, '.2f')}"
+    axis.set_title(f"{growth.phase}: {held}\n{ours}\n{stock}", fontsize=10)
+    axis.set_xticks(growth.sizes, [str(size) for size in growth.sizes])
     axis.set_xticks([], minor=True)
-    axis.set_xlabel({"group": "messages a context", "contexts": "contexts"}.get(one.varied, f"{one.varied}, tokens"))
+    labels = {"group": "messages a context", "contexts": "contexts"}
+    axis.set_xlabel(labels.get(growth.varied, f"{growth.varied}, tokens"))
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter("")

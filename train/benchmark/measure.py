@@ -13,46 +13,46 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from train.benchmark.cases import BOTH_WAYS, HEADLINE, Case, Row
+from train.benchmark.cases import BOTH_WAYS, HEADLINE, MOST_STOCK_S, Case
+from train.benchmark.results import Row
 from train.benchmark.ways import WAYS, Subject
 
 OURS_S, STOCK_S = 6.0, 12.0
-"""Timed calls of one way in one case stop short of the asked for number where they would take longer, in seconds."""
-
+"""Seconds of timed calls of each way in one case: where the calls asked for would take longer, fewer are made."""
 
 LEAST_OURS = 3
-
-
-SKIPPED_S = 60.0
-"""The straightforward way is left out of a case where one call would take longer, those of ``BOTH_WAYS`` excepted."""
-
+"""The fewest timed calls of our way, where that many are asked for: a median of three withstands one disturbed call."""
 
 STOCK_MATMUL_SHARE = 1 / 3
-"""Of the machine's matmul rate, what the straightforward way is expected to reach: measured 25% to 53% on one core."""
+"""The share of the machine's matmul rate at which the straightforward way is expected to run; on one core it was seen
+to reach 25% to 53%."""
+
+MATMUL_TRIES = 10
+"""Square products that are timed; the best of them is what the machine can do undisturbed."""
 
 
-def measure(
-    subject: Subject, case: Case, repeats: int, matmul_rate: float, settings: str, most_stock_s: float = SKIPPED_S
+def measure_case(
+    subject: Subject, case: Case, repeats: int, matmul_rate: float, settings: str, most_stock_s: float = MOST_STOCK_S
 ) -> Row:
-    """Both ways in turn, after one call of each that counts for the memory it takes alone.
+    """Time both ways in turn, after one call of each, of which the memory counts and the time does not.
 
     Args:
-        subject: what is measured.
-        case: how.
+        subject: the model that is measured.
+        case: what is done with it.
         repeats: timed calls of each way, fewer where they take long (``OURS_S``, ``STOCK_S``).
-        matmul_rate: of the machine, operations a second.
+        matmul_rate: the machine's own, operations a second.
         settings: what goes into the row (see `conditions`).
         most_stock_s: see `stock_is_measured`.
     """
     ours, stock = WAYS[case.phase]
     with tokens_processed(subject) as processed:
-        warm_s, ours_peak = warm(subject, lambda: ours(subject, case))
+        warm_s, ours_peak = warm_up(subject, lambda: ours(subject, case))
     calls = max(min(LEAST_OURS, repeats), min(repeats, int(OURS_S / warm_s)))
     stock_calls, stock_peak = 0, None
     if stock_is_measured(subject, case, matmul_rate, most_stock_s):
-        warm_s, stock_peak = warm(subject, lambda: stock(subject, case))
+        warm_s, stock_peak = warm_up(subject, lambda: stock(subject, case))
         stock_calls = max(1, min(repeats, int(STOCK_S / warm_s)))
-    ours_s, stock_s = alternating(subject, case, calls, stock_calls)
+    ours_s, stock_s = median_seconds(subject, case, calls, stock_calls)
     assert ours_s is not None
     ours_tokens, stock_tokens = case.tokens(once=True), case.tokens(once=False)
     return Row(
@@ -74,42 +74,49 @@ def measure(
     )
 
 
-def alternating(subject: Subject, case: Case, *calls: int) -> tuple[float | None, ...]:
-    """Median seconds of so many calls of each way, in turn; None of a way that is not called."""
+def median_seconds(subject: Subject, case: Case, *calls: int) -> tuple[float | None, ...]:
+    """Median seconds of each way, called in turn so that both meet the same disturbances; None without a call.
+
+    Args:
+        subject: the model that is measured.
+        case: what is done with it.
+        calls: the number of calls of our way, and of the straightforward one.
+    """
     times: tuple[list[float], ...] = ([], [])
     for call in range(max(calls)):
-        for way, wanted, taken in zip(WAYS[case.phase], calls, times, strict=True):
-            if call < wanted:
-                taken.append(timed(subject, partial(way, subject, case)))
-    return tuple(statistics.median(taken) if taken else None for taken in times)
+        for way, limit, seconds in zip(WAYS[case.phase], calls, times, strict=True):
+            if call < limit:
+                seconds.append(seconds_of(subject, partial(way, subject, case)))
+    return tuple(statistics.median(seconds) if seconds else None for seconds in times)
 
 
 @contextmanager
 def tokens_processed(subject: Subject) -> Iterator[list[int]]:
     """Collect the tokens of every pass through the model; with gradients they count three times, as in `Case`."""
-    seen: list[int] = []
+    passes: list[int] = []
 
     def count(_: torch.nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
-        seen.append(inputs[0].numel() * (3 if torch.is_grad_enabled() else 1))
+        passes.append(inputs[0].numel() * (3 if torch.is_grad_enabled() else 1))
 
     handle = subject.base.get_input_embeddings().register_forward_hook(count)
     try:
-        yield seen
+        yield passes
     finally:
         handle.remove()
 
 
 def stock_is_measured(subject: Subject, case: Case, matmul_rate: float, most_s: float) -> bool:
-    """Whether a straightforward call is expected to end in ``most_s`` seconds; those of the headline always are made.
+    """Whether a straightforward call is made: where it is expected to end in ``most_s`` seconds.
 
-    Those of the longest and the widest step are made as well, unless less than the usual time is given.
+    Those of the headline are made however long they take, and so are those of the longest and the widest step unless
+    less than the usual time is given.
     """
     operations = 2 * (subject.body + subject.projection) * case.tokens(once=False)
-    always = BOTH_WAYS if most_s >= SKIPPED_S else HEADLINE
+    always = BOTH_WAYS if most_s >= MOST_STOCK_S else HEADLINE
     return case in always or operations <= most_s * STOCK_MATMUL_SHARE * matmul_rate
 
 
-def timed(subject: Subject, way: Callable[[], None]) -> float:
+def seconds_of(subject: Subject, way: Callable[[], None]) -> float:
     """Seconds of a call, to the end of what it started on the device."""
     start = time.perf_counter()
     way()
@@ -117,8 +124,8 @@ def timed(subject: Subject, way: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def warm(subject: Subject, way: Callable[[], None]) -> tuple[float, float | None]:
-    """Seconds of a call and the most memory, in megabytes, it holds above what was held before it.
+def warm_up(subject: Subject, way: Callable[[], None]) -> tuple[float, float | None]:
+    """Seconds of a first call, and the peak of the memory it holds above what was held before, in megabytes.
 
     The memory is None where the system does not say.
     """
@@ -127,30 +134,32 @@ def warm(subject: Subject, way: Callable[[], None]) -> tuple[float, float | None
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        seconds = timed(subject, way)
+        seconds = seconds_of(subject, way)
         return seconds, (torch.cuda.max_memory_allocated() - before) / 1e6
     reset = Path("/proc/self/clear_refs")
     if not reset.exists():
-        return timed(subject, way), None
+        return seconds_of(subject, way), None
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     # 5 sets the high-water mark back to what is resident now (man 5 proc).
     reset.write_text("5")
     before = _status_megabytes("VmRSS")
-    seconds = timed(subject, way)
+    seconds = seconds_of(subject, way)
     return seconds, _status_megabytes("VmHWM") - before
 
 
 def _status_megabytes(field: str) -> float:
+    """A memory figure of this process, as Linux gives it."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024 / 1e6
 
 
 def matmul_flops(device: str) -> float:
     """The machine's own rate of multiply-adds times two a second: the best of several square products."""
+    # Large enough to be bound by computation, small enough that ten products take no time to speak of.
     size, dtype = (8192, torch.bfloat16) if device == "cuda" else (1024, torch.float32)
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = 0.0
-    for _ in range(10):
+    for _ in range(MATMUL_TRIES):
         start = time.perf_counter()
         torch.mm(left, right)
         if device == "cuda":
