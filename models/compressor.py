@@ -17,6 +17,13 @@ from models.naming import ModelError, names_adapter
 from models.prompts import CompressorPrompts, Prompt, truncate_middle
 from models.shared_prefix import Reply, generate
 
+QUESTION_TOKENS = 256
+"""Tokens kept free for a question, the instruction and the template: several times what any task here needs. A small
+window keeps a quarter of itself free instead."""
+
+UNBOUNDED_WINDOW = 1 << 20
+"""Tokens that a model reads whose configuration sets no limit: more than any context here has."""
+
 
 @dataclass(frozen=True)
 class Message:
@@ -26,7 +33,7 @@ class Message:
         text: the message as the predictor reads it.
         token_ids: its tokens, without the end token.
         ended: whether it ended by itself; otherwise the budget cut it off.
-        log_probs: of the tokens written, the end token included; nats, under the distribution sampled from.
+        log_probs: log p of every token written, the end token included; nats, under the distribution sampled from.
         truncated_tokens: tokens cut out of the middle of the context before it was read.
     """
 
@@ -55,9 +62,16 @@ class Compressor:
     ) -> None:
         """Fix the model, the prompts and the budget.
 
+        Args:
+            model: a causal LM, with or without an adapter.
+            tokenizer: the model's own, with a chat template.
+            budget_tokens: the most tokens a message may have, its end token included.
+            max_context_tokens: longer contexts lose their middle; None leaves as much room as the model's window has.
+            instruction: trusted text after the question.
+
         Raises:
-            ModelError: the budget and a question leave no room for a context in the model's window.
-            ValueError: the tokenizer has no usable chat template.
+            ModelError: the budget and a question leave no room for a context in the model's window, or the tokenizer
+                has no usable chat template.
         """
         if budget_tokens < 1:
             raise ModelError(f"budget_tokens must be at least 1, not {budget_tokens}")
@@ -74,7 +88,7 @@ class Compressor:
 
         Args:
             adapter: a folder with a PEFT adapter, or a model as `load_model` takes it, which is then used untrained.
-            budget_tokens: the most tokens a message may have.
+            budget_tokens: the most tokens a message may have, its end token included.
             model: the base model; without it the one the adapter names.
 
         Raises:
@@ -92,8 +106,8 @@ class Compressor:
     def fit(self, document: Document) -> tuple[Document, int]:
         """The document as it can be read, and how many tokens were cut out of its middle to make it fit."""
         if document.parts:
-            fitted = [self._fit(part) for part in document.parts]
-            return replace(document, parts=tuple(part for part, _ in fitted)), sum(cut for _, cut in fitted)
+            parts = [self._fit(part) for part in document.parts]
+            return replace(document, parts=tuple(part for part, _ in parts)), sum(cut for _, cut in parts)
         text, cut = self._fit(document.text)
         if not cut:
             return document, 0
@@ -125,7 +139,15 @@ class Compressor:
         temperature: float = 0.0,
         seeds: Sequence[int] | None = None,
     ) -> list[Message]:
-        """``group_size`` messages for each pair of context and question, those of one pair next to each other."""
+        """``group_size`` messages for each pair of context and question, those of one pair next to each other.
+
+        Args:
+            contexts: the contexts.
+            questions: one for each context.
+            group_size: messages for each pair.
+            temperature: 0 takes the most likely tokens.
+            seeds: one for each pair; needed above temperature 0.
+        """
         prompts = [self.prompt(context, question) for context, question in zip(contexts, questions, strict=True)]
         replies = self.reply(prompts, group_size, temperature, seeds)
         return [self._message(reply, prompts[index // group_size]) for index, reply in enumerate(replies)]
@@ -133,7 +155,7 @@ class Compressor:
     def reply(
         self, prompts: Sequence[Prompt], group_size: int, temperature: float, seeds: Sequence[int] | None
     ) -> list[Reply]:
-        """Raw replies, generated in evaluation mode; a training model is put back into training after."""
+        """Raw replies to prompts, generated in evaluation mode; a model in training is put back into training."""
         training = self.model.training
         self.model.eval()
         try:
@@ -150,7 +172,7 @@ class Compressor:
             self.model.train(training)
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """Tokens of a message as text; control tokens the model wrote are dropped, so that none reaches a prompt."""
+        """The text of a message's tokens, without control tokens that the model wrote: none may reach a prompt."""
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
 
     def _message(self, reply: Reply, prompt: Prompt) -> Message:
@@ -159,17 +181,17 @@ class Compressor:
         )
 
 
-def default_context_tokens(model: PreTrainedModel | PeftModel, budget_tokens: int, question_tokens: int = 256) -> int:
-    """What the model's window leaves for a context beside a question, the template and a message; tokens.
+def default_context_tokens(model: PreTrainedModel | PeftModel, budget_tokens: int) -> int:
+    """What the model's window leaves for a context beside a message, a question and the template, in tokens.
 
     Raises:
         ModelError: nothing is left.
     """
-    window = context_window(model.config) or 1 << 20
-    left = window - budget_tokens - min(question_tokens, window // 4)
-    if left < 1:
+    window = context_window(model.config) or UNBOUNDED_WINDOW
+    room = window - budget_tokens - min(QUESTION_TOKENS, window // 4)
+    if room < 1:
         raise ModelError(f"a budget of {budget_tokens} tokens leaves no room for a context in a window of {window}")
-    return left
+    return room
 
 
 def compress(

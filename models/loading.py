@@ -37,6 +37,8 @@ retries without a network."""
 
 
 class _Source(NamedTuple):
+    """Where transformers finds a model: a folder or a hub id, and whether the hub must not be asked for it."""
+
     location: str
     local_only: bool
 
@@ -93,7 +95,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
 
 
 def quiet_libraries() -> None:
-    """Switch off what libraries say at every start, whatever is run; errors stay."""
+    """Switch off what libraries say at every start, whatever is run; their errors are still shown."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|torch|trl")
     warnings.filterwarnings("ignore", message="OMP_NUM_THREADS", category=UserWarning)
@@ -109,8 +111,8 @@ def _resolve(name: str, revision: str | None = None) -> _Source:
 def _load_tokenizer(source: _Source, revision: str) -> PreTrainedTokenizerBase:
     """The tokenizer as its files describe it.
 
-    AutoTokenizer goes by the model's type first: of any Qwen2 model it replaces the pre-tokenizer by Qwen's own, which
-    splits every digit off. A tokenizer saved as a plain fast one says that its ``tokenizer.json`` is all of it.
+    AutoTokenizer goes by the model's type first: it gives any Qwen2 model the pre-tokenizer of Qwen, which splits every
+    digit off. A tokenizer saved as a plain fast one says that its ``tokenizer.json`` is all of it.
     """
     options = {"local_files_only": source.local_only, "revision": revision}
     declared = get_tokenizer_config(source.location, **options).get("tokenizer_class")
@@ -120,7 +122,7 @@ def _load_tokenizer(source: _Source, revision: str) -> PreTrainedTokenizerBase:
 
 
 def _resolve_on_hub(name: str, revision: str | None) -> _Source:
-    """Ask the hub once, with a time limit: loading without network would retry every file for half a minute each."""
+    """Ask the hub once, with a time limit: loading without a network would retry every file for half a minute."""
     try:
         HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT_SECONDS)
         return _Source(name, False)
@@ -144,9 +146,9 @@ def _reason(error: Exception) -> str:
 
 
 def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
-    found = dtype if isinstance(dtype, torch.dtype) or dtype == "auto" else getattr(torch, dtype, None)
-    if found == "auto" or (isinstance(found, torch.dtype) and found.is_floating_point):
-        return found
+    value = dtype if isinstance(dtype, torch.dtype) or dtype == "auto" else getattr(torch, dtype, None)
+    if value == "auto" or (isinstance(value, torch.dtype) and value.is_floating_point):
+        return value
     raise ModelError(f"dtype {dtype!r} is not a floating-point type of torch, such as float32 or bfloat16, nor auto")
 
 

@@ -1,6 +1,7 @@
 """The predictor: answers a question from the message alone, and says how likely it finds a given answer.
 
-The reply is opened with ``Answer:``, so that an answer's first token follows it at once whatever the model's manners.
+A local predictor's reply is opened with ``Answer:``, so that the answer follows at once, also from a model that would
+begin with a preamble.
 """
 
 from collections.abc import Sequence
@@ -16,13 +17,21 @@ from models.prompts import PredictorPrompts, predictor_text
 from models.shared_prefix import Continuation, batched_message_log_probs, generate
 
 ANSWER_OPENING = "Answer:"
+"""How every reply begins: given to a local model, taken off the reply of a server that writes it of its own accord."""
+
 UNLIMITED = 1 << 30
-"""Tokens of a message that is never cut."""
+"""A limit in tokens that no message reaches: it is never cut."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """What the predictor is asked: an empty message is the null model."""
+    """What the predictor is asked.
+
+    Attributes:
+        message: what it may answer from; empty for the null model, which has the question alone.
+        question: the question.
+        options: the answers to choose from, of a question with several choices.
+    """
 
     message: str
     question: str
@@ -31,7 +40,12 @@ class Query:
 
 @dataclass(frozen=True)
 class AnswerScore:
-    """log p(answer given message, question) in nats, its end token included, and the number of those tokens."""
+    """How likely an answer is.
+
+    Attributes:
+        log_prob: log p(answer given message, question), nats, the end token included.
+        tokens: how many tokens the answer has, its end token included.
+    """
 
     log_prob: float
     tokens: int
@@ -45,7 +59,7 @@ class Predictor(Protocol):
         ...
 
     def answer_log_probs(self, queries: Sequence[Query], answers: Sequence[str]) -> list[AnswerScore | None]:
-        """How likely each given answer is; None where the backend cannot say."""
+        """How likely each given answer is; None where the predictor cannot say."""
         ...
 
     def write(self, prompts: Sequence[str], max_tokens: int) -> list[str]:
@@ -64,7 +78,18 @@ class LocalPredictor:
         max_message_tokens: int = 1024,
         instruction: str = "",
     ) -> None:
-        """Fix the model, its prompts and the limit on an answer (tokens, its end token included)."""
+        """Fix the model and its prompts.
+
+        Args:
+            model: a causal LM; it is not changed.
+            tokenizer: the model's own, with a chat template.
+            max_answer_tokens: the most tokens an answer may have, its end token included.
+            max_message_tokens: longer messages lose their middle.
+            instruction: trusted text after the question.
+
+        Raises:
+            ModelError: the tokenizer has no usable chat template.
+        """
         self.model = model
         self.tokenizer = tokenizer
         self.max_answer_tokens = max_answer_tokens
@@ -73,27 +98,27 @@ class LocalPredictor:
         self.opening = self.prompts.format.template_ids(ANSWER_OPENING)
 
     def answer(self, queries: Sequence[Query]) -> list[str]:
-        """Greedy answers, equal queries computed once."""
+        """Greedy answers, equal queries computed once.
+
+        Raises:
+            ModelError: a prompt with its answer is longer than the model takes.
+        """
         distinct = list(dict.fromkeys(queries))
-        prompts = [sum(self._prompt(query), []) for query in distinct]
-        for prompt in prompts:
-            check_window(self.model.config, len(prompt) + self.max_answer_tokens)
-        replies = generate(self.model, prompts, self.max_answer_tokens, self.end_token_id)
-        texts = [str(self.tokenizer.decode(reply.token_ids, skip_special_tokens=True)).strip() for reply in replies]
-        answers = dict(zip(distinct, texts, strict=True))
+        prompts = [[*prefix, *suffix] for prefix, suffix in map(self._prompt, distinct)]
+        answers = dict(zip(distinct, self._reply(prompts, self.max_answer_tokens), strict=True))
         return [answers[query] for query in queries]
 
     def answer_log_probs(self, queries: Sequence[Query], answers: Sequence[str]) -> list[AnswerScore | None]:
         """log p(answer given message, question) under the prompt that ``answer`` uses; messages are read once each."""
-        rows: dict[str, list[int]] = {}
+        by_message: dict[str, list[int]] = {}
         for index, query in enumerate(queries):
-            rows.setdefault(query.message, []).append(index)
-        prefixes, jobs, order = [], [], []
-        for indices in rows.values():
+            by_message.setdefault(query.message, []).append(index)
+        prefixes, continuations, order = [], [], []
+        for indices in by_message.values():
             prefixes.append(self._prompt(queries[indices[0]])[0])
-            jobs.append([self._continuation(queries[index], answers[index]) for index in indices])
+            continuations.append([self._continuation(queries[index], answers[index]) for index in indices])
             order += indices
-        results = batched_message_log_probs(self.model, prefixes, jobs)
+        results = batched_message_log_probs(self.model, prefixes, continuations)
         scores: list[AnswerScore | None] = [None] * len(queries)
         for index, log_probs in zip(order, (row for group in results for row in group), strict=True):
             scores[index] = AnswerScore(log_probs.sum().item(), len(log_probs))
@@ -107,12 +132,14 @@ class LocalPredictor:
         """
         distinct = list(dict.fromkeys(prompts))
         turns = [self.prompts.format.turn_ids(prompt) for prompt in distinct]
-        for turn in turns:
-            check_window(self.model.config, len(turn) + max_tokens)
-        replies = generate(self.model, turns, max_tokens, self.end_token_id)
-        texts = [str(self.tokenizer.decode(reply.token_ids, skip_special_tokens=True)).strip() for reply in replies]
-        written = dict(zip(distinct, texts, strict=True))
-        return [written[prompt] for prompt in prompts]
+        replies = dict(zip(distinct, self._reply(turns, max_tokens), strict=True))
+        return [replies[prompt] for prompt in prompts]
+
+    def _reply(self, prompts: Sequence[list[int]], max_tokens: int) -> list[str]:
+        for prompt in prompts:
+            check_window(self.model.config, len(prompt) + max_tokens)
+        replies = generate(self.model, prompts, max_tokens, self.end_token_id)
+        return [str(self.tokenizer.decode(reply.token_ids, skip_special_tokens=True)).strip() for reply in replies]
 
     def _prompt(self, query: Query) -> tuple[list[int], list[int]]:
         prompt = self.prompts(query.message, query.question, query.options)
@@ -137,7 +164,17 @@ class RemotePredictor:
         instruction: str = "",
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
-        """Fix the server and what is asked of it; ``tokenizer`` is that of the model it serves."""
+        """Fix the server and what is asked of it.
+
+        Args:
+            endpoint: the server.
+            max_answer_tokens: the most tokens an answer may have.
+            instruction: trusted text after the question.
+            tokenizer: that of the model it serves; without it log-probabilities are None.
+
+        Raises:
+            ModelError: the tokenizer has no usable chat template.
+        """
         self.endpoint = endpoint
         self.instruction = instruction
         self.sampling = Sampling(max_answer_tokens)
@@ -146,7 +183,7 @@ class RemotePredictor:
         self.opening = [] if self.prompts is None else self.prompts.format.template_ids(ANSWER_OPENING)
 
     def answer(self, queries: Sequence[Query]) -> list[str]:
-        """The server's answers at temperature 0, an opening such as ours left out.
+        """The server's answers at temperature 0, without the opening `ANSWER_OPENING` where it writes one.
 
         Raises:
             EndpointError: the server cannot be reached or does not answer.
@@ -156,21 +193,23 @@ class RemotePredictor:
         return [reply.text.strip().removeprefix(ANSWER_OPENING).strip() for reply in replies]
 
     def answer_log_probs(self, queries: Sequence[Query], answers: Sequence[str]) -> list[AnswerScore | None]:
-        """As far as the server can tell; equal ones are asked once, and the first alone, as it tells whether it can.
+        """How likely each given answer is, as far as the server can tell; equal pairs are asked about once.
+
+        The first pair is asked about before all others, for its reply tells whether the server can say.
 
         Raises:
             EndpointError: the server cannot be reached or does not answer.
         """
         pairs = list(zip(queries, answers, strict=True))
         distinct = list(dict.fromkeys(pairs))
-        found = [self._answer_log_prob(*pair) for pair in distinct[:1]]
+        scores = [self._answer_log_prob(*pair) for pair in distinct[:1]]
         pool = ThreadPoolExecutor(self.endpoint.concurrency)
         try:
-            found += pool.map(lambda pair: self._answer_log_prob(*pair), distinct[1:])
+            scores += pool.map(lambda pair: self._answer_log_prob(*pair), distinct[1:])
         finally:
             pool.shutdown(cancel_futures=True)
-        scores = dict(zip(distinct, found, strict=True))
-        return [scores[pair] for pair in pairs]
+        score_of = dict(zip(distinct, scores, strict=True))
+        return [score_of[pair] for pair in pairs]
 
     def write(self, prompts: Sequence[str], max_tokens: int) -> list[str]:
         """The server's replies at temperature 0.

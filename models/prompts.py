@@ -5,6 +5,7 @@ wrote is tokenised with control tokens recognised, each text with them switched 
 is therefore a token boundary by construction, and a context's ids are the same in front of any question.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from models.naming import ModelError
+
+# Marker words: no template writes them, and none changes their letters.
 _CONTEXT = "CONTEXTslot7f3a"
 _QUESTION = "QUESTIONslot7f3a"
 _REPLY = "REPLYslot7f3a"
@@ -48,11 +52,11 @@ class ChatFormat:
         """Collect the control tokens.
 
         Raises:
-            ValueError: the tokenizer has no chat template.
+            ModelError: the tokenizer has no chat template.
         """
         template = tokenizer.chat_template
         if template is None:
-            raise ValueError(f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__!r} has no chat template")
+            raise ModelError(f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__!r} has no chat template")
         self.tokenizer = tokenizer
         source = template if isinstance(template, str) else "".join(template.values())
         added = tokenizer.added_tokens_decoder.items()
@@ -67,17 +71,17 @@ class ChatFormat:
         """Ids of untrusted ``text``: what looks like a control token comes out as ordinary characters.
 
         Raises:
-            ValueError: the vocabulary can write part of ``text`` with a control token only.
+            ModelError: the vocabulary can write part of ``text`` with a control token only.
         """
         ids = self._plain_ids(text)
         if self._control.keys().isdisjoint(ids):
             return ids
         # Switching special tokens off leaves added tokens that are not marked special: cut each one's text in two.
         cuts = [0, *(match.start() + 1 for match in self._control_starts.finditer(text)), len(text)]
-        ids = [index for start, end in zip(cuts, cuts[1:], strict=False) for index in self._plain_ids(text[start:end])]
+        ids = [index for start, end in itertools.pairwise(cuts) for index in self._plain_ids(text[start:end])]
         if forged := self._control.keys() & set(ids):
             names = ", ".join(sorted(self._control[index] for index in forged))
-            raise ValueError(f"the tokenizer cannot write {names} as ordinary text")
+            raise ModelError(f"the tokenizer cannot write {names} as ordinary text")
         return ids
 
     def template_ids(self, text: str) -> list[int]:
@@ -93,17 +97,17 @@ class ChatFormat:
         """What the template writes before, between and after ``slots``, marker words inside ``messages``.
 
         Raises:
-            ValueError: the template raises, or does not write every slot exactly once and in order.
+            ModelError: the template raises, or does not write every slot exactly once and in order.
         """
         try:
             rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply_next)
         except TemplateError as error:
-            raise ValueError(f"the chat template refuses a {messages[-1]['role']} message: {error}") from error
+            raise ModelError(f"the chat template refuses a {messages[-1]['role']} message: {error}") from error
         texts = [str(rendered)]
         for slot in slots:
             pieces = texts[-1].split(slot)
             if len(pieces) != 2 or str(rendered).count(slot) != 1:
-                raise ValueError(
+                raise ModelError(
                     f"the chat template writes a message's text {str(rendered).count(slot)} times or out of order; "
                     "it must write it exactly once"
                 )
@@ -115,21 +119,21 @@ class ChatFormat:
         """The token that ends a reply: the first control token the template writes after one, else the tokenizer's eos.
 
         Raises:
-            ValueError: the template writes none and the tokenizer has no eos token.
+            ModelError: the template writes none and the tokenizer has no eos token.
         """
         messages = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _REPLY}]
         after = self.template_ids(self.parts(messages, [_REPLY], reply_next=False)[-1])
-        found = next((index for index in after if index in self._control), self.tokenizer.eos_token_id)
-        if not isinstance(found, int):
-            raise ValueError("the chat template ends a reply with no control token and the tokenizer has no eos token")
-        return found
+        end = next((index for index in after if index in self._control), self.tokenizer.eos_token_id)
+        if not isinstance(end, int):
+            raise ModelError("the chat template ends a reply with no control token and the tokenizer has no eos token")
+        return end
 
     def _plain_ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
 
 class _TwoSlotPrompts:
-    """A user message of a long text and a question, cut after the long text.
+    """A user's message of a long text, which comes first, and a question.
 
     The space in front of the question is tokenised with the question, not with the template: byte-level vocabularies
     begin a word with its space.
@@ -145,7 +149,7 @@ class _TwoSlotPrompts:
         self._head, self._middle, self._tail = map(self.format.template_ids, parts)
 
     def prefix(self, text: str) -> tuple[list[int], int]:
-        """Ids up to and including ``text``, and how many tokens were cut out of its middle."""
+        """Ids up to the end of the long text, and how many tokens were cut out of its middle."""
         ids = self.format.text_ids(text)
         kept = truncate_middle(ids, self.max_first_tokens)
         return self._head + kept, len(ids) - len(kept)
@@ -169,7 +173,8 @@ class CompressorPrompts(_TwoSlotPrompts):
             instruction: trusted text, in a paragraph of its own after the question, so that the context stays a prefix.
 
         Raises:
-            ValueError: see `ChatFormat`; or a limit below 1.
+            ModelError: the chat template cannot be used, see `ChatFormat`.
+            ValueError: a limit below 1.
         """
         super().__init__(tokenizer, max_context_tokens, instruction)
 
@@ -195,7 +200,8 @@ class PredictorPrompts(_TwoSlotPrompts):
             instruction: trusted text, in a paragraph of its own after the question and its options.
 
         Raises:
-            ValueError: see `ChatFormat`; or a limit below 1.
+            ModelError: the chat template cannot be used, see `ChatFormat`.
+            ValueError: a limit below 1.
         """
         super().__init__(tokenizer, max_message_tokens, instruction)
 
@@ -213,7 +219,7 @@ class PredictorPrompts(_TwoSlotPrompts):
 
 
 def truncate_middle(ids: list[int], limit: int) -> list[int]:
-    """The first and the last tokens of ``ids``, ``limit`` in all; the odd one goes to the front."""
+    """The first and the last tokens of ``ids``, ``limit`` in all; of an odd limit the front gets one more."""
     if len(ids) <= limit:
         return ids
     return ids[: limit - limit // 2] + ids[len(ids) - limit // 2 :]
@@ -223,27 +229,3 @@ def predictor_text(message: str, question: str, options: Sequence[str], instruct
     """What `PredictorPrompts` writes into a user's turn, as text: for servers that apply a template of their own."""
     shown = f"\nOptions: {'; '.join(options)}" if options else ""
     return f"{message}\n\nQuestion: {question}{shown}" + (f"\n\n{instruction}" if instruction else "")
-
-
-def compressor_prompt(
-    tokenizer: PreTrainedTokenizerBase, context: str, question: str, max_context_tokens: int, instruction: str = ""
-) -> Prompt:
-    """One compressor prompt; `CompressorPrompts` where there are many."""
-    return CompressorPrompts(tokenizer, max_context_tokens, instruction)(context, question)
-
-
-def predictor_prompt(
-    tokenizer: PreTrainedTokenizerBase,
-    message: str,
-    question: str,
-    options: Sequence[str],
-    max_message_tokens: int,
-    instruction: str = "",
-) -> Prompt:
-    """One predictor prompt; `PredictorPrompts` where there are many."""
-    return PredictorPrompts(tokenizer, max_message_tokens, instruction)(message, question, options)
-
-
-def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that ends a reply under ``tokenizer``'s chat template (see `ChatFormat.end_token_id`)."""
-    return ChatFormat(tokenizer).end_token_id

@@ -22,8 +22,8 @@ from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, batched_mess
 NO_CONTEXT = ""
 """The scorer shown no context: a column whose log-probabilities are those of a prior r(z given q)."""
 
-# By context, what is to be scored there, (question, tokens), and the cells of the matrix each goes to.
 _Cells = dict[str, dict[tuple[str, tuple[int, ...]], list[tuple[int, int]]]]
+"""By context: what is scored there, a question with the tokens of a message, and the cells of the matrix it fills."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Scores:
 
     Attributes:
         log_probs: log s(message given context, question), nats, the end token included.
-        token_log_probs: the same by token, nats; NaN beyond a message's end.
+        token_log_probs: log s of each token given those before it, nats; NaN beyond a message's end.
         token_mask: which tokens a message has, the end token included.
         token_ids: the scored tokens of each message, the end token included, in the scorer's vocabulary.
-        token_texts: each of them by itself as text.
-        retokenised: the messages came as text and were tokenised here.
-        truncated_contexts: how many of the distinct contexts read lost their middle.
-        truncated_tokens: how many tokens they lost together.
+        token_texts: the text of each scored token by itself.
+        retokenised: whether messages came as text and were tokenised here.
+        truncated_contexts: how many of the distinct contexts lost their middle.
+        truncated_tokens: how many tokens were cut out of them together.
     """
 
     log_probs: Float[Tensor, "messages contexts"]
@@ -72,7 +72,7 @@ class Scorer:
             max_tokens_per_pass: bound on the tokens of one forward pass (see `token_scores`).
 
         Raises:
-            ValueError: the tokenizer has no usable chat template.
+            ModelError: the tokenizer has no usable chat template.
         """
         self.model = model
         self.prompts = CompressorPrompts(tokenizer, max_context_tokens, instruction)
@@ -109,10 +109,10 @@ class Scorer:
         token_ids = self._token_ids(messages, ended)
         cells = _cells_by_context(token_ids, questions, contexts, valid)
         prefixes = [self.prompts.prefix(context) for context in cells]
-        scored = self._score([ids for ids, _ in prefixes], cells)
+        filled = self._score([ids for ids, _ in prefixes], cells)
         token_mask = _mask(token_ids)
         token_log_probs = torch.full((*valid.shape, token_mask.shape[1]), torch.nan)
-        for (message, context), log_probs in scored:
+        for (message, context), log_probs in filled:
             token_log_probs[message, context, : len(log_probs)] = log_probs
         totals = token_log_probs.where(token_mask[:, None], 0.0).sum(-1)
         return Scores(
@@ -150,7 +150,7 @@ class Scorer:
             raise ValueError(f"{len(messages)} messages, but {len(ended)} values of ended")
 
     def _token_ids(self, messages: Sequence[str | Sequence[int]], ended: Sequence[bool] | None) -> list[list[int]]:
-        """The tokens that are scored: each message's own and, where it ended, the end token."""
+        """The tokens that are scored: those of each message and, where it ended, the end token."""
         token_ids = []
         for index, message in enumerate(messages):
             ids = self.prompts.format.text_ids(message) if isinstance(message, str) else list(message)
@@ -163,7 +163,7 @@ class Scorer:
         return token_ids
 
     def _score(self, prefixes: list[list[int]], cells: _Cells) -> list[tuple[tuple[int, int], Tensor]]:
-        """Per-token log-probabilities of every cell, each distinct one computed once."""
+        """The log-probabilities of the tokens in every cell; cells with equal ones are computed once."""
         questions = {question for group in cells.values() for question, _ in group}
         suffixes = {question: self.prompts.suffix(question) for question in questions}
         jobs = [[Continuation(suffixes[question], ids) for question, ids in group] for group in cells.values()]
@@ -172,17 +172,17 @@ class Scorer:
             check_window(self.model.config, len(prefix) + longest)
         with _frozen(self.model) as model:
             results = batched_message_log_probs(model, prefixes, jobs, self.max_tokens_per_pass)
-        places = [places for group in cells.values() for places in group.values()]
-        log_probs = [row.cpu() for group in results for row in group]
-        return [(place, row) for row, group in zip(log_probs, places, strict=True) for place in group]
+        cells_of_row = [equal_cells for group in cells.values() for equal_cells in group.values()]
+        rows = [row.cpu() for group in results for row in group]
+        return [(cell, row) for row, equal_cells in zip(rows, cells_of_row, strict=True) for cell in equal_cells]
 
 
 def _cells_by_context(
     token_ids: list[list[int]], questions: Sequence[str], contexts: Sequence[str], valid: Tensor
 ) -> _Cells:
     cells: _Cells = {}
-    asked: list[tuple[int, int]] = valid.nonzero().tolist()
-    for message, context in asked:
+    indices: list[tuple[int, int]] = valid.nonzero().tolist()
+    for message, context in indices:
         group = cells.setdefault(contexts[context], {})
         group.setdefault((questions[message], tuple(token_ids[message])), []).append((message, context))
     return cells
@@ -195,7 +195,7 @@ def _mask(token_ids: list[list[int]]) -> Bool[Tensor, "messages tokens"]:
 
 @contextmanager
 def _frozen(model: PreTrainedModel | PeftModel) -> Iterator[PreTrainedModel]:
-    """The model without adapters, in evaluation mode; what a live policy's training needs is put back after."""
+    """The model without adapters, in evaluation mode; a policy in training is put back as it was."""
     training = [module for module in model.modules() if module.training]
     # PEFT makes the active adapter trainable when it switches adapters back on, whether it was or not.
     gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]

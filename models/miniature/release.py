@@ -21,7 +21,7 @@ from data.miniature.documents import SHAPES
 from models.loading import load_model
 from models.miniature.quality import ALL, FACT_COUNTS, Estimate, Quality, is_share, measure
 from models.miniature.train import CHECKPOINT, MEMBERS, WEIGHTS, Member, Progress, build
-from models.prompts import end_token_id
+from models.prompts import ChatFormat
 
 MOST_BYTES = 40_000_000
 """What all members together may weigh."""
@@ -101,7 +101,7 @@ def save_weights(name: str, checkpoint: Path, weights: Path) -> Progress:
         FileNotFoundError: there is no checkpoint or tokenizer.
     """
     tokenizer = AutoTokenizer.from_pretrained(weights / TOKENIZER)
-    end = end_token_id(tokenizer)
+    end = ChatFormat(tokenizer).end_token_id
     state = torch.load(checkpoint, weights_only=True)
     model = build(MEMBERS[name], len(tokenizer), tokenizer.pad_token_id, end)
     model.load_state_dict(state["model"])

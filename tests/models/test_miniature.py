@@ -54,7 +54,7 @@ from models.miniature.train import (
 )
 from models.naming import MINIATURE_WEIGHTS, miniature_members
 from models.predictor import ANSWER_OPENING, LocalPredictor
-from models.prompts import ChatFormat, CompressorPrompts, PredictorPrompts, end_token_id
+from models.prompts import ChatFormat, CompressorPrompts, PredictorPrompts
 
 NASTY = (
     "",
@@ -311,7 +311,7 @@ def test_the_phases_follow_each_other() -> None:
 
 
 def tiny_model(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    return build(TINY, len(tokenizer), tokenizer.get_vocab()["<|pad|>"], end_token_id(tokenizer))
+    return build(TINY, len(tokenizer), tokenizer.get_vocab()["<|pad|>"], ChatFormat(tokenizer).end_token_id)
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +326,7 @@ def released(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedToke
     figures = {group: Estimate(0.25, 0.125, 0.5, 8, 4) for group in (ALL, *SHAPES)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(release.MEMBERS, "tiny", TINY)
-        patch.setattr(release, "measure", lambda *_: {name: figures for name in (*release.MEASURES, *release.LOOKUPS)})
+        patch.setattr(release, "measure", lambda *_: dict.fromkeys((*release.MEASURES, *release.LOOKUPS), figures))
         release.release("tiny", folder / "runs" / "tiny", folder / "weights", documents=1)
     return folder
 
@@ -339,7 +339,7 @@ def test_a_release_is_the_checkpoint_rounded_to_bfloat16(released: Path) -> None
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[name].to(torch.bfloat16).float()), name
     assert model.generation_config is not None
-    assert model.generation_config.eos_token_id == end_token_id(tokenizer)
+    assert model.generation_config.eos_token_id == ChatFormat(tokenizer).end_token_id
     assert tokenizer.decode(tokenizer.encode(NASTY[7])) == NASTY[7]
 
 

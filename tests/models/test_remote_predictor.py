@@ -10,16 +10,9 @@ from models.predictor import LocalPredictor, Query, RemotePredictor
 from tests.llama_server import serving_miniature
 from tests.local_server import Answer, Asked, Script, chat, serving
 from tests.models.plain_pass import full_sequence_log_probs
+from tests.models.queries import ANSWERS, QUERIES
 
 MODEL = "miniature/llama-medium"
-QUERIES = [
-    Query("The zinc was 41. The iron was 52.", "What was the zinc?"),
-    Query("The zinc was 41. The iron was 52.", "What was the iron?"),
-    Query("The auditor is Korbex.", "Who is the auditor?"),
-    Query("", "Who is the auditor?"),
-    Query("The zinc was 41.", "What was the zinc?", ("12", "41", "77", "85", "93")),
-]
-ANSWERS = ["41", "52", "Korbex", "Korbex", "41"]
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +60,12 @@ def test_without_a_tokenizer_log_probs_are_none_and_nothing_is_asked() -> None:
 def test_a_server_that_echoes_gives_the_log_probs_of_the_same_model_here(local: LocalPredictor) -> None:
     with serving(echoing(local)) as server:
         remote = RemotePredictor(Endpoint(server.url, "m"), 8, tokenizer=local.tokenizer)
-        found = remote.answer_log_probs([*QUERIES, QUERIES[0]], [*ANSWERS, ANSWERS[0]])
+        scores = remote.answer_log_probs([*QUERIES, QUERIES[0]], [*ANSWERS, ANSWERS[0]])
         assert len(server.asked) == len(QUERIES)
     expected = local.answer_log_probs(QUERIES, ANSWERS)
-    for score, own in zip(found, [*expected, expected[0]], strict=True):
-        assert score is not None and own is not None and score.tokens == own.tokens
-        assert score.log_prob == pytest.approx(own.log_prob, abs=1e-3)
+    for score, here in zip(scores, [*expected, expected[0]], strict=True):
+        assert score is not None and here is not None and score.tokens == here.tokens
+        assert score.log_prob == pytest.approx(here.log_prob, abs=1e-3)
 
 
 def test_an_instruction_stands_where_it_does_here(local: LocalPredictor) -> None:
@@ -82,11 +75,11 @@ def test_an_instruction_stands_where_it_does_here(local: LocalPredictor) -> None
         [score] = remote.answer_log_probs(QUERIES[:1], ANSWERS[:1])
         server.script = lambda asked, number: Answer(chat("Answer: 41"))
         assert remote.answer(QUERIES[:1]) == ["41"]
-        said = server.asked[-1].body["messages"][0]["content"]
-    [own] = told.answer_log_probs(QUERIES[:1], ANSWERS[:1])
-    assert score is not None and own is not None and score.log_prob == pytest.approx(own.log_prob, abs=1e-3)
+        content = server.asked[-1].body["messages"][0]["content"]
+    [here] = told.answer_log_probs(QUERIES[:1], ANSWERS[:1])
+    assert score is not None and here is not None and score.log_prob == pytest.approx(here.log_prob, abs=1e-3)
     prompt = told.prompts(QUERIES[0].message, QUERIES[0].question)
-    assert said in str(local.tokenizer.decode(prompt.ids))
+    assert content in str(local.tokenizer.decode(prompt.ids))
 
 
 def test_a_long_message_is_scored_whole_as_it_is_read_whole(local: LocalPredictor) -> None:
@@ -101,3 +94,11 @@ def test_a_server_that_fails_at_log_probs_is_named(local: LocalPredictor) -> Non
         remote = RemotePredictor(Endpoint(server.url, "m", retries=0), 8, tokenizer=local.tokenizer)
         with pytest.raises(EndpointError, match=r"model 'm': 503: busy"):
             remote.answer_log_probs(QUERIES, ANSWERS)
+
+
+def test_a_server_writes_free_text_as_it_came() -> None:
+    with serving([Answer(chat(" Which dose? "))]) as server:
+        remote = RemotePredictor(Endpoint(server.url, "m"), max_answer_tokens=4)
+        assert remote.write(["What is missing?"], max_tokens=32) == ["Which dose?"]
+        body = server.asked[0].body
+    assert body["messages"] == [{"role": "user", "content": "What is missing?"}] and body["max_tokens"] == 32

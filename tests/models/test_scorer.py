@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from models.miniature.tokenizer import train_tokenizer
 from models.naming import ModelError
-from models.prompts import compressor_prompt
+from models.prompts import CompressorPrompts
 from models.scorer import Scorer
 from tests.models.plain_pass import full_sequence_log_probs
 from tests.models.tiny import tiny_model
@@ -35,7 +35,7 @@ def ids_of(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 def plain_score(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, context: str, question: str, message_ids: list[int]
 ) -> torch.Tensor:
-    prompt = compressor_prompt(tokenizer, context, question, 1000)
+    prompt = CompressorPrompts(tokenizer, 1000)(context, question)
     with torch.no_grad():
         return full_sequence_log_probs(model, prompt.ids + message_ids, len(message_ids))
 
@@ -75,7 +75,7 @@ def test_contexts_are_read_once_and_equal_cells_scored_once(
     model.get_input_embeddings().register_forward_hook(lambda _, inputs, __: read.append(inputs[0].numel()))
     twice = [CONTEXTS[0], CONTEXTS[0]]
     scores = scorer.fill([message] * 3, ["Who?"] * 3, twice, torch.ones(3, 2, dtype=torch.bool))
-    prompt = compressor_prompt(tokenizer, CONTEXTS[0], "Who?", 1000)
+    prompt = CompressorPrompts(tokenizer, 1000)(CONTEXTS[0], "Who?")
     assert sum(read) == len(prompt.ids) + len(message)
     assert scores.log_probs.unique().numel() == 1
 
@@ -193,7 +193,7 @@ def test_a_context_that_fills_the_window_is_scored_and_one_token_more_is_refused
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     message = ids_of(tokenizer, "pulse 71")
-    around = len(compressor_prompt(tokenizer, "", "Who?", 1000).ids) + len(message) + 1
+    around = len(CompressorPrompts(tokenizer, 1000)("", "Who?").ids) + len(message) + 1
     limit = 256 - around
     context, valid = "a b " * 300, torch.ones(1, 1, dtype=torch.bool)
     scores = Scorer(model, tokenizer, limit).fill([message], ["Who?"], [context], valid)
