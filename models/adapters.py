@@ -74,17 +74,18 @@ def add_adapter(
 
     Args:
         model: changed in place. The adapter added to a plain model is its only part that trains.
-        rank: of the two matrices of each layer.
+        rank: the inner width of the two matrices that are added to each layer.
         alpha: the adapter's part of a layer's output is scaled by ``alpha / rank``.
         dropout: probability that an input of the adapter is dropped in training.
-        target_modules: names of layers, or one of PEFT's words for many, ``all-linear``.
-        seed: of the matrices that begin at random.
-        name: of the adapter; the model holds no other of this name.
+        target_modules: names of layers, a regular expression that matches them, or ``all-linear``.
+        seed: seeds the matrices that begin at random.
+        name: what the model calls the adapter.
 
     Raises:
         ModelError: the model has no layers of these names.
         ValueError: the model has an adapter of this name.
     """
+    _check_name(model, name)
     manual_seed(seed)
     lora = peft.LoraConfig(
         r=rank,
@@ -93,7 +94,6 @@ def add_adapter(
         target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
         task_type="CAUSAL_LM",
     )
-    _check_name(model, name)
     try:
         if isinstance(model, PeftModel):
             model.add_adapter(name, lora)
@@ -115,12 +115,12 @@ def read_adapter(folder: str | Path) -> StoredAdapter:
     fields = _read_fields(subject, path / ADAPTER_CONFIG)
     weights = _read_weights(subject, path / WEIGHTS_FILE)
     # Compared before PEFT makes matrices of the configured rank, which may be larger than the memory.
-    inner = [tensor for name, tensor in weights.items() if ".lora_A." in name or ".lora_embedding_A" in name]
-    ranks = {tensor.shape[0] for tensor in inner if tensor.ndim}
-    configured = {fields.r, *fields.rank_pattern.values()}
-    if not ranks <= configured:
-        given, stored = (", ".join(map(str, sorted(values))) for values in (configured, ranks))
-        raise ModelError(f"{subject}: {ADAPTER_CONFIG} gives rank {given}, and {WEIGHTS_FILE} has rank {stored}")
+    configured, stored = {fields.r, *fields.rank_pattern.values()}, _ranks(weights)
+    if not stored:
+        raise ModelError(f"{subject}: {WEIGHTS_FILE} holds no matrices of a LoRA adapter")
+    if not stored <= configured:
+        given, held = (", ".join(map(str, sorted(ranks))) for ranks in (configured, stored))
+        raise ModelError(f"{subject}: {ADAPTER_CONFIG} gives rank {given}, and {WEIGHTS_FILE} has rank {held}")
     return StoredAdapter(path, fields.base_model_name_or_path, weights)
 
 
@@ -131,9 +131,9 @@ def load_adapter(
 
     Args:
         model: changed in place; a model that an adapter did not fit is of no more use.
-        stored: see `read_adapter`.
+        stored: the adapter, see `read_adapter`.
         base: what the model is called, for messages.
-        name: of the adapter in this model, which holds no other of this name.
+        name: what the model calls the adapter.
 
     Raises:
         ModelError: the adapter belongs to another model.
@@ -170,9 +170,9 @@ def save_adapter(
     Args:
         adapted: a model that holds the adapter.
         tokenizer: the model's.
-        folder: made where it is not there.
-        base: the model's name as ``models.loading.load_model`` takes it, which the files repeat.
-        name: of the adapter.
+        folder: made where it is missing.
+        base: the model's name as `models.loading.load_model` takes it, which the files repeat.
+        name: which adapter of the model.
     """
     adapted.peft_config[name].base_model_name_or_path = base
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,17 +201,20 @@ def _read_fields(subject: str, path: Path) -> _LoraFields:
 
 
 def _read_weights(subject: str, path: Path) -> dict[str, Tensor]:
-    """Tensors by name, at least one of them a matrix of a LoRA adapter, and all of them finite."""
+    """Tensors by name, all of them finite."""
     if not path.is_file():
         raise ModelError(f"{subject}: holds no {path.name}")
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{subject}: {path.name} cannot be read: {one_line(error)}") from error
-    matrices = [name for name, tensor in weights.items() if ".lora_" in name and tensor.ndim > 1]
-    if not matrices:
-        raise ModelError(f"{subject}: {path.name} holds no matrices of a LoRA adapter")
     for name, tensor in weights.items():
         if not tensor.float().isfinite().all():
             raise ModelError(f"{subject}: {path.name} holds values that are not finite, in {name!r}")
     return weights
+
+
+def _ranks(weights: dict[str, Tensor]) -> set[int]:
+    """The ranks of a LoRA adapter's matrices, by its inner ones, of linear layers and of embeddings."""
+    inner = [tensor for name, tensor in weights.items() if ".lora_A." in name or ".lora_embedding_A" in name]
+    return {tensor.shape[0] for tensor in inner if tensor.ndim > 1}

@@ -22,7 +22,7 @@ class Readings:
     Attributes:
         answers: the predictor's answer from the message.
         answer_scores: log p(gold answer given message, question); None where the predictor cannot say.
-        null_scores: the same without any message.
+        null_scores: log p(gold answer given question), without any message; None where the predictor cannot say.
     """
 
     answers: list[str]

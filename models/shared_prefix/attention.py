@@ -59,7 +59,7 @@ def shared_prefix_attention(
         module: the layer.
         query: one for each column that is read.
         key: with a head for one or more heads of the query.
-        value: likewise.
+        value: with as many heads as the key.
         attention_mask: applies without a layout alone.
         dropout: probability that an attention weight is dropped.
         scaling: multiplies the scores; one over the root of ``size`` without it.

@@ -73,7 +73,7 @@ class Layout:
 
         Args:
             window: tokens that a query sees, itself included; None sees all before it.
-            dtype: of the masks, which is that of the queries.
+            dtype: the type of the masks, which is that of the queries.
         """
         key = (window, dtype)
         if key not in self._pieces:

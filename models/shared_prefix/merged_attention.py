@@ -49,7 +49,7 @@ def merged_attention(
     Args:
         query: one for each column.
         key: with as many heads as the query has.
-        value: likewise.
+        value: with as many heads as the key.
         pieces: together they cover every query, and no query meets a key twice. A piece that begins before the end of
             an earlier one holds a part of the queries that earlier ones cover.
         scale: multiplies the scores; one over the root of ``size`` without it.
