@@ -63,22 +63,22 @@ class Enumeration(NamedTuple):
 
 def strings(vocabulary: int, length: int) -> list[list[int]]:
     """Token strings without end token, up to the length."""
-    found = layer = [[]]
+    listed = layer = [[]]
     for _ in range(length):
         layer = [[*string, token] for string in layer for token in range(vocabulary) if token != END]
-        found = found + layer
-    return found
+        listed = listed + layer
+    return listed
 
 
 def true_log_probs(model: PreTrainedModel, prompt: list[int], length: int) -> dict[tuple[int, ...], Tensor]:
     """Log-prob of every next token after every string shorter than the length, from passes over equal lengths."""
-    found = {}
+    log_probs = {}
     for size in range(length):
         layer = [string for string in strings(model.config.vocab_size, size) if len(string) == size]
         with torch.no_grad():
             logits = model(torch.tensor([prompt + string for string in layer]), use_cache=False).logits[:, -1]
-        found |= {tuple(s): row for s, row in zip(layer, logits.double().log_softmax(1), strict=True)}
-    return found
+        log_probs |= {tuple(s): row for s, row in zip(layer, logits.double().log_softmax(1), strict=True)}
+    return log_probs
 
 
 def message_log_prob(steps: dict[tuple[int, ...], Tensor], message: Sequence[int], ended: bool) -> float:
@@ -140,9 +140,9 @@ def test_the_enumeration_is_of_all_messages_and_contexts_differ(scored: Scored) 
 
 
 def test_the_scorer_gives_every_message_its_true_probability(scored: Scored) -> None:
-    found = scored.scores.log_probs.double()
-    torch.testing.assert_close(found, scored.exact.truth.log().flatten(0, 1), rtol=0, atol=2e-5)
-    totals = found.exp().view(len(QUESTIONS), -1, len(CONTEXTS)).sum(dim=1)
+    log_probs = scored.scores.log_probs.double()
+    torch.testing.assert_close(log_probs, scored.exact.truth.log().flatten(0, 1), rtol=0, atol=2e-5)
+    totals = log_probs.exp().view(len(QUESTIONS), -1, len(CONTEXTS)).sum(dim=1)
     torch.testing.assert_close(totals, torch.ones_like(totals), rtol=0, atol=1e-5)
 
 
@@ -195,8 +195,8 @@ def test_sampled_messages_estimate_the_exact_information_within_their_interval(s
     generator = torch.Generator().manual_seed(0)
     own = torch.arange(len(CONTEXTS)).repeat(400)
     questions = torch.randint(len(QUESTIONS), own.shape, generator=generator)
-    drawn = torch.multinomial(scored.exact.truth[questions, :, own], 1, generator=generator)[:, 0]
-    matrix = scored.scores.log_probs[questions * len(scored.exact.messages) + drawn]
+    sampled = torch.multinomial(scored.exact.truth[questions, :, own], 1, generator=generator)[:, 0]
+    matrix = scored.scores.log_probs[questions * len(scored.exact.messages) + sampled]
     truth, each = scored.exact.information, range(len(own))
     lower, upper = (
         interval(clustered_mean(estimate.terms.tolist(), each), level=0.999)

@@ -37,12 +37,14 @@ def echoing(local: LocalPredictor) -> Script:
     return answer
 
 
+@pytest.mark.command
 def test_llama_cpp_answers_as_the_same_model_here_which_opens_its_own_reply(llama: str, local: LocalPredictor) -> None:
     # The server's reply begins with the opening that the local one is given, so it has as many tokens more.
     remote = RemotePredictor(Endpoint(llama, "m"), local.max_answer_tokens + len(local.opening))
     assert remote.answer(QUERIES) == local.answer(QUERIES)
 
 
+@pytest.mark.command
 def test_llama_cpp_cannot_tell_log_probs_and_is_asked_for_them_once(llama: str) -> None:
     endpoint = Endpoint(llama, "m")
     remote = RemotePredictor(endpoint, 8, tokenizer=load_tokenizer(MODEL))
@@ -69,16 +71,16 @@ def test_a_server_that_echoes_gives_the_log_probs_of_the_same_model_here(local: 
 
 
 def test_an_instruction_stands_where_it_does_here(local: LocalPredictor) -> None:
-    told = LocalPredictor(local.model, local.tokenizer, 8, instruction="Answer briefly.")
+    instructed = LocalPredictor(local.model, local.tokenizer, 8, instruction="Answer briefly.")
     with serving(echoing(local)) as server:
         remote = RemotePredictor(Endpoint(server.url, "m"), 8, "Answer briefly.", local.tokenizer)
         [score] = remote.answer_log_probs(QUERIES[:1], ANSWERS[:1])
         server.script = lambda asked, number: Answer(chat("Answer: 41"))
         assert remote.answer(QUERIES[:1]) == ["41"]
         content = server.asked[-1].body["messages"][0]["content"]
-    [here] = told.answer_log_probs(QUERIES[:1], ANSWERS[:1])
+    [here] = instructed.answer_log_probs(QUERIES[:1], ANSWERS[:1])
     assert score is not None and here is not None and score.log_prob == pytest.approx(here.log_prob, abs=1e-3)
-    prompt = told.prompts(QUERIES[0].message, QUERIES[0].question)
+    prompt = instructed.prompts(QUERIES[0].message, QUERIES[0].question)
     assert content in str(local.tokenizer.decode(prompt.ids))
 
 

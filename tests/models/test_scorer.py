@@ -140,8 +140,8 @@ def test_adapters_are_off_while_scoring_and_the_policy_is_left_as_it_was(
             parameter.requires_grad_(False)
     policy.train()
     before = [(name, parameter.requires_grad) for name, parameter in policy.named_parameters()]
-    found = Scorer(policy, tokenizer, 1000).fill(MESSAGES, QUESTIONS, CONTEXTS, VALID).log_probs
-    torch.testing.assert_close(found, expected, equal_nan=True)
+    log_probs = Scorer(policy, tokenizer, 1000).fill(MESSAGES, QUESTIONS, CONTEXTS, VALID).log_probs
+    torch.testing.assert_close(log_probs, expected, equal_nan=True)
     assert [(name, parameter.requires_grad) for name, parameter in policy.named_parameters()] == before
     assert all(module.training for module in policy.modules())
     changed = policy.eval()(torch.tensor([[1, 2, 3]])).logits
@@ -181,12 +181,12 @@ def test_a_message_longer_than_a_pass_has_room_for_is_scored_all_the_same(
 ) -> None:
     messages = ["pulse 71 " * 12, "pulse"]
     valid = torch.ones(2, 3, dtype=torch.bool)
-    found = [
+    small, large = (
         Scorer(model, tokenizer, 1000, max_tokens_per_pass=limit).fill(messages, QUESTIONS[:2], CONTEXTS, valid)
         for limit in (8, 4096)
-    ]
-    assert len(found[0].token_ids[0]) > 8
-    torch.testing.assert_close(found[0].log_probs, found[1].log_probs, atol=1e-4, rtol=0)
+    )
+    assert len(small.token_ids[0]) > 8
+    torch.testing.assert_close(small.log_probs, large.log_probs, atol=1e-4, rtol=0)
 
 
 def test_a_context_that_fills_the_window_is_scored_and_one_token_more_is_refused(

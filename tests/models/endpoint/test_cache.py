@@ -18,8 +18,8 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
         assert again.complete_all([say("b"), say("a")], GREEDY) == first[::-1]
         assert again.counts == {"from the cache": 2, "damaged cache lines": 0}
         assert len(server.asked) == 2
-        for other in (Sampling(9), Sampling(8, seed=1), Sampling(8, 0.5), Sampling(8, extra={"top_k": 1})):
-            again.complete(say("a"), other)
+        for sampling in (Sampling(9), Sampling(8, seed=1), Sampling(8, 0.5), Sampling(8, extra={"top_k": 1})):
+            again.complete(say("a"), sampling)
         Endpoint(server.url, "another", cache=cache).complete(say("a"), GREEDY)
     assert len(server.asked) == 7
     assert len(cache.read_text().splitlines()) == 7

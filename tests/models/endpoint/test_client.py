@@ -25,6 +25,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.command
 def test_llama_cpp_writes_what_the_same_model_writes_in_this_process(llama: str) -> None:
     question = "Rome is the capital. Bob has a dog.\n\nQuestion: Which animal?"
     completion = Endpoint(llama, "miniature").complete(say(question), Sampling(max_tokens=12, log_probs=True))
@@ -40,6 +41,7 @@ def test_llama_cpp_writes_what_the_same_model_writes_in_this_process(llama: str)
     assert completion.log_probs == pytest.approx(reply.log_probs, abs=1e-3)
 
 
+@pytest.mark.command
 def test_llama_cpp_keeps_the_order_of_a_batch_and_follows_a_schema(llama: str) -> None:
     schema = {"type": "object", "properties": {"dog": {"type": "boolean"}}, "required": ["dog"]}
     batch = [say(f"Is {name} a dog?") for name in ("Bob", "Anna", "Bob", "Carl")]
@@ -50,6 +52,7 @@ def test_llama_cpp_keeps_the_order_of_a_batch_and_follows_a_schema(llama: str) -
     assert constrained.text.lstrip().startswith("{")
 
 
+@pytest.mark.command
 def test_llama_cpp_gives_no_log_probs_of_a_given_answer_and_the_client_says_so(llama: str) -> None:
     endpoint = Endpoint(llama, "miniature")
     assert endpoint.echoes is None
@@ -57,6 +60,7 @@ def test_llama_cpp_gives_no_log_probs_of_a_given_answer_and_the_client_says_so(l
     assert endpoint.echoes is False
 
 
+@pytest.mark.command
 def test_a_conversation_too_long_for_llama_cpp_is_refused_in_its_own_words(llama: str) -> None:
     with pytest.raises(EndpointError, match=r"model 'miniature': 400: .*exceeds the available context size"):
         Endpoint(llama, "miniature").complete(say("dog " * 5000), GREEDY)
