@@ -1,7 +1,7 @@
 """What an evaluation leaves in the run folder: results, samples, tables and report."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from configs.sections import Recipe
 from configs.tree import to_yaml
@@ -10,8 +10,9 @@ from eval.analysis.correlation import correlations
 from eval.analysis.density import summarise
 from eval.record import SCHEMA_VERSION, Record
 from eval.record_file import write_records
+from eval.report.console import console_table
 from eval.report.page import write_report
-from eval.report.table import console_table
+from eval.report.results import Results
 from eval.stages import MEASURED
 
 
@@ -20,7 +21,7 @@ def finish(
     records: Mapping[str, Sequence[Record]],
     meta: Mapping[str, Any],
     extra: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> Results:
     """Write results, samples, tables and the report, and print the table; the contents of ``results.json``.
 
     Args:
@@ -40,6 +41,6 @@ def finish(
     write_text(folder / "config.yaml", to_yaml(recipe))
     write_json(folder / "results.json", results)
     report = write_report(folder)
-    print(console_table(results))
+    print(console_table(cast(Results, results)))
     print(f"\nreport: {report}")
-    return results
+    return cast(Results, results)

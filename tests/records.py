@@ -1,5 +1,6 @@
 """Fabricated records: whole ones, whose fields a test replaces as it needs."""
 
+import copy
 import math
 from typing import Any, cast
 
@@ -24,6 +25,10 @@ MEASURED: dict[str, Any] = {
     "answer_nll_nats": 1.0,
     "answer_tokens": 2,
 }
+
+
+Ends = tuple[float | None, float | None, float | None]
+"""A value with the ends of its interval."""
 
 
 def evaluation_record(
@@ -106,3 +111,29 @@ def sweep_record(**fields: Any) -> SweepRecord:
 def changed(record: AnyRecord, **fields: Any) -> AnyRecord:
     """The record with other values in some of its fields."""
     return cast(AnyRecord, {**record, **fields})
+
+
+def summary(accuracy: tuple[float, float], change: Ends, tokens: Ends, density: Ends) -> dict[str, Any]:
+    """Results of one task, from accuracies and (value, low, high) of the three changes."""
+    figures = {
+        key: {"value": 1.0, "low": 0.9, "high": 1.1}
+        for key in (
+            "message_tokens",
+            "information_bits",
+            "information_upper_bits",
+            "task_information_bits",
+            "bits_per_token",
+            "perplexity",
+            "saturated_share",
+        )
+    } | {"n": 40, "missing": 0, "documents": 20}
+    stages = {
+        stage: figures | {"accuracy": {"value": value, "low": value - 0.05, "high": value + 0.05}}
+        for stage, value in zip(("before", "after"), accuracy, strict=True)
+    }
+    names = ("accuracy", "message_tokens_ratio", "bits_per_token_ratio")
+    changes = {
+        name: dict(zip(("value", "low", "high"), figure, strict=True))
+        for name, figure in zip(names, (change, tokens, density), strict=True)
+    }
+    return {"overall": stages, "tasks": {"notes": copy.deepcopy(stages)}, "change": changes}

@@ -17,7 +17,7 @@ from eval.evaluation import by_compressor
 from eval.provenance import provenance
 from eval.record import Record
 from eval.record_log import RecordLog, open_log
-from eval.report.table import console_table
+from eval.report.console import console_table
 from eval.results import finish
 from eval.stages import MEASURED, REFERENCE, evaluation_of, identify, origin_of, passes
 from models.adapters import save_adapter

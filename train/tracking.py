@@ -6,14 +6,15 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import wandb
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from data.writing import write_text
-from eval.report.page import report_sheets
+from eval.report.page import report_tables
+from eval.report.results import Results, Summary
 from train.config import Config
 
 Logs = Mapping[str, Any]
@@ -59,7 +60,7 @@ def start_service() -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def log_results(results: Mapping[str, Any], name: str, folder: Path) -> None:
+def log_results(results: Results, name: str, folder: Path) -> None:
     """Log the overall figures of both stages, the report's tables and its files to the open W&B run, and end it."""
     if wandb.run is None:
         return
@@ -67,8 +68,8 @@ def log_results(results: Mapping[str, Any], name: str, folder: Path) -> None:
     if "greedy" in results:
         wandb.run.summary.update(_overall(results["greedy"], "greedy/"))
     tables = {
-        f"report/{sheet.name}": wandb.Table(columns=list(sheet.columns), data=[list(line) for line in sheet.lines])
-        for sheet in report_sheets(results)
+        f"report/{table.name}": wandb.Table(columns=list(table.columns), data=[list(line) for line in table.lines])
+        for table in report_tables(results)
     }
     wandb.log(tables)
     artifact = wandb.Artifact(f"{name}-report", type="report")
@@ -78,10 +79,10 @@ def log_results(results: Mapping[str, Any], name: str, folder: Path) -> None:
     wandb.finish()
 
 
-def _overall(results: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
+def _overall(results: Summary, prefix: str = "") -> dict[str, float | None]:
     return {
         f"{prefix}{stage}/{name}": figure["value"]
-        for stage, figures in results["overall"].items()
+        for stage, figures in cast(dict[str, dict[str, Any]], results["overall"]).items()
         for name, figure in figures.items()
         if isinstance(figure, dict)
     }

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.command import status
-from data.errors import DataError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,13 +22,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def work(run_folder: Path) -> int:
-    """Write the report, and print where it is."""
+    """Write the report, and print where it is.
+
+    Raises:
+        DataError: the folder lacks a file, or a file is damaged.
+    """
     from eval.report.page import write_report
 
-    try:
-        print(write_report(run_folder))
-    except (OSError, ValueError) as error:
-        raise DataError(str(error)) from error
+    print(write_report(run_folder))
     return 0
 
 

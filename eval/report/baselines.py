@@ -1,192 +1,191 @@
 """The baselines of a run beside its adapter: accuracy against message tokens, as a figure, a table and a sentence."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
-from eval.report.drawing import (
-    AFTER,
-    BEFORE,
-    CUSTOM_PROPERTIES,
-    FIFTH,
-    FOURTH,
-    INK,
-    ROUND_STEPS,
-    SECOND,
-    STYLE,
-    THIRD,
-    Drawing,
-    canvas,
-    inline_svg,
-    name_points,
-)
-from eval.report.headline import Figure, Results
-from eval.report.sheets import Sheet, figure_text
-from eval.report.table import COLUMNS, number, percent
+from eval.report.drawing import Colour, Drawing, Position, canvas, inline_svg, label_points, set_round_ticks
+from eval.report.formats import figure_text, number, percent
+from eval.report.results import BaselineFigures, Figure, FigureName, Results, check_entries
+from eval.report.rows import COLUMNS
+from eval.report.tables import Table
 
-LOOKS = tuple(zip((SECOND, THIRD, FOURTH, FIFTH, INK), "s^Dvo", strict=True))
-# A baseline a twentieth longer than the adapter's messages still counts as no longer.
+TITLE = "Accuracy against message tokens"
+
+LINE_STYLES = tuple(zip((Colour.SECOND, Colour.THIRD, Colour.FOURTH, Colour.FIFTH, Colour.MUTED), "s^Dvo", strict=True))
+"""Colour and marker of a baseline's line; the marker tells lines apart for who cannot see the colours."""
+
 TOKEN_TOLERANCE = 1.05
-# Rates this far apart are drawn on a logarithmic axis.
+"""A baseline a twentieth longer than the adapter's messages still counts as no longer: lengths of texts are uneven."""
+
 LOGARITHMIC_FROM = 12.0
-ADAPTER, UNTRAINED, ALONE = "adapter", "untrained", "compressor"
-ABSENT: Figure = {"value": None, "low": None, "high": None}
+"""Longest over shortest messages from which the axis is logarithmic: a linear one would crowd the short ones."""
+
+ADAPTER, UNTRAINED, COMPRESSOR = "adapter", "untrained", "compressor"
+
+UNMEASURED: Figure = {"value": None, "low": None, "high": None}
 
 
 @dataclass(frozen=True)
-class Point:
-    """What one way of making messages costs and achieves; ``figures`` has accuracy, message_tokens and maybe more."""
+class Method:
+    """One way of making messages, a baseline at one budget or a compressor, and the figures of its messages."""
 
     name: str
     budget_tokens: int | None
-    figures: dict[str, Figure]
-
-    @property
-    def place(self) -> tuple[float, float] | None:
-        """Message tokens and accuracy, None where either was not measured."""
-        tokens, accuracy = self.figures["message_tokens"]["value"], self.figures["accuracy"]["value"]
-        return None if tokens is None or accuracy is None else (tokens, accuracy)
+    figures: dict[FigureName, Figure]
 
 
-def baseline_points(results: Results) -> list[Point]:
+class Placed(NamedTuple):
+    """A method with both an accuracy and a length: what the figure shows of it."""
+
+    name: str
+    tokens: float
+    accuracy: float
+    interval: tuple[float | None, float | None]
+    """The ends of the accuracy's 95% interval."""
+
+    def __str__(self) -> str:
+        return f"{self.name}, {percent(self.accuracy)} in {number(self.tokens)} tokens"
+
+
+def baseline_methods(entries: Sequence[BaselineFigures]) -> list[Method]:
     """The ``baselines`` of ``results.json``, in its order.
 
     Raises:
-        ValueError: a baseline lacks its name, accuracy or message tokens.
+        DataError: a baseline lacks its name, accuracy or message tokens.
     """
-    points = []
-    for index, baseline in enumerate(results.get("baselines", [])):
-        for key in ("name", "accuracy", "message_tokens"):
-            if key not in baseline:
-                raise ValueError(f"results.json: baselines[{index}] has no {key!r}")
-        points.append(Point(str(baseline["name"]), baseline.get("budget_tokens"), _figures(baseline)))
-    return points
+    check_entries("baselines", entries, BaselineFigures)
+    return [Method(str(entry["name"]), entry.get("budget_tokens"), _figures(entry)) for entry in entries]
 
 
-def compressor_points(results: Results) -> list[Point]:
+def compressor_methods(results: Results) -> list[Method]:
     """The untrained compressor and the adapter, over all tasks; a compressor alone that was held against nothing."""
     overall = results["overall"]
+    after = _figures(overall["after"])
     if not overall["before"]["n"]:
-        return [Point(ALONE, None, _figures(overall["after"]))]
-    return [Point(name, None, _figures(overall[stage])) for name, stage in ((UNTRAINED, "before"), (ADAPTER, "after"))]
+        return [Method(COMPRESSOR, None, after)]
+    return [Method(UNTRAINED, None, _figures(overall["before"])), Method(ADAPTER, None, after)]
 
 
-def _figures(figures: dict[str, Any]) -> dict[str, Figure]:
-    return {column.figure: figures.get(column.figure) or ABSENT for column in COLUMNS}
+def _figures(figures: Mapping[str, Any]) -> dict[FigureName, Figure]:
+    return {column.figure: figures.get(column.figure) or UNMEASURED for column in COLUMNS}
 
 
-def baseline_sheet(baselines: Sequence[Point], compressors: Sequence[Point]) -> Sheet:
+def _placed(methods: Sequence[Method]) -> list[Placed]:
+    """The methods that have both coordinates."""
+    return [
+        Placed(method.name, tokens, accuracy["value"], (accuracy["low"], accuracy["high"]))
+        for method in methods
+        for accuracy in [method.figures["accuracy"]]
+        if (tokens := method.figures["message_tokens"]["value"]) is not None and accuracy["value"] is not None
+    ]
+
+
+def baseline_table(baselines: Sequence[Method], compressors: Sequence[Method]) -> Table:
     """A line for every baseline and budget, then one each for the compressors, of what some baseline measured."""
     columns = [
-        column for column in COLUMNS if any(point.figures[column.figure]["value"] is not None for point in baselines)
+        column for column in COLUMNS if any(method.figures[column.figure]["value"] is not None for method in baselines)
     ]
     lines = tuple(
         (
-            point.name,
-            "none" if point.budget_tokens is None else f"{point.budget_tokens:,}",
-            *(figure_text(point.figures[column.figure], column.format) for column in columns),
+            method.name,
+            "none" if method.budget_tokens is None else f"{method.budget_tokens:,}",
+            *(figure_text(method.figures[column.figure], column.format) for column in columns),
         )
-        for point in (*baselines, *compressors)
+        for method in (*baselines, *compressors)
     )
     heading = ("Messages by", "Budget, tokens", *(column.label for column in columns))
-    return Sheet("baselines", "Baselines", heading, lines)
+    return Table("baselines", "Baselines", heading, lines)
 
 
-def comparison(baselines: Sequence[Point], adapter: Point) -> str:
-    """How the adapter stands beside the best baseline that is no longer than it, and beside the best of all."""
-    placed = [point for point in baselines if point.place is not None]
-    if adapter.place is None or not placed:
-        return f"No baseline has both an accuracy and a length beside the {adapter.name}'s, so nothing can be compared."
-    tokens, accuracy = adapter.place
-    where = f"the {adapter.name} reaches {percent(accuracy)} in {number(tokens)}"
-    best = max(placed, key=_accuracy)
-    rivals = [point for point in placed if _tokens(point) <= tokens * TOKEN_TOLERANCE]
-    if not rivals:
-        first = f"No baseline writes as few tokens as the {adapter.name}; {where} tokens."
-    else:
-        rival = max(rivals, key=_accuracy)
-        first = (
-            f"Of the baselines no longer than the {adapter.name}’s messages the best is {_described(rival)}; {where}."
+def comparison(baselines: Sequence[Method], compressor: Method) -> str:
+    """How the compressor stands beside the best baseline that is no longer than it, and beside the best of all."""
+    rivals, placed = _placed(baselines), _placed([compressor])
+    if not placed or not rivals:
+        return (
+            f"No baseline has both an accuracy and a length beside the {compressor.name}'s, so nothing can be compared."
         )
-        if rival is best:
-            return first
-    return f"{first} The best of all is {_described(best)}."
+    [(name, tokens, accuracy, _)] = placed
+    reached = f"the {name} reaches {percent(accuracy)} in {number(tokens)}"
+    best = max(rivals, key=_accuracy)
+    no_longer = [rival for rival in rivals if rival.tokens <= tokens * TOKEN_TOLERANCE]
+    if not no_longer:
+        return f"No baseline writes as few tokens as the {name}; {reached} tokens. The best of all is {best}."
+    best_no_longer = max(no_longer, key=_accuracy)
+    sentence = f"Of the baselines no longer than the {name}’s messages the best is {best_no_longer}; {reached}."
+    return sentence if best_no_longer is best else f"{sentence} The best of all is {best}."
 
 
-def _accuracy(point: Point) -> float:
-    assert point.place is not None
-    return point.place[1]
+def _accuracy(method: Placed) -> float:
+    return method.accuracy
 
 
-def _tokens(point: Point) -> float:
-    assert point.place is not None
-    return point.place[0]
+def _tokens(method: Placed) -> float:
+    return method.tokens
 
 
-def _described(point: Point) -> str:
-    return f"{point.name}, {percent(_accuracy(point))} in {number(_tokens(point))} tokens"
-
-
-def baseline_drawing(baselines: Sequence[Point], compressors: Sequence[Point]) -> Drawing | None:
+def baseline_drawing(baselines: Sequence[Method], compressors: Sequence[Method]) -> Drawing | None:
     """Accuracy against message tokens: a line for every baseline over its budgets, and where the compressor lies.
 
     Args:
-        baselines: any order; points of one name make one line.
-        compressors: the untrained compressor and the adapter.
+        baselines: any order; those of one name make one line.
+        compressors: the untrained compressor and the adapter, or the one that was evaluated.
 
     Returns:
         The figure, None where nothing has both coordinates.
     """
-    placed = [point for point in (*baselines, *compressors) if point.place is not None]
+    placed_baselines, placed_compressors = _placed(baselines), _placed(compressors)
+    placed = [*placed_baselines, *placed_compressors]
     if not placed:
         return None
-    with rc_context(STYLE):
-        figure, axes = canvas(4.6, 3.2)
-        ends = _draw_baselines(axes, baselines) + _draw_compressors(axes, compressors)
-        _set_axes(axes, [_tokens(point) for point in placed])
-        name_points(axes, ends)
-        svg = inline_svg(figure, "baselines", "Accuracy against message tokens")
-    legend = tuple(
-        (point.name, CUSTOM_PROPERTIES[BEFORE if point.name == UNTRAINED else AFTER]) for point in compressors
-    )
-    return Drawing("Accuracy against message tokens", svg, legend, f"{'; '.join(map(_described, placed))}.")
+    with canvas(4.6, 3.2) as (figure, axes):
+        labels = _draw_baselines(axes, placed_baselines, list(dict.fromkeys(method.name for method in baselines)))
+        labels += _draw_compressors(axes, placed_compressors)
+        _set_axes(axes, [method.tokens for method in placed])
+        label_points(axes, labels)
+        svg = inline_svg(figure, "baselines", TITLE)
+    legend = tuple((method.name, _compressor_colour(method.name).custom_property) for method in compressors)
+    return Drawing(TITLE, svg, legend, f"{'; '.join(map(str, placed))}.")
 
 
-def _draw_baselines(axes: Axes, baselines: Sequence[Point]) -> list[tuple[str, tuple[float, float]]]:
-    """The lines; returns each one's name and last place."""
-    ends = []
-    names = list(dict.fromkeys(point.name for point in baselines))
-    for name, (colour, marker) in zip(names, itertools.cycle(LOOKS), strict=False):
-        line = sorted((point for point in baselines if point.name == name and point.place), key=_tokens)
-        for point in line:
-            _draw_interval(axes, point, colour)
-        places = [point.place for point in line if point.place is not None]
-        if places:
-            axes.plot(*zip(*places, strict=True), color=colour, marker=marker, markersize=4.2, linewidth=1.2, zorder=2)
-            ends.append((name, places[-1]))
-    return ends
+def _draw_baselines(axes: Axes, baselines: Sequence[Placed], names: Sequence[str]) -> list[tuple[str, Position]]:
+    """Draw a line for every name; returns each line's name and last position."""
+    labels = []
+    for name, (colour, marker) in zip(names, itertools.cycle(LINE_STYLES), strict=False):
+        line = sorted((method for method in baselines if method.name == name), key=_tokens)
+        for method in line:
+            _draw_interval(axes, method, colour)
+        positions = [(method.tokens, method.accuracy) for method in line]
+        if positions:
+            coordinates = zip(*positions, strict=True)
+            axes.plot(*coordinates, color=colour, marker=marker, markersize=4.2, linewidth=1.2, zorder=2)
+            labels.append((name, positions[-1]))
+    return labels
 
 
-def _draw_compressors(axes: Axes, compressors: Sequence[Point]) -> list[tuple[str, tuple[float, float]]]:
-    ends = []
-    for point in compressors:
-        if point.place is not None:
-            colour, size = (BEFORE, 6.5) if point.name == UNTRAINED else (AFTER, 8.0)
-            _draw_interval(axes, point, colour)
-            axes.plot(*point.place, marker="o", markersize=size, color=colour, zorder=4, clip_on=False)
-            ends.append((point.name, point.place))
-    return ends
+def _draw_compressors(axes: Axes, compressors: Sequence[Placed]) -> list[tuple[str, Position]]:
+    """Draw a point for every compressor; returns each one's name and position."""
+    labels = []
+    for method in compressors:
+        colour, size = _compressor_colour(method.name), 6.5 if method.name == UNTRAINED else 8.0
+        _draw_interval(axes, method, colour)
+        axes.plot(method.tokens, method.accuracy, marker="o", markersize=size, color=colour, zorder=4, clip_on=False)
+        labels.append((method.name, (method.tokens, method.accuracy)))
+    return labels
 
 
-def _draw_interval(axes: Axes, point: Point, colour: str) -> None:
-    low, high = (point.figures["accuracy"][end] for end in ("low", "high"))
+def _compressor_colour(name: str) -> Colour:
+    return Colour.BEFORE if name == UNTRAINED else Colour.AFTER
+
+
+def _draw_interval(axes: Axes, method: Placed, colour: Colour) -> None:
+    low, high = method.interval
     if low is not None and high is not None:
-        axes.plot([_tokens(point)] * 2, [low, high], color=colour, linewidth=1.0, alpha=0.45, zorder=1)
+        axes.plot([method.tokens] * 2, [low, high], color=colour, linewidth=1.0, alpha=0.45, zorder=1)
 
 
 def _set_axes(axes: Axes, tokens: Sequence[float]) -> None:
@@ -195,15 +194,15 @@ def _set_axes(axes: Axes, tokens: Sequence[float]) -> None:
         if min(tokens) > 0:
             axes.set_xscale("log")
         else:
-            # No message at all has its place on the axis too: linear up to the shortest message.
+            # Methods that write no message have their position on the axis too: linear up to the shortest message.
             axes.set_xscale("symlog", linthresh=min(positive), linscale=0.3)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
+        set_round_ticks(axes.xaxis, 5)
         axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
+    set_round_ticks(axes.yaxis, 5)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel("message tokens")
     axes.set_ylabel("accuracy")

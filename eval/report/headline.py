@@ -1,11 +1,11 @@
 """The answer first: one sentence that says what training did to accuracy, tokens and density, with intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-Figure = Mapping[str, float | None]
-Results = Mapping[str, Any]
+from eval.report.results import Changes, Figure, StageFigures, Stages, Summary
+
 Standing = Literal["better", "mixed", "worse", "unchanged", "unknown"]
 
 OPENINGS: dict[Standing, str] = {
@@ -29,7 +29,7 @@ class Headline:
     evidence: str
 
 
-def headline(results: Results) -> Headline:
+def headline(results: Summary) -> Headline:
     """The sentence a reader needs if they read only one, gain or loss as it came out.
 
     Args:
@@ -49,35 +49,40 @@ def headline(results: Results) -> Headline:
     return Headline(f"{opening} {quality} {tokens}{density}.", standing, _evidence(overall, losses))
 
 
-def _alone(figures: Mapping[str, Any]) -> str:
-    """What a compressor does that was held against nothing."""
+def _alone(figures: StageFigures) -> str:
+    """The sentence about a compressor that was held against nothing."""
     right, tokens = _stated(figures["accuracy"], "{:.1f}%", 100.0), _stated(figures["message_tokens"], "{:.1f}")
     perplexity, density = _stated(figures["perplexity"], "{:.2f}"), _stated(figures["bits_per_token"], "{:.3f}")
-    clauses = [
-        f"{right} of the answers are right"
-        if right
-        else perplexity and f"the answers have a perplexity of {perplexity}",
-        f"a message takes {tokens} tokens",
-        density and f"each token passes {density} bits",
-    ]
-    return f"Held against nothing: {', '.join(filter(None, clauses))}."
+    clauses = []
+    if right:
+        clauses.append(f"{right} of the answers are right")
+    elif perplexity:
+        clauses.append(f"the answers have a perplexity of {perplexity}")
+    clauses.append(f"a message takes {tokens} tokens")
+    if density:
+        clauses.append(f"each token passes {density} bits")
+    return f"Held against nothing: {', '.join(clauses)}."
 
 
 def _stated(figure: Figure, form: str, scale: float = 1.0) -> str:
-    """A value with its interval, or nothing where it was not measured."""
+    """A value with its interval; empty where it was not measured."""
     value = figure["value"]
     return "" if value is None else form.format(value * scale) + _ends(figure["low"], figure["high"], form, scale=scale)
 
 
-def _clear_changes(overall: Mapping[str, Any], change: Mapping[str, Figure]) -> tuple[list[str], list[str]]:
+def _clear_changes(overall: Stages, change: Changes) -> tuple[list[str], list[str]]:
     """What got better and what got worse, where the interval leaves no doubt which."""
-    neutral = {"accuracy": 0.0, "message_tokens_ratio": 1.0, "bits_per_token_ratio": 1.0}
-    names = {"accuracy": "accuracy", "message_tokens_ratio": "length", "bits_per_token_ratio": "bits per token"}
-    gains = [names[key] for key, at in neutral.items() if _exceeds(change[key]["low"], at)]
-    losses = [names[key] for key, at in neutral.items() if _exceeds(at, change[key]["high"])]
+    # Each ratio is above 1 where training helped: tokens are before over after, bits per token after over before.
+    compared = (
+        ("accuracy", change["accuracy"], 0.0),
+        ("length", change["message_tokens_ratio"], 1.0),
+        ("bits per token", change["bits_per_token_ratio"], 1.0),
+    )
+    gains = [name for name, figure, neutral in compared if _exceeds(figure["low"], neutral)]
+    losses = [name for name, figure, neutral in compared if _exceeds(neutral, figure["high"])]
     if change["accuracy"]["value"] is None:
-        # Its change has no interval of its own: two intervals that do not meet are clear, and more than is asked.
-        before, after = (overall[stage]["perplexity"] for stage in ("before", "after"))
+        # The change of perplexity has no interval. Two intervals apart are more than enough to call a change clear.
+        before, after = overall["before"]["perplexity"], overall["after"]["perplexity"]
         gains += ["perplexity"] * _exceeds(before["low"], after["high"])
         losses += ["perplexity"] * _exceeds(after["low"], before["high"])
     return gains, losses
@@ -95,26 +100,29 @@ def _standing(gains: Sequence[str], losses: Sequence[str]) -> Standing:
     return "better" if gains else "unchanged"
 
 
-def _quality_clause(overall: Mapping[str, Any], change: Mapping[str, Figure]) -> str | None:
-    """What became of the answers; None where neither accuracy nor perplexity was measured on both sides."""
-    if change["accuracy"]["value"] is not None:
-        before, after = (overall[stage]["accuracy"]["value"] for stage in ("before", "after"))
-        return _accuracy_clause(before, after, change["accuracy"], change.get("accuracy_ratio"))
-    before, after = (overall[stage]["perplexity"] for stage in ("before", "after"))
+def _quality_clause(overall: Stages, change: Changes) -> str | None:
+    """What became of the answers; None where neither accuracy nor perplexity was measured at both stages."""
+    before, after = overall["before"], overall["after"]
+    first, second = before["accuracy"]["value"], after["accuracy"]["value"]
+    if change["accuracy"]["value"] is not None and first is not None and second is not None:
+        return _accuracy_clause(first, second, change["accuracy"], change.get("accuracy_ratio"))
+    return _perplexity_clause(before["perplexity"], after["perplexity"])
+
+
+def _perplexity_clause(before: Figure, after: Figure) -> str | None:
     if before["value"] is None or after["value"] is None:
         return None
     verb = "lowers" if after["value"] < before["value"] else "raises" if after["value"] > before["value"] else "leaves"
-    ends = (f"{side['value']:.2f}{_ends(side['low'], side['high'], '{:.2f}')}" for side in (before, after))
-    return f"{verb} the perplexity of the answers from {' to '.join(ends)}"
+    first, second = _stated(before, "{:.2f}"), _stated(after, "{:.2f}")
+    return f"{verb} the perplexity of the answers from {first} to {second}"
 
 
 def _accuracy_clause(before: float, after: float, change: Figure, ratio: Figure | None) -> str:
     """A clear rise by its two figures, a loss as the share that is left; ``ratio`` may be absent from an older run."""
-    assert change["value"] is not None
     ends = _ends(change["low"], change["high"], "{:+.1f}", " points", scale=100.0)
     if _exceeds(change["low"], 0.0):
         return f"raises accuracy from {100 * before:.1f}% to {100 * after:.1f}%{ends}"
-    if change["value"] >= 0:
+    if change["value"] is not None and change["value"] >= 0:
         return f"keeps the accuracy ({100 * before:.1f}% before, {100 * after:.1f}% after{ends})"
     if ratio is None or ratio["value"] is None:
         return f"keeps {100 * after / before:.0f}% of the accuracy{ends}"
@@ -124,7 +132,7 @@ def _accuracy_clause(before: float, after: float, change: Figure, ratio: Figure 
 
 
 def _token_clause(ratio: Figure) -> str:
-    """Tokens before over tokens after, turned into a share of what was, or into a multiple of it."""
+    """What became of the length, from tokens before over tokens after: the share that is left, or the multiple."""
     if not ratio["value"]:
         return "without writing anything before training"
     low, high = (1 / end if end else None for end in (ratio["high"], ratio["low"]))
@@ -142,14 +150,15 @@ def _density_clause(ratio: Figure) -> str:
 
 
 def _ends(low: float | None, high: float | None, form: str, unit: str = "", scale: float = 1.0) -> str:
-    """The interval in brackets behind a space; it says so where there is none or one side is open."""
+    """A space and the interval in brackets; it says so where there is none or one side is open."""
     if low is None and high is None:
         return " [no interval]"
     ends = ("no bound" if end is None else form.format(end * scale) for end in (low, high))
     return f" [{', '.join(ends)}{unit}]"
 
 
-def _evidence(overall: Mapping[str, Any], losses: Sequence[str]) -> str:
+def _evidence(overall: Stages, losses: Sequence[str]) -> str:
+    """How many questions and documents the sentence rests on, after whatever got worse."""
     after = overall["after"]
     text = (
         f"On {after['n']:,} questions about {after['documents']:,} documents; in brackets 95% intervals, by document."

@@ -3,9 +3,10 @@ r"""The report's tables as LaTeX, to be read with \input; names in them are free
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from eval.report.headline import Results, headline
-from eval.report.sheets import Sheet
-from eval.report.table import one_line
+from eval.report.formats import printable
+from eval.report.headline import headline
+from eval.report.results import Results
+from eval.report.tables import Table
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -22,7 +23,7 @@ _SPECIAL = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
-    # Behind the end of a line these two would be read as arguments of it.
+    # After the end of a line these would be read as arguments of it.
     "[": "{[}",
     "]": "{]}",
     "*": "{*}",
@@ -31,34 +32,34 @@ _OPENING = r"""% Needs \usepackage{booktabs,adjustbox} and, for "\textquotedbl",
 % Names in other scripts than Latin need LuaLaTeX or XeLaTeX."""
 
 
-def latex(results: Results, sheets: Sequence[Sheet]) -> str:
+def latex(results: Results, tables: Sequence[Table]) -> str:
     r"""The headline as a comment and every table as a ``table`` environment, labelled ``tab:`` and its name.
 
     Args:
         results: the contents of ``results.json``.
-        sheets: the tables.
+        tables: the tables.
 
     Returns:
         A fragment for ``\input`` that ends in a line break.
     """
-    return "\n\n".join([_OPENING, f"% {one_line(headline(results).sentence)}", *map(_table, sheets)]) + "\n"
+    return "\n\n".join([_OPENING, f"% {printable(headline(results).sentence)}", *map(_environment, tables)]) + "\n"
 
 
-def _table(sheet: Sheet) -> str:
-    align = "l" * sheet.names + "r" * (len(sheet.columns) - sheet.names)
-    caption = ". ".join(filter(None, [_escaped(sheet.title), _escaped(sheet.note)]))
+def _environment(table: Table) -> str:
+    align = "l" * table.names + "r" * (len(table.columns) - table.names)
+    caption = ". ".join(filter(None, [_escaped(table.title), _escaped(table.note)]))
     return "\n".join(
         [
             r"\begin{table}[htbp]",
             r"\centering",
             rf"\caption{{{caption}}}",
-            rf"\label{{tab:{sheet.name.replace('_', '-')}}}",
+            rf"\label{{tab:{table.name.replace('_', '-')}}}",
             r"\begin{adjustbox}{max width=\linewidth}",
             rf"\begin{{tabular}}{{{align}}}",
             r"\toprule",
-            _line(sheet.columns, _escaped),
+            _line(table.columns, _escaped),
             r"\midrule",
-            *(_body_line(line, sheet.names) for line in sheet.lines),
+            *(_body_line(line, table.names) for line in table.lines),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{adjustbox}",
@@ -82,4 +83,4 @@ def _figure(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return "".join(_SPECIAL.get(character, character) for character in one_line(text))
+    return "".join(_SPECIAL.get(character, character) for character in printable(text))

@@ -3,41 +3,34 @@
 import json
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from data.errors import DataError
 from eval.analysis.density import STAGES
 from eval.record import Record
+from eval.report.run_files import json_lines
 
 MOST_PAIRS = 120
+"""Questions on the page: more than anybody reads, few enough to scroll."""
+
 MOST_CONTEXT_CHARACTERS = 20_000
+"""Characters of a context on the page, about ten pages of print."""
+
 MOST_BYTES = 3_000_000
-"""Of the embedded messages and contexts together; one question is shown whatever its size."""
+"""Bytes of the embedded messages and contexts together, which a browser opens at once; one question is shown whatever
+its size."""
 
 Pair = dict[str, Record]
-
-
-def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines, one at a time.
-
-    Raises:
-        ValueError: a line that is not JSON, by its number.
-    """
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path} line {number} is not JSON: {error}") from error
 
 
 def chosen_pairs(path: Path, seed: int) -> tuple[list[Pair], int]:
     """The pairs the page shows, tasks by turns, and how many there are in all.
 
-    The file is read twice, so that memory holds the contexts of the chosen alone.
+    The file is read twice, so that memory holds the contexts of the chosen pairs only.
     """
     tasks: dict[str, dict[str, None]] = {}
     for record in json_lines(path):
@@ -46,7 +39,7 @@ def chosen_pairs(path: Path, seed: int) -> tuple[list[Pair], int]:
     pairs: dict[str, Pair] = {id_: {} for id_ in chosen}
     for record in json_lines(path):
         if record["id"] in pairs:
-            pairs[record["id"]][record["stage"]] = record
+            pairs[record["id"]][record["stage"]] = cast(Record, record)
     return list(pairs.values()), sum(map(len, tasks.values()))
 
 
@@ -62,7 +55,7 @@ def browser_data(pairs: Sequence[Pair]) -> dict[str, Any]:
     """What the page's script shows: pairs from the first on as far as the limit allows; a context is kept once.
 
     Raises:
-        ValueError: a message without a figure for every token.
+        DataError: a message without a figure for every token.
     """
     shown, contexts = _within(MOST_BYTES, pairs)
     return {
@@ -108,7 +101,7 @@ def _pair_data(pair: Pair, context: int) -> dict[str, Any]:
 def _side_data(record: Record) -> dict[str, Any]:
     tokens, bits = record["tokens"], record["token_bits"] or []
     if bits and len(tokens) != len(bits):
-        raise ValueError(
+        raise DataError(
             f"record {record['id']!r} ({record['stage']}): {len(tokens)} tokens, {len(bits)} of them with bits"
         )
     nats = _finite(record["information_nats"])
@@ -126,7 +119,7 @@ def _side_data(record: Record) -> dict[str, Any]:
 
 
 def _perplexity(record: Record) -> float | None:
-    """Of the gold answer, where the predictor gave its log-prob."""
+    """Perplexity of the gold answer; None where the predictor gave no log-probability."""
     nats, tokens = _finite(record.get("answer_nll_nats")), record.get("answer_tokens")
     # Beyond this exponent it means nothing and would be infinite.
     return round(math.exp(min(nats / tokens, 300.0)), 3) if nats is not None and tokens else None
@@ -136,7 +129,7 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _change(sides: Mapping[str, Record | None]) -> str:
+def _change(sides: Mapping[str, dict[str, Any] | None]) -> str:
     """What became of the answer: better, worse, same, or unscored where one side has no score."""
     before, after = (side["accuracy"] if side else None for side in (sides["before"], sides["after"]))
     if before is None or after is None:
@@ -144,7 +137,7 @@ def _change(sides: Mapping[str, Record | None]) -> str:
     return "same" if after == before else "better" if after > before else "worse"
 
 
-def _full_shade(pairs: Iterable[Record]) -> float:
+def _full_shade(pairs: Iterable[dict[str, Any]]) -> float:
     """The bits at which a token has the full shade: nearly the most any has, outliers aside."""
     sides = (side for pair in pairs for side in (pair["before"], pair["after"]) if side)
     bits = [value for side in sides for value in side["token_bits"] if value > 0]

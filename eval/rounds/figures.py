@@ -11,9 +11,8 @@ from matplotlib.figure import Figure as Canvas
 from eval.analysis.density import summarise_one
 from eval.analysis.significance import RESAMPLES, clustered_mean, interval
 from eval.record import RoundRecord, cluster
-from eval.report.headline import Figure
-from eval.report.sheets import figure_text
-from eval.report.table import number, percent
+from eval.report.formats import figure_text, number, percent
+from eval.report.results import Figure
 from objectives.mutual_information import nats_to_bits
 
 GAINS = {"accuracy": "accuracy", "information_bits": "information_nats", "message_tokens": "message_tokens"}

@@ -13,7 +13,7 @@ from eval.config import EvaluationConfig
 from eval.provenance import provenance
 from eval.record import SCHEMA_VERSION, RoundRecord
 from eval.record_log import open_log
-from eval.report.table import aligned
+from eval.report.console import aligned
 from eval.rounds.figures import draw_rounds, round_lines, summarise_rounds
 from eval.rounds.rounds import MAX_QUESTION_TOKENS, REQUEST, Rounds
 from eval.stages import MEASURED, build_compressor, evaluation_of, identify, origin_of

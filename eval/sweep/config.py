@@ -2,22 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from configs.sections import (
     EvalConfig,
     InformationConfig,
     ModelConfig,
     PredictorConfig,
+    RunName,
     ScorerConfig,
-    TaskConfig,
+    Tasks,
     check_model,
     check_sources,
 )
-from configs.tree import ConfigError, Section, is_list, load
-from eval.config import EvaluatedConfig, EvaluationConfig, JudgeConfig
+from configs.tree import Section, load
+from eval.config import EvaluatedConfig, EvaluationConfig, JudgeConfig, check_compressor
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -62,7 +63,7 @@ class SweptScorer(ModelConfig):
 class SweepConfig(Section):
     """Everything a sweep depends on."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: RunName
     """Names the sweep; where the file has none, the file's own name."""
 
     run_folder: str = "runs/{name}"
@@ -89,7 +90,7 @@ class SweepConfig(Section):
     second_scorer: SweptScorer | None = None
     """Measures it again: what only one of them sees is no information."""
 
-    tasks: Annotated[tuple[TaskConfig, ...], Field(strict=False, min_length=1)]
+    tasks: Tasks
     """What is asked."""
 
     information: InformationConfig = InformationConfig()
@@ -100,11 +101,6 @@ class SweepConfig(Section):
 
     judge: JudgeConfig | None = None
     """Grades the answers that no metric can; null leaves their accuracy missing, and counts them."""
-
-    @field_validator("tasks", mode="before")
-    @classmethod
-    def _bare_names(cls, tasks: Any) -> Any:
-        return [{"name": task} if isinstance(task, str) else task for task in tasks] if is_list(tasks) else tasks
 
     @model_validator(mode="after")
     def _grid_fits(self) -> Self:
@@ -156,7 +152,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> SweepConfig:
     config = load(SweepConfig, path, overrides)
     budget = max(one.budget_tokens for one in config.compressors)
     for number, one in enumerate(config.compressors):
-        _check_compressor(f"compressors.{number}", one)
+        check_compressor(f"compressors.{number}", one)
     for number, one in enumerate(config.predictors):
         if one.endpoint is None:
             named = f"the largest budget_tokens = {budget} and predictors.{number}.max_answer_tokens"
@@ -167,13 +163,6 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> SweepConfig:
             check_model(f"{key}.model", scorer.model, budget, f"the largest budget_tokens = {budget}")
     check_sources(config.tasks)
     return config
-
-
-def _check_compressor(key: str, one: SweptCompressor) -> None:
-    tokens = (one.max_context_tokens or 0) + one.budget_tokens
-    check_model(f"{key}.model", one.model, tokens, f"{key}.budget_tokens = {one.budget_tokens}")
-    if one.adapter is not None and not (Path(one.adapter).expanduser() / "adapter_config.json").is_file():
-        raise ConfigError(f"{key}.adapter = {one.adapter!r}: no folder with an adapter_config.json")
 
 
 def _check_distinct(config: SweepConfig) -> None:

@@ -8,9 +8,8 @@ and the study's figure cannot tell.
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from eval.report.headline import Figure
-from eval.report.sheets import figure_text
-from eval.report.table import number, percent, points
+from eval.report.formats import figure_text, number, percent, points
+from eval.report.results import Figure
 from eval.sweep.results import Results
 
 Verdict = Literal["agrees", "disagrees", "cannot be told", "not measured"]

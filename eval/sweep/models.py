@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from configs.build import build_predictor, device, draw, held_out, same_vocabulary
+from configs.build import build_predictor, device, evaluation_request, load_samples, same_vocabulary
 from configs.command import say
 from data.sample import Document, Sample, samples_of
 from eval.analysis.flops import DecoderSize, decoder_size
@@ -18,7 +18,8 @@ from eval.stages import build_compressor
 from eval.sweep.config import SweepConfig, SweptCompressor, SweptPredictor, SweptScorer
 from models.channel import BoundScorer
 from models.compressor import Compressor
-from models.loading import base, load_model, parameter_hash
+from models.fingerprint import is_base, parameter_hash
+from models.loading import load_model
 from models.scorer import Scorer
 
 
@@ -119,7 +120,7 @@ def look_at_predictor(one: SweptPredictor, instruction: str) -> Model:
 
 def look_at(name: str, model: nn.Module) -> Model:
     """Parameters, fingerprint and size of a model in memory."""
-    parameters = sum(p.numel() for key, p in model.named_parameters() if base(key, p))
+    parameters = sum(p.numel() for key, p in model.named_parameters() if is_base(key, p))
     try:
         size = decoder_size(cast(PreTrainedConfig, model.config), parameters)
     except ValueError as error:
@@ -131,7 +132,7 @@ def look_at(name: str, model: nn.Module) -> Model:
 def drawn(config: SweepConfig, compressor: Compressor) -> list[Document]:
     """The documents of all tasks, as a compressor can read them."""
     recipe = config.recipe()
-    samples = draw(recipe, compressor, "evaluate", {task.name: held_out(recipe, task) for task in recipe.tasks}, say)
+    samples = load_samples(recipe, compressor, "evaluate", evaluation_request, say)
     return list({(sample.document.task, sample.document.id): sample.document for sample in samples}.values())
 
 

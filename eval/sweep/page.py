@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from eval.report.console import aligned
+from eval.report.formats import figure_text, number, percent, printable
 from eval.report.markdown import blocks, escaped
-from eval.report.sentences import sentence_sheet
-from eval.report.sheets import Sheet, figure_text
-from eval.report.table import aligned, number, one_line, percent
+from eval.report.sentence_counts import sentence_table
+from eval.report.tables import Table
 from eval.sweep.drawing import Picture, coefficient_name, magnitude
 from eval.sweep.results import Results
 
@@ -79,13 +80,13 @@ def summary(results: Results) -> str:
     return " ".join(sentences)
 
 
-def finding_sheet(results: Results) -> Sheet:
+def finding_sheet(results: Results) -> Table:
     """Every question of the study's: its figure, the one found here, and the verdict."""
     lines = tuple((f["question"], f["study"], f["here"] or "-", f["verdict"], f["why"]) for f in results["findings"])
-    return Sheet("findings", "What came out", ("Question", "The study", "Here", "Verdict", "Why"), lines, names=5)
+    return Table("findings", "What came out", ("Question", "The study", "Here", "Verdict", "Why"), lines, names=5)
 
 
-def sheets(results: Results) -> list[Sheet]:
+def sheets(results: Results) -> list[Table]:
     """Every table below the figures."""
     found = [
         model_sheet(results),
@@ -97,23 +98,23 @@ def sheets(results: Results) -> list[Sheet]:
         coefficient_sheet(results),
         correlation_sheet(results),
         rate_distortion_sheet(results),
-        sentence_sheet(results),
+        sentence_table(results.get("sentences", [])),
         answer_sheet(results, by_task=True),
     ]
     return [sheet for sheet in found if sheet is not None and sheet.lines]
 
 
-def model_sheet(results: Results) -> Sheet:
+def model_sheet(results: Results) -> Table:
     """The grid."""
     lines = tuple(
         (side, one["name"], one["family"], "unknown" if one["parameters"] is None else f"{one['parameters']:,}")
         for side in ("compressor", "predictor")
         for one in results[f"{side}s"]
     )
-    return Sheet("models", "The grid", ("Side", "Model", "Family", "Parameters"), lines, names=3)
+    return Table("models", "The grid", ("Side", "Model", "Family", "Parameters"), lines, names=3)
 
 
-def accuracy_sheet(results: Results) -> Sheet:
+def accuracy_sheet(results: Results) -> Table:
     """Accuracy over all tasks: a line for every compressor, a column for every predictor."""
     by_pair = {(c["compressor"], c["predictor"]): c["accuracy"] for c in results["cells"] if c["task"] is None}
     predictors = [one["name"] for one in results["predictors"]]
@@ -122,10 +123,10 @@ def accuracy_sheet(results: Results) -> Sheet:
         for one in results["compressors"]
     )
     heading = ("Compressor", *(f"answered by {name}" for name in predictors))
-    return Sheet("accuracy", "Accuracy, all tasks", heading, lines)
+    return Table("accuracy", "Accuracy, all tasks", heading, lines)
 
 
-def message_sheet(results: Results, task: str | None) -> Sheet:
+def message_sheet(results: Results, task: str | None) -> Table:
     """The messages of every compressor over one task, or all of them."""
     own = [cell for cell in results["messages"] if cell["task"] == task]
     columns = [column for column in MESSAGE_COLUMNS if any(cell[column[0]]["value"] is not None for cell in own)]
@@ -134,10 +135,10 @@ def message_sheet(results: Results, task: str | None) -> Sheet:
         for cell in own
     )
     heading = ("Compressor", *(label for _, label, _ in columns), "Messages")
-    return Sheet("messages", f"Messages, {task or 'all tasks'}", heading, lines)
+    return Table("messages", f"Messages, {task or 'all tasks'}", heading, lines)
 
 
-def answer_sheet(results: Results, by_task: bool) -> Sheet:
+def answer_sheet(results: Results, by_task: bool) -> Table:
     """Every cell of the grid, over all tasks or by task."""
     columns = [
         column for column in ANSWER_COLUMNS if any(cell[column[0]]["value"] is not None for cell in results["cells"])
@@ -155,10 +156,10 @@ def answer_sheet(results: Results, by_task: bool) -> Sheet:
     )
     heading = ("Compressor", "Predictor", "Task", *(label for _, label, _ in columns), "Accuracy, between seeds")
     note = "Between seeds: the standard deviation of the accuracy over the seeds that messages were sampled with."
-    return Sheet("answers", "Answers by task" if by_task else "Answers", heading, lines, note, names=3)
+    return Table("answers", "Answers by task" if by_task else "Answers", heading, lines, note, names=3)
 
 
-def contrast_sheet(results: Results) -> Sheet:
+def contrast_sheet(results: Results) -> Table:
     """Smallest against largest on either side, the other side fixed, over all tasks."""
     chosen = [c for c in results["contrasts"] if c["task"] is None and "accuracy_ratio" in c]
     lines = tuple(
@@ -183,10 +184,10 @@ def contrast_sheet(results: Results) -> Sheet:
         "FLOPs, ratio",
     )
     note = "Ratios are larger over smaller; times fewer tokens is smaller over larger: above 1 the larger writes less."
-    return Sheet("contrasts", "Scaling one side with the other fixed", heading, lines, note, names=3)
+    return Table("contrasts", "Scaling one side with the other fixed", heading, lines, note, names=3)
 
 
-def factor_sheet(results: Results) -> Sheet:
+def factor_sheet(results: Results) -> Table:
     """The factors of the regression in the order of their evidence."""
     regression = results["regression"]
     lines = tuple(
@@ -201,10 +202,10 @@ def factor_sheet(results: Results) -> Sheet:
         for one in regression["factors"]
     )
     heading = ("Rank", "Factor", "Wald", "Degrees of freedom", "p", "Effect, log-odds")
-    return Sheet("factors", "What a right answer depends on", heading, lines, regression["statement"], names=2)
+    return Table("factors", "What a right answer depends on", heading, lines, regression["statement"], names=2)
 
 
-def coefficient_sheet(results: Results) -> Sheet:
+def coefficient_sheet(results: Results) -> Table:
     """The coefficients, with whether families match as one more factor where that can be fitted."""
     regression = results["regression_with_matching"]
     if not regression["coefficients"]:
@@ -219,7 +220,7 @@ def coefficient_sheet(results: Results) -> Sheet:
         for one in regression["coefficients"]
     )
     heading = ("Coefficient", "Log-odds", "Odds ratio", "p")
-    return Sheet(
+    return Table(
         "coefficients",
         "Coefficients of the regression",
         heading,
@@ -228,7 +229,7 @@ def coefficient_sheet(results: Results) -> Sheet:
     )
 
 
-def correlation_sheet(results: Results) -> Sheet:
+def correlation_sheet(results: Results) -> Table:
     """Information with perplexity and accuracy."""
     lines = tuple(
         (
@@ -242,13 +243,13 @@ def correlation_sheet(results: Results) -> Sheet:
     )
     heading = ("Figures", "Points are", "Coefficient", "Points", "Records without a score")
     note = "Points of several tasks differ in their task as well as in their messages."
-    return Sheet("correlations", "Information with perplexity and accuracy", heading, lines, note, names=2)
+    return Table("correlations", "Information with perplexity and accuracy", heading, lines, note, names=2)
 
 
-def rate_distortion_sheet(results: Results) -> Sheet:
+def rate_distortion_sheet(results: Results) -> Table:
     """The curve of every predictor."""
     lines = tuple((one["predictor"], one["statement"]) for one in results["rate_distortion"])
-    return Sheet("rate", "Rate against distortion", ("Predictor", "Curve"), lines, names=2)
+    return Table("rate", "Rate against distortion", ("Predictor", "Curve"), lines, names=2)
 
 
 def method(results: Results) -> list[str]:
@@ -289,11 +290,11 @@ def console(results: Results) -> str:
     """Accuracy, messages and verdicts as aligned plain text."""
     accuracy, messages, found = accuracy_sheet(results), message_sheet(results, None), results["findings"]
     tables = [aligned([sheet.columns, *sheet.lines]) for sheet in (accuracy, _turned(messages))]
-    verdicts = "\n".join(one_line(f"{one['verdict']:>14}  {one['question']} {one['here']}").rstrip() for one in found)
+    verdicts = "\n".join(printable(f"{one['verdict']:>14}  {one['question']} {one['here']}").rstrip() for one in found)
     return "\n\n".join([*tables, verdicts])
 
 
-def _turned(sheet: Sheet) -> Sheet:
+def _turned(sheet: Table) -> Table:
     """A table with lines for columns, where there are many columns and few lines."""
     columns, *lines = zip(sheet.columns, *sheet.lines, strict=True)
-    return Sheet(sheet.name, sheet.title, columns, tuple(lines), sheet.note)
+    return Table(sheet.name, sheet.title, columns, tuple(lines), sheet.note)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.report.headline import Figure
+from eval.report.results import Figure
 from eval.sweep.results import Results
 
 

@@ -76,7 +76,7 @@ def test_the_embedded_data_holds_no_character_that_could_end_it(run_folder: Path
 
 
 def test_the_pages_script_writes_text_only() -> None:
-    script = (ROOT / "eval" / "report" / "page.js").read_text(encoding="utf-8")
+    script = (ROOT / "eval" / "report" / "templates" / "page.js").read_text(encoding="utf-8")
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|Function\(", script)
 
 
@@ -223,7 +223,7 @@ def test_tokens_and_bits_of_different_lengths_are_refused_by_name(run_folder: Pa
 
 def test_half_a_surrogate_pair_in_a_message_does_not_stop_the_report(run_folder: Path, record: Any) -> None:
     rewrite_samples(run_folder, [record(0, message="cut \ud83d", task="t \ud83d")])
-    assert embedded(run_folder)["pairs"][0]["before"]["message"] == "cut \ud83d"
+    assert embedded(run_folder)["pairs"][0]["before"]["message"] == "cut \ufffd"
 
 
 def test_a_broken_line_is_named_with_its_number(run_folder: Path) -> None:

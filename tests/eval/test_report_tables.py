@@ -8,7 +8,7 @@ import pytest
 from eval.analysis.density import summarise
 from eval.report.latex import latex
 from eval.report.markdown import markdown
-from eval.report.sheets import Sheet, result_sheets
+from eval.report.tables import Table, result_tables
 
 HOSTILE = [
     "a|b<script>alert(1)</script>",
@@ -23,8 +23,8 @@ HOSTILE = [
 ]
 
 
-def sheet(*names: str) -> Sheet:
-    return Sheet("names", "Names", ("Task", "Accuracy"), tuple((name, "-5.0% [1.0%, 2x]") for name in names))
+def sheet(*names: str) -> Table:
+    return Table("names", "Names", ("Task", "Accuracy"), tuple((name, "-5.0% [1.0%, 2x]") for name in names))
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def results(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_every_task_and_stage_has_a_line_with_its_figures_and_intervals(results: dict[str, Any]) -> None:
-    tasks, changes = result_sheets(results)
+    tasks, changes = result_tables(results)
     assert [line[:4] for line in tasks.lines[:2]] == [
         ("overall", "before", "24", "12"),
         ("overall", "after", "24", "12"),
@@ -47,7 +47,7 @@ def test_every_task_and_stage_has_a_line_with_its_figures_and_intervals(results:
 
 
 def test_greedy_messages_have_tables_of_their_own(results: dict[str, Any]) -> None:
-    names = [sheet.name for sheet in result_sheets(results | {"greedy": results})]
+    names = [sheet.name for sheet in result_tables(results | {"greedy": results})]
     assert names == ["tasks", "changes", "greedy", "greedy_changes"]
 
 
@@ -55,7 +55,7 @@ def test_kinds_of_question_have_a_table_after_that_of_the_tasks(records: list[di
     mixed = summarise(
         [record | {"kind": f"kind {record['id'][-1]}"} for record in records if record["task"] == "notes"]
     )
-    sheets = result_sheets(mixed | {"greedy": mixed})
+    sheets = result_tables(mixed | {"greedy": mixed})
     assert [sheet.name for sheet in sheets] == ["tasks", "kinds", "changes", "greedy", "greedy_kinds", "greedy_changes"]
     assert [line[:4] for line in sheets[1].lines] == [
         ("notes, kind 0", "before", "6", "6"),
@@ -67,7 +67,7 @@ def test_kinds_of_question_have_a_table_after_that_of_the_tasks(records: list[di
 
 
 def test_markdown_opens_with_the_answer_and_has_every_table(results: dict[str, Any]) -> None:
-    text = markdown(results, result_sheets(results))
+    text = markdown(results, result_tables(results))
     assert "of the tokens [50%, 50%]" in text.splitlines()[0]
     assert text.count("\n## ") == 2
     for block in text.split("## ")[1:]:
@@ -96,7 +96,7 @@ def test_a_name_in_latex_can_open_nothing(results: dict[str, Any], name: str) ->
 
 
 def test_latex_has_a_balanced_table_for_every_sheet(results: dict[str, Any]) -> None:
-    text = latex(results, result_sheets(results))
+    text = latex(results, result_tables(results))
     opened, closed = (re.findall(rf"\\{word}\{{(\w+)\}}", text) for word in ("begin", "end"))
     assert sorted(opened) == sorted(closed) and opened.count("table") == 2
     assert r"\label{tab:tasks}" in text and r"\label{tab:changes}" in text

@@ -1,42 +1,17 @@
-"""The report's figures as text, and the table on the console."""
+"""Figures as text, and the table on the console."""
 
-import copy
 from typing import Any
 
 import pytest
 
 from eval.analysis.density import summarise
-from eval.report.table import bounds_text, console_table, number, percent
-
-
-def results(accuracy: tuple[float, float], change: tuple, tokens: tuple, density: tuple) -> dict[str, Any]:
-    """Results of one task, from accuracies and (value, low, high) of the three changes."""
-    figures = {
-        key: {"value": 1.0, "low": 0.9, "high": 1.1}
-        for key in (
-            "message_tokens",
-            "information_bits",
-            "information_upper_bits",
-            "task_information_bits",
-            "bits_per_token",
-            "perplexity",
-            "saturated_share",
-        )
-    } | {"n": 40, "missing": 0, "documents": 20}
-    stages = {
-        stage: figures | {"accuracy": {"value": value, "low": value - 0.05, "high": value + 0.05}}
-        for stage, value in zip(("before", "after"), accuracy, strict=True)
-    }
-    names = ("accuracy", "message_tokens_ratio", "bits_per_token_ratio")
-    changes = {
-        name: dict(zip(("value", "low", "high"), figure, strict=True))
-        for name, figure in zip(names, (change, tokens, density), strict=True)
-    }
-    return {"overall": stages, "tasks": {"notes": copy.deepcopy(stages)}, "change": changes}
+from eval.report.console import console_table
+from eval.report.formats import bounds_text, number, percent
+from tests.records import summary
 
 
 def test_the_console_table_has_both_stages_their_intervals_and_the_changes() -> None:
-    text = console_table(results((0.8, 0.776), (-0.024, -0.06, 0.02), (4.6, 4.2, 5.0), (5.1, 4.6, 5.7)))
+    text = console_table(summary((0.8, 0.776), (-0.024, -0.06, 0.02), (4.6, 4.2, 5.0), (5.1, 4.6, 5.7)))
     lines = text.splitlines()
     overall = next(line for line in lines if line.startswith("overall"))
     assert "80.0%" in overall and "-> 77.6%" in overall
@@ -46,8 +21,8 @@ def test_the_console_table_has_both_stages_their_intervals_and_the_changes() -> 
 
 
 def test_greedy_messages_are_a_block_of_their_own_on_the_console() -> None:
-    sampled = results((0.6, 0.9), (0.3, 0.2, 0.4), (4.6, 4.2, 5.0), (5.1, 4.6, 5.7))
-    greedy = results((0.98, 0.995), (0.015, -0.01, 0.03), (8.5, 8.4, 8.7), (8.1, 7.9, 8.3))
+    sampled = summary((0.6, 0.9), (0.3, 0.2, 0.4), (4.6, 4.2, 5.0), (5.1, 4.6, 5.7))
+    greedy = summary((0.98, 0.995), (0.015, -0.01, 0.03), (8.5, 8.4, 8.7), (8.1, 7.9, 8.3))
     lines = console_table(sampled | {"greedy": greedy}).splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith("Greedy messages"))
     assert lines[start + 1].split()[:4] == ["Accuracy", "98.0%", "->", "99.5%"]
@@ -56,13 +31,13 @@ def test_greedy_messages_are_a_block_of_their_own_on_the_console() -> None:
 
 
 def test_the_columns_of_the_console_table_are_aligned() -> None:
-    text = console_table(results((1.0, 0.776), (-0.024, -0.06, 0.02), (4.6, 4.2, 5.0), (5.1, 4.6, 5.7)))
+    text = console_table(summary((1.0, 0.776), (-0.024, -0.06, 0.02), (4.6, 4.2, 5.0), (5.1, 4.6, 5.7)))
     block = text.split("\n\n")[1].splitlines()
     assert len({tuple(at for at in range(len(line)) if line[at : at + 2] == "->") for line in block[1:]}) == 1
 
 
 def test_longer_messages_are_reported_as_more_not_as_a_fraction_fewer() -> None:
-    text = console_table(results((0.8, 0.4), (-0.4, -0.5, -0.3), (0.5, 0.4, 0.8), (0.5, 0.4, 0.6)))
+    text = console_table(summary((0.8, 0.4), (-0.4, -0.5, -0.3), (0.5, 0.4, 0.8), (0.5, 0.4, 0.6)))
     assert "2.00x more" in text and "[1.25, 2.50]" in text
 
 

@@ -4,7 +4,9 @@ import re
 from xml.etree import ElementTree
 
 from eval.analysis.rate_distortion import Curve, Fit
-from eval.report.figures import Drawing, Operating, rate_distortion, training_curves
+from eval.report.drawing import Drawing
+from eval.report.rate_distortion import OperatingPoint, rate_distortion_drawing
+from eval.report.training_curves import training_curves
 
 NO_CURVE = Fit(None, "No curve.")
 
@@ -20,7 +22,7 @@ def texts(drawing: Drawing) -> list[str]:
 def test_only_panels_with_data_are_drawn() -> None:
     drawings = training_curves([{"step": step, "reward": 0.1 * step, "accuracy": None} for step in range(5)])
     assert [drawing.title for drawing in drawings] == ["Reward"]
-    assert drawings[0].last == "Over steps 0 to 4: from 0 to 0.4."
+    assert drawings[0].description == "Over steps 0 to 4: from 0 to 0.4."
 
 
 def test_no_metrics_make_no_curves() -> None:
@@ -29,12 +31,12 @@ def test_no_metrics_make_no_curves() -> None:
 
 def test_a_repeated_step_counts_once_with_its_last_values() -> None:
     drawings = training_curves([{"step": 1, "reward": 9.0}, {"step": 2, "reward": 9.0}, {"step": 1, "reward": 0.5}])
-    assert drawings[0].last == "Over steps 1 to 2: from 0.5 to 9."
+    assert drawings[0].description == "Over steps 1 to 2: from 0.5 to 9."
 
 
 def test_a_step_without_a_finite_value_is_left_out() -> None:
     drawings = training_curves([{"step": 1, "reward": 1.0}, {"step": 2, "reward": float("nan")}, {"step": 3}])
-    assert drawings[0].last == "Over steps 1 to 1: from 1 to 1."
+    assert drawings[0].description == "Over steps 1 to 1: from 1 to 1."
 
 
 def test_several_lines_of_a_panel_are_named_in_its_legend() -> None:
@@ -53,7 +55,7 @@ def test_the_same_metrics_give_the_same_bytes() -> None:
 
 
 def test_colours_come_from_the_page() -> None:
-    drawing = rate_distortion([Operating("notes", (0.1, 0.4), (0.5, 0.3))], NO_CURVE)
+    drawing = rate_distortion_drawing([OperatingPoint("notes", (0.1, 0.4), (0.5, 0.3))], NO_CURVE)
     assert "var(--before)" in drawing.svg and "var(--after)" in drawing.svg
     assert re.findall(r"#[0-9a-f]{6}\b", drawing.svg) == []
 
@@ -67,20 +69,22 @@ def test_every_reference_inside_a_figure_meets_its_own_id_and_no_other_figures()
 
 
 def test_a_task_name_with_markup_or_mathematics_is_drawn_as_text() -> None:
-    drawing = rate_distortion([Operating("<script>$x^2$</script>", (0.1, 0.4), (0.5, 0.3))], NO_CURVE)
+    drawing = rate_distortion_drawing([OperatingPoint("<script>$x^2$</script>", (0.1, 0.4), (0.5, 0.3))], NO_CURVE)
     assert "<script>$x^2$</script>" in texts(drawing)
     assert "<script" not in drawing.svg
 
 
 def test_a_long_task_name_is_cut_in_the_picture_and_whole_in_its_description() -> None:
-    drawing = rate_distortion([Operating("n" * 200, (0.1, 0.4), (0.5, 0.3))], NO_CURVE)
+    drawing = rate_distortion_drawing([OperatingPoint("n" * 200, (0.1, 0.4), (0.5, 0.3))], NO_CURVE)
     assert "n" * 23 + "…" in texts(drawing)
-    assert "n" * 200 in drawing.last
+    assert "n" * 200 in drawing.description
 
 
 def test_a_fitted_curve_is_drawn_and_named() -> None:
-    points = [Operating("notes", (0.1, 0.4), (0.5, 0.3)), Operating("pages", None, (0.6, 0.2))]
-    without, curved = (rate_distortion(points, fit) for fit in (NO_CURVE, Fit(Curve(0.5, 2.0, 0.1, 0.01), "Fitted.")))
+    points = [OperatingPoint("notes", (0.1, 0.4), (0.5, 0.3)), OperatingPoint("pages", None, (0.6, 0.2))]
+    without, curved = (
+        rate_distortion_drawing(points, fit) for fit in (NO_CURVE, Fit(Curve(0.5, 2.0, 0.1, 0.01), "Fitted."))
+    )
     assert curved.svg.count("stroke-dasharray") == without.svg.count("stroke-dasharray") + 1
     assert len(curved.legend) == len(without.legend) + 1
-    assert "pages: not measured before, (0.6, 0.2) after" in curved.last
+    assert "pages: not measured before, (0.6, 0.2) after" in curved.description

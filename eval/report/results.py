@@ -1,0 +1,160 @@
+"""The shape of ``results.json``, as far as the report reads it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NotRequired, TypedDict
+
+from data.errors import DataError
+
+FigureName = Literal[
+    "accuracy",
+    "message_tokens",
+    "bits_per_token",
+    "information_bits",
+    "task_information_bits",
+    "information_upper_bits",
+    "second_information_bits",
+    "perplexity",
+    "saturated_share",
+]
+"""The figures of one stage; `eval.analysis.density` defines them."""
+
+Stage = Literal["before", "after"]
+"""Before training: the compressor's model without its adapter. After: with it."""
+
+
+class Figure(TypedDict):
+    """A value with the ends of its 95% interval; None where nothing was measured, or where an end is open."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class StageFigures(TypedDict):
+    """The figures of one stage; results of an older version may lack some of them."""
+
+    accuracy: Figure
+    message_tokens: Figure
+    bits_per_token: Figure
+    information_bits: Figure
+    task_information_bits: Figure
+    information_upper_bits: Figure
+    second_information_bits: Figure
+    perplexity: Figure
+    saturated_share: Figure
+    n: int
+    """Records."""
+    documents: int
+    missing: int
+    """Records without some score that others of their stage have."""
+
+
+class Stages(TypedDict):
+    """The figures before and after training; ``n`` is 0 at a stage that was not evaluated."""
+
+    before: StageFigures
+    after: StageFigures
+
+
+class Changes(TypedDict):
+    """What changed over the questions scored at both stages."""
+
+    accuracy: Figure
+    """After - before, as a share."""
+    accuracy_ratio: NotRequired[Figure]
+    """After / before; absent from results of an older version."""
+    message_tokens_ratio: Figure
+    """Before / after."""
+    bits_per_token_ratio: Figure
+    """After / before."""
+
+
+class Summary(TypedDict):
+    """What `eval.analysis.density.summarise` makes of one set of records."""
+
+    overall: Stages
+    tasks: dict[str, Stages]
+    kinds: NotRequired[dict[str, dict[str, Stages]]]
+    """By task and kind of question, for every task that has several kinds."""
+    change: Changes
+
+
+class BaselineFigures(TypedDict):
+    """The messages of one baseline at one budget; any other figure of ``StageFigures`` may stand beside these."""
+
+    name: str
+    budget_tokens: NotRequired[int | None]
+    accuracy: Figure
+    message_tokens: Figure
+
+
+class CorrelationEntry(TypedDict):
+    """How two figures of the same questions move together."""
+
+    x: str
+    y: str
+    method: str
+    coefficient: Figure
+    over: str
+    """What the points are, such as "samples"."""
+    n: int
+    """Points."""
+    missing: int
+    """Records left out for want of a score."""
+
+
+class CostEntry(TypedDict):
+    """What one model spends on an answer, as a mean over questions: tokens, floating-point operations, seconds."""
+
+    name: str
+    prompt_tokens: NotRequired[float | None]
+    generated_tokens: NotRequired[float | None]
+    prefill_flops: NotRequired[float | None]
+    generation_flops: NotRequired[float | None]
+    flops_per_generated_token: NotRequired[float | None]
+    prefill_seconds: NotRequired[float | None]
+
+
+class SentenceEntry(TypedDict):
+    """How far messages keep to a number of sentences, as `eval.analysis.sentences.obedience` counts them."""
+
+    name: str
+    asked: int
+    """Sentences asked for."""
+    obeyed: Figure
+    """Share of messages with exactly as many."""
+    sentences: Figure
+    """Sentences written, a message."""
+    n: int
+    """Messages."""
+
+
+class Results(Summary):
+    """The contents of ``results.json``."""
+
+    greedy: NotRequired[Summary]
+    """The same questions with the most likely message instead of a sampled one."""
+    baselines: NotRequired[list[BaselineFigures]]
+    correlations: NotRequired[list[CorrelationEntry]]
+    flops: NotRequired[list[CostEntry]]
+    sentences: NotRequired[list[SentenceEntry]]
+    meta: NotRequired[dict[str, Any]]
+    """How the figures were made: configuration, versions, hashes."""
+
+
+def check_entries(part: str, entries: Sequence[Mapping[str, Any]], shape: Any) -> None:
+    """Refuse an entry of ``results.json`` that lacks what the report shows of it.
+
+    Args:
+        part: the key under which the entries stand.
+        entries: the entries.
+        shape: their type, a TypedDict.
+
+    Raises:
+        DataError: an entry lacks one of the required keys of ``shape``.
+    """
+    required = [key for key in shape.__annotations__ if key in shape.__required_keys__]
+    for index, entry in enumerate(entries):
+        for key in required:
+            if key not in entry:
+                raise DataError(f"results.json: {part}[{index}] has no {key!r}")

@@ -1,0 +1,56 @@
+"""The files of a run folder, as the report reads them."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from data.errors import DataError
+from eval.report.results import Results
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def read_results(path: Path) -> Results:
+    """The contents of ``results.json``.
+
+    Raises:
+        DataError: the file is not JSON, or holds no results.
+    """
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    for key in ("overall", "tasks", "change"):
+        if not isinstance(results, dict) or key not in results:
+            raise DataError(f"{path} has no {key!r}: an evaluation writes it")
+    return cast(Results, with_whole_characters(results))
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines, one at a time.
+
+    Raises:
+        DataError: a line that is not JSON, by its number.
+    """
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield with_whole_characters(json.loads(line))
+            except ValueError as error:
+                raise DataError(f"{path} line {number} is not JSON: {error}") from error
+
+
+def with_whole_characters(value: Any) -> Any:
+    """A JSON value with U+FFFD for every half of a surrogate pair, in names and texts alike.
+
+    A message cut within a character ends with such a half. It has no UTF-8 form, so no file or picture can hold it.
+    """
+    if isinstance(value, str):
+        return _LONE_SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [with_whole_characters(item) for item in value]
+    if isinstance(value, dict):
+        return {with_whole_characters(name): with_whole_characters(item) for name, item in value.items()}
+    return value
