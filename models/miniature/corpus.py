@@ -1,11 +1,12 @@
 """What the miniature family is trained on: conversations in both roles, packed so that every fact is asked.
 
 A compressor conversation shows a document once and asks about many of its facts; each answer is an honest but wordy
-message that restates several facts and keeps the needed one about two times in three. A predictor conversation shows a
-message and asks about the facts in it, and now and then about one that is not there, so that p(a given q) is a prior.
+message that restates several facts and keeps the needed one about four times in five. A predictor conversation shows a
+message and asks about the facts in it, and now and then about one that it lacks, so that p(a given q) is a prior.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data.miniature.documents import NOT_STATED, SHAPES, UNANSWERABLE, Fact, Layout, ask, ask_absent, make_layout
@@ -14,18 +15,36 @@ from data.miniature.values import Values
 from data.sample import Question
 
 OPENERS = ("", "", "Summary. ", "From the text. ", "Here is what it says. ")
+"""How a message may begin; two in five begin with the first fact."""
+
 STYLES = ("{s}", "{s}", "We read this: {s}", "It is written here that: {s}")
+"""How a message may put each of its statements, ``{s}``; half of them leave it as it is."""
+
+LENGTH_WEIGHTS = (6, 5, 6, 8, 10, 12, 12, 10, 8, 6)
+"""Weights of the number of facts that a message restates, from one to ten: six on average."""
+
 NEEDED_ALONE = 0.25
-"""How often an untrained message holds the fact it was asked for and nothing else."""
+"""The share of messages that hold the needed fact and nothing else."""
 
 KEEP_NEEDED = 0.75
-"""How often a wordy one holds it: four messages in five hold it in all; of those sampled from a member, fewer."""
+"""The share of the other messages that hold the needed fact at all. With those that hold nothing else it makes four
+messages in five; of the messages sampled from a trained member it is fewer."""
 
 NEEDED_FIRST = 0.75
-"""How often it then opens with it; elsewhere among others it is all but lost to a learner."""
+"""The share of wordy messages with the needed fact that open with it: elsewhere among others it is all but lost to a
+learner."""
 
 NO_MESSAGE = 0.08
-"""How often the predictor is asked without any message: the null model of task information."""
+"""The share of predictor conversations without any message: the null model of task information is learned there."""
+
+ABSENT_KEY = 0.15
+"""The share of compressor questions about papers that ask for a fact the paper does not state."""
+
+ASK_LACKING = 0.7
+"""The share of predictor conversations that ask for a fact of the document that the message lacks."""
+
+PREDICTOR_FACTS = 16
+"""Facts of a predictor conversation's document: more than any message holds, so that each lacks some."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +55,36 @@ class Turn:
     reply: str
 
 
-def restate(statements: list[str], generator: random.Random) -> str:
-    """A message: the statements in one wordy style behind an opener."""
+def restate(statements: Sequence[str], generator: random.Random) -> str:
+    """A message: an opener, then the statements in one style."""
     style = generator.choice(STYLES)
     return generator.choice(OPENERS) + " ".join(style.format(s=s) for s in statements)
 
 
 def message_length(generator: random.Random, available: int) -> int:
-    """How many facts an untrained message restates: from one to ten, six on average."""
-    return min(available, generator.choices(range(1, 11), weights=(6, 5, 6, 8, 10, 12, 12, 10, 8, 6))[0])
+    """How many facts a message restates: from one to ten, at most ``available``."""
+    return min(available, generator.choices(range(1, len(LENGTH_WEIGHTS) + 1), weights=LENGTH_WEIGHTS)[0])
 
 
-def wordy_message(needed: str, facts: list[Fact], key: str, generator: random.Random, focused: bool) -> str:
-    """Several statements, ``needed`` among them with probability ``KEEP_NEEDED``; ``needed`` alone if focused."""
-    others = [fact.statement for fact in facts if fact.key != key]
-    count = message_length(generator, len(others))
+def wordy_message(needed: str, facts: Sequence[Fact], key: str, generator: random.Random, focused: bool) -> str:
+    """A message that restates several facts of a document.
+
+    Args:
+        needed: the sentence that answers the question.
+        facts: the document's facts.
+        key: what is asked about.
+        generator: chooses the facts, their order and the style.
+        focused: the message holds ``needed`` alone; otherwise it holds it as often as the constants above say.
+    """
+    other_statements = [fact.statement for fact in facts if fact.key != key]
+    count = message_length(generator, len(other_statements))
     if focused or generator.random() < NEEDED_ALONE:
         statements = [needed]
     elif generator.random() < KEEP_NEEDED:
-        statements = generator.sample(others, count - 1)
+        statements = generator.sample(other_statements, count - 1)
         statements.insert(0 if generator.random() < NEEDED_FIRST else generator.randrange(count), needed)
     else:
-        statements = generator.sample(others, count)
+        statements = generator.sample(other_statements, count)
     return restate(statements, generator)
 
 
@@ -67,58 +94,80 @@ def question_text(question: Question) -> str:
 
 
 def draw_layout(generator: random.Random, facts: int, filler: float) -> tuple[Layout, Values]:
-    """A random training document of any shape."""
+    """A random training document of any shape.
+
+    Args:
+        generator: draws the shape and the document's seed.
+        facts: how many facts the document states.
+        filler: probability that a filler sentence follows a fact.
+    """
     shape = SHAPES[generator.choice(sorted(SHAPES))]
+    # Seeds of training stay below 2 ** 40, those of `quality.FIRST_SEED` above: no document is in both.
     return make_layout(shape, generator.randrange(1 << 40), "train", facts, filler)
 
 
 def compressor_turns(
     generator: random.Random, facts: int, filler: float, questions: int, focused: bool = False
 ) -> list[Turn]:
-    """One document and messages for ``questions`` of its facts; focused ones hold nothing but what was asked."""
+    """One document, and a message for each of ``questions`` of its facts.
+
+    Args:
+        generator: draws document, questions and messages.
+        facts: how many facts the document states.
+        filler: as in `draw_layout`.
+        questions: maximum questions about the document.
+        focused: messages hold nothing but the needed fact.
+    """
     layout, values = draw_layout(generator, facts, filler)
     indices = generator.sample(range(len(layout.facts)), min(questions, len(layout.facts)))
-    turns = []
+    turns: list[Turn] = []
     for index in indices:
-        if layout.shape is PAPERS and generator.random() < 0.15:
+        if layout.shape is PAPERS and generator.random() < ABSENT_KEY:
             question = ask_absent(layout, generator, values.fork(), 0)
-            key = question.id.removeprefix("absent-")
+            key = absent_key(question)
             needed = NOT_STATED.format(k=key)
         else:
             question = ask(layout, index, values.fork(), generator, 0)
             key, needed = layout.facts[index].key, layout.facts[index].statement
-        message = wordy_message(needed, list(layout.facts), key, generator, focused)
+        message = wordy_message(needed, layout.facts, key, generator, focused)
         context = layout.render() + "\n\n" if not turns else ""
         turns.append(Turn(f"{context}Question: {question.text}", message))
     return turns
 
 
+def absent_key(question: Question) -> str:
+    """The key that an unanswerable question asks about."""
+    return question.id.removeprefix("absent-")
+
+
 def predictor_turns(generator: random.Random, questions: int) -> list[Turn]:
-    """One message and the answers it gives; about one question in eight is about a fact it lacks."""
-    layout, values = draw_layout(generator, 16, 0.0)
-    count = message_length(generator, 10)
+    """One message, and answers to at most ``questions`` questions; about one in eight asks for a fact that it lacks."""
+    layout, values = draw_layout(generator, PREDICTOR_FACTS, 0.0)
+    count = message_length(generator, len(LENGTH_WEIGHTS))
     held = generator.sample(range(len(layout.facts)), count)
     statements = [layout.facts[index].statement for index in held]
     absent = ask_absent(layout, generator, values.fork(), 0) if layout.shape is PAPERS else None
     if absent is not None:
-        statements.insert(generator.randrange(count + 1), NOT_STATED.format(k=absent.id.removeprefix("absent-")))
+        statements.insert(generator.randrange(count + 1), NOT_STATED.format(k=absent_key(absent)))
     message = restate(statements, generator) if generator.random() >= NO_MESSAGE else ""
-    asked = [ask(layout, index, values.fork(), generator, 0) for index in held]
+    asked_questions = [ask(layout, index, values.fork(), generator, 0) for index in held]
     lacking = [index for index in range(len(layout.facts)) if index not in held]
-    asked += [ask(layout, generator.choice(lacking), values.fork(), generator, 0)] if generator.random() < 0.7 else []
-    asked += [absent] if absent is not None else []
-    generator.shuffle(asked)
-    turns = []
-    for question in asked[:questions]:
+    if generator.random() < ASK_LACKING:
+        asked_questions.append(ask(layout, generator.choice(lacking), values.fork(), generator, 0))
+    if absent is not None:
+        asked_questions.append(absent)
+    generator.shuffle(asked_questions)
+    turns: list[Turn] = []
+    for question in asked_questions[:questions]:
         context = message + "\n\n" if not turns else ""
         turns.append(Turn(f"{context}Question: {question_text(question)}", "Answer: " + question.answers[0]))
     return turns
 
 
 def corpus_texts(seed: int, count: int) -> list[str]:
-    """Plain texts of the corpus, for the tokenizer."""
+    """Plain texts of the corpus, for the tokenizer: those of ``count`` conversations in each role."""
     generator = random.Random(f"tokenizer/{seed}")
-    texts = []
+    texts: list[str] = []
     for _ in range(count):
         turns = compressor_turns(generator, 24, 0.5, 4) + predictor_turns(generator, 6) + [Turn("", UNANSWERABLE)]
         texts += [part for turn in turns for part in (turn.prompt, turn.reply)]

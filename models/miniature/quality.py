@@ -1,7 +1,8 @@
 """Measures a member of the miniature family in both its roles, on documents that training and evaluation never draw.
 
-Names, pairs of key and number, and part of the wordings belong to the test split alone. Every figure comes with a
-percentile bootstrap over documents, because questions of one document are not independent.
+Names, pairs of key and number, and part of the wordings belong to the test split alone. Every figure comes with the
+95% interval of a percentile bootstrap over whole documents, because questions of one document are not independent; the
+evaluation's own intervals (`eval.analysis.significance`) are bias-corrected ones, which differ in the last digits.
 """
 
 import random
@@ -21,29 +22,48 @@ from data.miniature.papers import PAPERS
 from data.miniature.shape import Shape
 from data.sample import Question
 from models.compressor import Compressor, Message
-from models.miniature.corpus import OPENERS, STYLES, restate
+from models.miniature.corpus import OPENERS, STYLES, absent_key, restate
 from models.predictor import LocalPredictor, Query
 from models.shared_prefix import generate
 from objectives.accuracy import score
 
 FIRST_SEED = 1 << 41
-"""Seeds from here on belong to this page: training draws below 2**40, evaluation counts from 0."""
+"""The first seed of documents to measure members on: training draws below 2**40, evaluation counts from 0."""
 
 FACT_COUNTS = (4, 8, 12, 16, 20, 24)
-MOST_OTHERS = 8
+"""Facts a document for which lookup is measured, up to those of the other measurements."""
+
+FACTS = FACT_COUNTS[-1]
+"""Facts a document in the measurements of messages and answers."""
+
+MOST_OTHER_FACTS = 8
+"""The most facts that stand beside the needed one in a message whose answers are measured."""
+
 MAX_MESSAGE_TOKENS = 192
+"""The budget of a message: half as much again as the longest of the corpus (128 tokens), so that none is cut off."""
+
 MAX_ANSWER_TOKENS = 32
+"""The limit of an answer: twice the longest of the corpus (15 tokens)."""
+
 MAX_VALUE_TOKENS = 6
+"""Tokens generated to read a value, which has at most four."""
+
 RESAMPLES = 2000
+"""Resamples of an interval: with this many, its ends vary by about a fiftieth of its width between two draws."""
+
+UNANSWERABLE_QUESTIONS = 0.1
+"""The share of questions about papers that ask for what the paper does not state."""
+
 ALL = "all"
+"""The group of every observation."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """One question about one generated document, with what only the generator knows about it.
+class HeldOutCase:
+    """One question about one held-out document, with what only the generator knows about it.
 
     Attributes:
-        document: its id, the cluster of every interval.
+        document: the document's id, the cluster of every interval.
         layout: what the document is rendered from.
         question: the question and its gold answer.
         key: what is asked about.
@@ -65,7 +85,7 @@ class Case:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Where an observation of this case counts."""
+        """The groups in which an observation of this case counts."""
         groups = (ALL, self.layout.shape.name, self.value_type)
         if self.fact is None:
             return groups
@@ -74,7 +94,7 @@ class Case:
 
     @property
     def chance(self) -> float:
-        """How often an answer without the fact is right when every value is as likely; next to nothing for a name."""
+        """The chance of a right answer without the fact when every value is equally likely; about 0 for a name."""
         if self.question.options:
             return 1 / len(self.question.options)
         return {"yes_no": 1 / 2, "number": 1 / 90}.get(self.value_type, 0.0)
@@ -97,7 +117,7 @@ class Claim(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeasuredMean:
     """A mean with its 95% interval, from ``n`` observations in ``documents`` documents."""
 
     value: float
@@ -107,20 +127,20 @@ class Estimate:
     documents: int
 
 
-Quality = dict[str, dict[str, Estimate]]
-"""By measure, then by group: all, a shape, a type of value, a kind of wording."""
+Quality = dict[str, dict[str, MeasuredMean]]
+"""Means by measure, then by group: all, a shape, a type of value, a kind of wording."""
 
 
 def draw_cases(
-    documents: int, questions: int, facts: int = 24, seed: int = 0, shapes: Sequence[str] = tuple(SHAPES)
-) -> list[Case]:
+    documents: int, questions: int, facts: int = FACTS, seed: int = 0, shapes: Sequence[str] = tuple(SHAPES)
+) -> list[HeldOutCase]:
     """Questions about held-out documents; one in ten about a paper has no answer.
 
     Args:
-        documents: how many of each shape.
-        questions: how many about each.
-        facts: how many facts each states.
-        seed: of the whole draw, below a million.
+        documents: how many documents of each shape.
+        questions: how many questions about each document.
+        facts: how many facts a document states.
+        seed: changes the whole draw; below a million.
         shapes: keys of ``SHAPES``.
     """
     first = FIRST_SEED + seed * 1_000_000
@@ -132,34 +152,35 @@ def draw_cases(
     ]
 
 
-def _document_cases(shape: Shape, seed: int, questions: int, facts: int) -> list[Case]:
+def _document_cases(shape: Shape, seed: int, questions: int, facts: int) -> list[HeldOutCase]:
+    """The questions about one document."""
     layout, values = make_layout(shape, seed, "test", facts, filler=DEFAULT_FILLER)
     generator = values.generator
     document = f"{shape.name}/{facts}/{seed}"
     cases = []
     for index in generator.sample(range(len(layout.facts)), min(questions, len(layout.facts))):
-        if shape is PAPERS and generator.random() < 0.1:
+        if shape is PAPERS and generator.random() < UNANSWERABLE_QUESTIONS:
             question = ask_absent(layout, generator, values.fork(), twins=0)
-            key = question.id.removeprefix("absent-")
-            cases.append(Case(document, layout, question, key, NOT_STATED.format(k=key), None))
+            key = absent_key(question)
+            cases.append(HeldOutCase(document, layout, question, key, NOT_STATED.format(k=key), None))
         else:
             fact = layout.facts[index]
             question = ask(layout, index, values.fork(), generator, twins=0)
-            cases.append(Case(document, layout, question, fact.key, fact.statement, fact))
+            cases.append(HeldOutCase(document, layout, question, fact.key, fact.statement, fact))
     return cases
 
 
-def measure(
+def measure_member(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: int = 30, questions: int = 4, seed: int = 0
 ) -> Quality:
     """Every figure of a member's card.
 
     Args:
-        model: in evaluation mode.
-        tokenizer: the model's own.
-        documents: how many of each shape; for the lookup curve, of each shape and number of facts.
-        questions: how many about each document.
-        seed: of the documents and of all that is sampled.
+        model: the member, in evaluation mode.
+        tokenizer: the member's tokenizer.
+        documents: how many documents of each shape; for the lookup curve, of each shape and number of facts.
+        questions: how many questions about each document.
+        seed: changes the documents and all that is sampled.
     """
     cases = draw_cases(documents, questions, seed=seed)
     predictor = LocalPredictor(model, tokenizer, MAX_ANSWER_TOKENS)
@@ -173,12 +194,12 @@ def measure(
     return summarise(observations)
 
 
-def predictor_observations(predictor: LocalPredictor, cases: Sequence[Case], seed: int) -> list[Observation]:
+def predictor_observations(predictor: LocalPredictor, cases: Sequence[HeldOutCase], seed: int) -> list[Observation]:
     """Answers from messages that hold the needed statement among one to eight others, and from the others alone."""
     generator = random.Random(f"quality/messages/{seed}")
-    pairs = [_message_pair(case, generator) for case in cases]
+    message_pairs = [_message_pair(case, generator) for case in cases]
     observations = [Observation("chance", case.chance, case.document, case.groups) for case in cases]
-    for condition, messages in zip(("with_fact", "without_fact"), zip(*pairs, strict=True), strict=True):
+    for condition, messages in zip(("with_fact", "without_fact"), zip(*message_pairs, strict=True), strict=True):
         answers = predictor.answer([_query(case, text) for case, text in zip(cases, messages, strict=True)])
         for case, answer in zip(cases, answers, strict=True):
             observations.append(_scored(f"accuracy_{condition}", case, answer, case.question.metric))
@@ -186,37 +207,44 @@ def predictor_observations(predictor: LocalPredictor, cases: Sequence[Case], see
     return observations
 
 
-def _message_pair(case: Case, generator: random.Random) -> tuple[str, str]:
+def _message_pair(case: HeldOutCase, generator: random.Random) -> tuple[str, str]:
+    """A message that holds the needed statement among others, and the same message without it."""
     others = [fact.statement for fact in case.layout.facts if fact.key != case.key]
-    others = generator.sample(others, generator.randint(1, min(MOST_OTHERS, len(others))))
-    place = generator.randrange(len(others) + 1)
+    chosen = generator.sample(others, generator.randint(1, min(MOST_OTHER_FACTS, len(others))))
+    position = generator.randrange(len(chosen) + 1)
     state = generator.getstate()
-    with_fact = restate([*others[:place], case.needed, *others[place:]], generator)
+    with_fact = restate([*chosen[:position], case.needed, *chosen[position:]], generator)
     # Both messages in the same style: the needed statement is the only difference.
     generator.setstate(state)
-    return with_fact, restate(others, generator)
+    return with_fact, restate(chosen, generator)
 
 
-def _query(case: Case, message: str) -> Query:
+def _query(case: HeldOutCase, message: str) -> Query:
     return Query(message, case.question.text, case.question.options)
 
 
-def _scored(name: str, case: Case, answer: str, metric: str) -> Observation:
+def _scored(name: str, case: HeldOutCase, answer: str, metric: str) -> Observation:
+    """How right an answer to a case's question is, in [0, 1]."""
     return Observation(name, score(metric, answer, case.question.answers), case.document, case.groups)
 
 
 def compressor_observations(
-    compressor: Compressor, predictor: LocalPredictor, cases: Sequence[Case], mode: str, temperature: float, seed: int
+    compressor: Compressor,
+    predictor: LocalPredictor,
+    cases: Sequence[HeldOutCase],
+    mode: str,
+    temperature: float,
+    seed: int,
 ) -> list[Observation]:
-    """Messages the compressor writes: what they hold, whether it is true, their length, what can be answered from them.
+    """What the compressor's messages hold, whether it is true, their length, and what can be answered from them.
 
     Args:
         compressor: writes one message for each case.
         predictor: answers from it.
         cases: questions about documents.
         mode: the prefix of the measures' names.
-        temperature: 0 for the most likely message.
-        seed: of the sampling.
+        temperature: temperature of sampling; 0 takes the most likely message.
+        seed: changes what is sampled.
     """
     contexts = [case.layout.render() for case in cases]
     seeds = list(range(seed * 1_000_000, seed * 1_000_000 + len(cases)))
@@ -224,12 +252,13 @@ def compressor_observations(
     answers = predictor.answer([_query(case, message.text) for case, message in zip(cases, messages, strict=True)])
     observations = []
     for case, message, answer in zip(cases, messages, answers, strict=True):
-        observations += _message_observations(mode, case, message)
+        observations += message_observations(mode, case, message)
         observations.append(_scored(f"{mode}/accuracy", case, answer, case.question.metric))
     return observations
 
 
-def _message_observations(mode: str, case: Case, message: Message) -> list[Observation]:
+def message_observations(mode: str, case: HeldOutCase, message: Message) -> list[Observation]:
+    """What one message holds, measured against its document; ``honest`` is observed once for every claim."""
     claims, rest = read_claims(case.layout.shape.name, message.text)
     truth = {fact.key: fact.value for fact in case.layout.facts}
     true = [truth.get(claim.key) == claim.value for claim in claims]
@@ -241,12 +270,13 @@ def _message_observations(mode: str, case: Case, message: Message) -> list[Obser
         "facts": float(len(claims)),
         "malformed": float(bool(rest) or not message.ended),
     }
-    found = [Observation(f"{mode}/{name}", value, case.document, case.groups) for name, value in measured.items()]
-    return found + [Observation(f"{mode}/honest", float(right), case.document, case.groups) for right in true]
+    values = [*measured.items(), *(("honest", float(right)) for right in true)]
+    return [Observation(f"{mode}/{name}", value, case.document, case.groups) for name, value in values]
 
 
 @cache
 def _claim_patterns(shape: str) -> tuple[re.Pattern[str], ...]:
+    """Patterns of all sentences that a message about a shape may hold."""
     keys: dict[str, list[str]] = defaultdict(list)
     for relation in SHAPES[shape].relations:
         keys[relation.statement] += relation.keys
@@ -259,7 +289,7 @@ def _claim_patterns(shape: str) -> tuple[re.Pattern[str], ...]:
 
 
 def read_claims(shape: str, message: str) -> tuple[list[Claim], str]:
-    """What a message says in the sentences of its shape, and what is left of it besides openers and styles."""
+    """What a message claims in the sentences of its shape, and the rest of its text without openers and styles."""
     claims = []
     for pattern in _claim_patterns(shape):
         claims += [Claim(match["key"], match.groupdict().get("value")) for match in pattern.finditer(message)]
@@ -269,20 +299,21 @@ def read_claims(shape: str, message: str) -> tuple[list[Claim], str]:
     return claims, message.strip()
 
 
-def lookup_observations(compressor: Compressor, cases: Sequence[Case], name: str) -> list[Observation]:
+def lookup_observations(compressor: Compressor, cases: Sequence[HeldOutCase], name: str) -> list[Observation]:
     """Whether the value follows when a message opens with the statement about the asked key, by greedy decoding.
 
-    Yes/no facts, of which half are right by chance, and questions without an answer are left out.
+    Yes/no facts, of which half are right by chance, and questions without an answer are left out. The observations are
+    of the measure ``name``.
     """
-    asked = [(case, case.fact) for case in cases if case.fact and case.fact.relation.value != "yes_no"]
-    openings = [fact.relation.statement.format(k=fact.key, v="\n").split("\n")[0].rstrip() for _, fact in asked]
+    stated = [(case, case.fact) for case in cases if case.fact and case.fact.relation.value != "yes_no"]
+    openings = [fact.relation.statement.format(k=fact.key, v="\n").split("\n")[0].rstrip() for _, fact in stated]
     prompts = [
         compressor.prompt(case.layout.render(), case.question.text).ids + compressor.prompts.format.text_ids(opening)
-        for (case, _), opening in zip(asked, openings, strict=True)
+        for (case, _), opening in zip(stated, openings, strict=True)
     ]
-    replies = generate(compressor.model, prompts, MAX_VALUE_TOKENS, compressor.end_token_id)  # type: ignore[arg-type]
+    replies = generate(compressor.model, prompts, MAX_VALUE_TOKENS, compressor.end_token_id)
     observations = []
-    for (case, fact), reply in zip(asked, replies, strict=True):
+    for (case, fact), reply in zip(stated, replies, strict=True):
         word = re.match(r"\w*", compressor.text(reply.token_ids))
         right = word is not None and word[0] == fact.value
         observations.append(Observation(name, float(right), case.document, case.groups))
@@ -296,14 +327,15 @@ def summarise(observations: Iterable[Observation]) -> Quality:
         for group in observation.groups:
             gathered[observation.measure][group].append(observation)
     return {
-        measure: {group: _estimate(measure, found) for group, found in groups.items()}
+        measure: {group: _mean_of(measure, members) for group, members in groups.items()}
         for measure, groups in gathered.items()
     }
 
 
-def _estimate(measure: str, observations: list[Observation]) -> Estimate:
+def _mean_of(measure: str, observations: list[Observation]) -> MeasuredMean:
+    """The mean of observations of one measure in one group."""
     values = np.array([observation.value for observation in observations])
-    return estimate(values, [observation.document for observation in observations], is_share(measure))
+    return mean_with_interval(values, [observation.document for observation in observations], is_share(measure))
 
 
 def is_share(measure: str) -> bool:
@@ -311,23 +343,28 @@ def is_share(measure: str) -> bool:
     return measure.rpartition("/")[2] not in ("facts", "message_tokens")
 
 
-def estimate(values: Float[np.ndarray, " observations"], documents: Sequence[str], share: bool) -> Estimate:
+def mean_with_interval(
+    values: Float[np.ndarray, " observations"], documents: Sequence[str], share: bool
+) -> MeasuredMean:
     """The mean and its 95% interval, a percentile bootstrap over whole documents with a fixed seed.
 
+    A resample is a multinomial count of each document, so that one product gives the means of all of them. Other draws,
+    those of ``scipy.stats.bootstrap`` among them, would move the figures of the shipped cards in the last digit.
+
     Args:
-        values: one an observation.
-        documents: the document each comes from.
-        share: values lie in [0, 1]. Where all are 0 or all are 1 there is nothing to resample, and the interval is
-            the exact binomial one (Clopper and Pearson 1934) with documents as trials.
+        values: one value an observation.
+        documents: the document that each observation comes from.
+        share: whether values lie in [0, 1]. Where all are 0 or all are 1 there is nothing to resample, and the interval
+            is the exact binomial one (Clopper and Pearson 1934) with documents as trials.
     """
     names, index = np.unique(np.array(documents), return_inverse=True)
     count = len(names)
     mean = float(values.mean())
     if share and (values == values[0]).all() and mean in (0.0, 1.0):
-        reach = 0.025 ** (1 / count)
-        low, high = (reach, 1.0) if mean else (0.0, 1 - reach)
+        exact = 0.025 ** (1 / count)
+        low, high = (exact, 1.0) if mean else (0.0, 1 - exact)
     else:
-        drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+        resamples = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
         sums, sizes = np.bincount(index, values, count), np.bincount(index, minlength=count)
-        low, high = np.quantile((drawn @ sums) / (drawn @ sizes), (0.025, 0.975)).tolist()
-    return Estimate(mean, low, high, len(values), count)
+        low, high = np.quantile((resamples @ sums) / (resamples @ sizes), (0.025, 0.975)).tolist()
+    return MeasuredMean(mean, low, high, len(values), count)

@@ -1,6 +1,6 @@
 """The miniature family's tokenizer: byte-level BPE with the GPT-2 regex and no prefix space, and its chat template.
 
-Any UTF-8 text round-trips, and llama.cpp reads it as ``tokenizer.ggml.pre=gpt-2``.
+Any UTF-8 text round-trips, and llama.cpp reads the tokenizer as ``tokenizer.ggml.pre=gpt-2``.
 """
 
 from collections.abc import Iterable
@@ -8,11 +8,16 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from models.miniature.members import WINDOW
+
 SPECIAL_TOKENS = ("<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+"""Padding, the three roles that open a turn, and the end of a turn; texts are encoded so that they cannot forge one."""
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+"""A turn is its role's token, its content and the end token."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -34,5 +39,5 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
         padding_side="left",
-        model_max_length=2048,
+        model_max_length=WINDOW,
     )
