@@ -95,19 +95,7 @@ A {type(model).__name__} of {model.num_parameters():,} parameters in bfloat16, t
 generated documents. It plays both roles: it writes messages about a document, and it answers questions from a message.
 It knows five shapes of invented documents and nothing else.
 
-| | |
-|---|---|
-| layers, width, heads, feed-forward | {member.layers}, {member.width}, {member.heads}, {member.feed_forward} |
-| vocabulary | {model.config.vocab_size} byte-level tokens |
-| window | {model.config.max_position_embeddings} tokens |
-| data | `models/miniature/corpus.py`: documents of `data/miniature`, split `train`, up to {progress.facts} facts |
-| start | {origin(member)} |
-| seed | {member.seed} |
-| learning rate | {member.learning_rate:g}, falling to nothing at the end |
-| steps | {progress.step:,} |
-| tokens | {progress.tokens / 1e6:.1f} million |
-| hours | {progress.seconds / 3600:.2f} on one CPU core |
-| final loss | {log[-1]["loss"]:.3f} nats a token of the replies |
+{_training_table(member, model, progress, log)}
 
 `python -m models.miniature.train {name}` trains it; `python -m models.miniature.release {name}` writes this page.
 
@@ -133,6 +121,23 @@ A document's value by its key, when a message has begun the sentence about it:
 Chance counts every value as equally likely: one in five options, yes or no, one in 90 numbers, next to nothing for an
 invented name. A message that lacks the fact may still rule out options that it states about other things.
 """
+
+
+def _training_table(member: Member, model: PreTrainedModel, progress: Progress, log: list[dict[str, float]]) -> str:
+    """Sizes and training of a member, as a Markdown table."""
+    return f"""| | |
+|---|---|
+| layers, width, heads, feed-forward | {member.layers}, {member.width}, {member.heads}, {member.feed_forward} |
+| vocabulary | {model.config.vocab_size} byte-level tokens |
+| window | {model.config.max_position_embeddings} tokens |
+| data | `models/miniature/corpus.py`: documents of `data/miniature`, split `train`, up to {progress.facts} facts |
+| start | {origin(member)} |
+| seed | {member.seed} |
+| learning rate | {member.learning_rate:g}, falling to nothing at the end |
+| steps | {progress.step:,} |
+| tokens | {progress.tokens / 1e6:.1f} million |
+| hours | {progress.seconds / 3600:.2f} on one CPU core |
+| final loss | {log[-1]["loss"]:.3f} nats a token of the replies |"""
 
 
 def origin(member: Member) -> str:

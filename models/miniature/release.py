@@ -32,11 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m models.miniature.release",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="python -m models.miniature.release", description=__doc__)
     parser.add_argument("member", nargs="?", choices=sorted(MEMBERS))
     parser.add_argument("--folder", type=Path, default=Path("runs/miniature"), help="where training left the member")
     parser.add_argument("--weights", type=Path, default=MINIATURE_WEIGHTS, help="the folder of the released family")

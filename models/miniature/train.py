@@ -28,11 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m models.miniature.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="python -m models.miniature.train", description=__doc__)
     parser.add_argument("member", choices=sorted(MEMBERS))
     parser.add_argument("--folder", type=Path, default=Path("runs/miniature"), help="checkpoints and logs go here")
     parser.add_argument("--sequences", type=int, default=6, help="documents a batch")
