@@ -1,16 +1,15 @@
 """The configuration of an evaluation that stands alone: what is measured, by whom, and what it is held against."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from configs.sections import Recipe, ScorerConfig, WriterConfig, check_model, check_sources
-from configs.tree import ConfigError, Section, load
+from configs.sections import Recipe, ScorerConfig, WriterConfig, check_adapter, check_model, check_sources
+from configs.tree import Section, load
 
 WITHOUT_BUDGET = ("no-context", "full-context")
-"""Baselines whose length nobody chooses."""
+"""Baselines whose length nobody chooses: the empty message, and as much of the context as the predictor can read."""
 
 
 class EvaluatedConfig(WriterConfig):
@@ -20,7 +19,7 @@ class EvaluatedConfig(WriterConfig):
     """A folder with an adapter in PEFT's format, such as a run's ``compressor``; null measures the model as it is."""
 
     sentences: PositiveInt | None = None
-    """Asks for exactly so many sentences, as the study did; null leaves it to the model."""
+    """The exact number of sentences a message is asked for, as in the study; null leaves it to the model."""
 
 
 class BaselineConfig(Section):
@@ -30,36 +29,40 @@ class BaselineConfig(Section):
     """no-context and full-context have no budget; head and head-and-tail cut; bm25 and embedding choose sentences."""
 
     budgets: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = (16, 32, 64, 128)
-    """Tokens a message may have, one point of the curve each."""
+    """The most tokens a message may have, its end token included: each gives one point of the curve."""
 
 
 class JudgeConfig(Section):
     """A language model that tells right answers from wrong ones where no metric can."""
 
     endpoint: str
-    """Address of an OpenAI-compatible server, ``http://.../v1``."""
+    """The address of an OpenAI-compatible server, such as ``http://127.0.0.1:8000/v1``."""
 
     model: str
-    """Its name there."""
+    """The name of the model on that server."""
 
 
 class EvaluationConfig(Recipe):
     """Everything an evaluation depends on."""
 
     compressor: EvaluatedConfig
-    """What is measured."""
+    """The compressor that is measured."""
 
     reference: EvaluatedConfig | None = None
-    """What it is held against; null takes the compressor's model without its adapter."""
+    """The compressor it is held against; null takes the model of the first without its adapter."""
 
     second_scorer: ScorerConfig | None = None
     """Another model that measures information as well, so that fluency is not taken for it."""
 
     baselines: Annotated[tuple[BaselineConfig, ...], Field(strict=False)] = ()
-    """On the same axes: accuracy against message tokens."""
+    """Messages that no trained compressor writes, on the same axes: accuracy against message tokens."""
 
     judge: JudgeConfig | None = None
-    """Grades the questions that no metric can; null leaves their accuracy missing, and counts them."""
+    """Grades the answers that no metric can; null leaves their accuracy missing, and counts them."""
+
+    diagnostics: bool = False
+    """Whether further estimators measure the information of the compressor's messages, each with its side of the truth:
+    see ``eval/diagnostics.py``. They cost one more column, the scorer shown no context."""
 
     @property
     def held_against(self) -> EvaluatedConfig | None:
@@ -76,9 +79,9 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> EvaluationConfig:
         ConfigError: the file, a key, a value, a combination of values, or a path they name is wrong.
     """
     config = load(EvaluationConfig, path, overrides)
-    for key, one in (("compressor", config.compressor), ("reference", config.reference)):
-        if one is not None:
-            _check_evaluated(key, one)
+    for key, compressor in (("compressor", config.compressor), ("reference", config.reference)):
+        if compressor is not None:
+            check_compressor(key, compressor)
     budget = config.compressor.budget_tokens
     if config.predictor.endpoint is None:
         _check_predictor(config)
@@ -98,12 +101,22 @@ def _check_predictor(config: EvaluationConfig) -> None:
         if baseline.name not in WITHOUT_BUDGET:
             budgets[f"baselines.{number}.budgets"] = max(baseline.budgets)
     for key, budget in budgets.items():
-        named = f"{key} = {budget} and predictor.max_answer_tokens = {answer}"
-        check_model("predictor.model", config.predictor.model, budget + answer, named)
+        reason = f"{key} = {budget} and predictor.max_answer_tokens = {answer}"
+        check_model("predictor.model", config.predictor.model, budget + answer, reason)
 
 
-def _check_evaluated(key: str, one: EvaluatedConfig) -> None:
-    context, budget = one.max_context_tokens or 0, one.budget_tokens
-    check_model(f"{key}.model", one.model, context + budget, f"{key}.budget_tokens = {budget}")
-    if one.adapter is not None and not (Path(one.adapter).expanduser() / "adapter_config.json").is_file():
-        raise ConfigError(f"{key}.adapter = {one.adapter!r}: no folder with an adapter_config.json")
+def check_compressor(key: str, compressor: EvaluatedConfig) -> None:
+    """Refuse a compressor that cannot be loaded, or whose budget does not fit its window.
+
+    Args:
+        key: the key that names it in the configuration.
+        compressor: what stands under that key.
+
+    Raises:
+        ConfigError: its model, adapter or budget is wrong.
+    """
+    budget = compressor.budget_tokens
+    tokens = (compressor.max_context_tokens or 0) + budget
+    check_model(f"{key}.model", compressor.model, tokens, f"{key}.budget_tokens = {budget}")
+    if compressor.adapter is not None:
+        check_adapter(f"{key}.adapter", compressor.adapter)

@@ -16,7 +16,7 @@ from eval.record import Origin, Record, answer_fields, message_fields, question_
 from eval.record_log import RecordLog
 from models.channel import Channel
 from models.compressor import Compressor, Message
-from models.shared_prefix.generation import sampling_seed
+from models.shared_prefix import sampling_seed
 from objectives.negatives import Candidates, Columns, NegativeCounts, choose_columns, parts_removed
 
 Write = Callable[[Sequence[Sample]], list[Message]]
@@ -48,12 +48,14 @@ class Evaluation:
         seed: seed of the choice of negatives.
         skip_long_messages: messages may be too long to be scored beside their contexts, as a whole context is, and then
             have no information; otherwise the first of them ends the evaluation.
+        diagnostics: whether messages are measured by the estimators of `eval.diagnostics` as well.
     """
 
     negatives: NegativeCounts
     batch_size: int
     seed: int
     skip_long_messages: bool = False
+    diagnostics: bool = False
 
     def run(
         self, samples: Sequence[Sample], write: Write, channel: Channel, origin: Origin, log: RecordLog[Record]
@@ -70,19 +72,20 @@ class Evaluation:
         state = PartialState()
         batches = self.batches(samples)[state.process_index :: state.num_processes]
         pools = documents_by_task(samples)
+        key = {**origin, "diagnostics": True} if self.diagnostics else origin
         records: list[Record] = []
         with tqdm(
             total=sum(map(len, batches)),
-            initial=sum(len(batch) for batch in batches if log.holds(origin, batch)),
+            initial=sum(len(batch) for batch in batches if log.holds(key, batch)),
             desc=f"evaluating {origin['stage']}{', greedy' if origin['temperature'] == 0 else ''}",
             dynamic_ncols=True,
             disable=not state.is_main_process,
         ) as bar:
             for batch in batches:
-                logged = log.records(origin, batch)
+                logged = log.records(key, batch)
                 if logged is None:
                     pool = pools[batch[0].document.task]
-                    logged = log.add(origin, batch, self.batch(batch, write, channel, origin, pool))
+                    logged = log.add(key, batch, self.batch(batch, write, channel, origin, pool))
                     bar.update(len(batch))
                 records += logged
         return sorted(gather_object(records), key=lambda record: record["id"])
@@ -108,7 +111,7 @@ class Evaluation:
         columns = self.columns(pieces.samples, parts_of(pool))
         parts = pieces.by_sample(messages)
         readings = channel.answer(samples, [joined(own_parts) for own_parts in parts])
-        measured = measure(channel.scorers, pieces, messages, columns, self.skip_long_messages)
+        measured = measure(channel.scorers, pieces, messages, columns, self.skip_long_messages, self.diagnostics)
         return [
             {
                 **origin,

@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from data.sample import Sample
+from eval.diagnostics import diagnose
 from eval.parts import Pieces
 from eval.record import InformationFields, TokenFields, finite
 from models.channel import BoundScorer
@@ -38,6 +39,7 @@ def measure(
     messages: Sequence[Message],
     columns: Columns,
     skip_long_messages: bool = False,
+    diagnostics: bool = False,
 ) -> Measurement:
     """What messages carry; None where a score is missing.
 
@@ -47,6 +49,7 @@ def measure(
         messages: one a piece.
         columns: the contexts that each message is compared over.
         skip_long_messages: leave out messages that are too long to be scored beside their contexts.
+        diagnostics: add the estimators of `eval.diagnostics`, by the first scorer.
 
     Raises:
         ModelError: a message is too long to be scored beside its contexts, and those are not left out.
@@ -64,6 +67,10 @@ def measure(
         terms = contrastive(scores_of(scorer).log_probs, columns.own, columns.valid).terms
         for fields, nats in zip(information, pieces.totals(terms), strict=True):
             fields["second_information_nats"] = finite(nats)
+    if diagnostics:
+        estimates = diagnose(scorers[0], pieces, messages, columns, scores.log_probs)
+        for fields, by_name in zip(information, estimates, strict=True):
+            fields["diagnostics_nats"] = by_name
     return Measurement(information, _token_bits(scores, pieces, columns))
 
 

@@ -1,6 +1,7 @@
 """The work of an evaluation: messages, answers and information of every stage, baselines, and what they cost."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from accelerate import PartialState
@@ -13,6 +14,7 @@ from eval.analysis.flops import cost, decoder_size
 from eval.analysis.sentences import obedience
 from eval.baselines.evaluate import evaluate_baseline
 from eval.config import EvaluationConfig
+from eval.diagnostics import summarise_diagnostics
 from eval.evaluation import by_compressor
 from eval.judge.grade import grade
 from eval.parts import Pieces
@@ -32,7 +34,7 @@ from eval.stages import (
 )
 from models.channel import Channel
 from models.compressor import Compressor
-from models.loading import base, parameter_hash
+from models.fingerprint import is_base, parameter_hash
 
 
 def run(config: EvaluationConfig) -> int:
@@ -54,11 +56,11 @@ def run(config: EvaluationConfig) -> int:
     channel = Channel(predictor, scorers)
     identity = identify(config, samples) | {
         "predictor_parameters": predictor_model and parameter_hash(predictor_model),
-        "scorer_parameters": parameter_hash(scorer_model or compressor.model, base),
+        "scorer_parameters": parameter_hash(scorer_model or compressor.model, is_base),
         "second_scorer": config.second_scorer and config.second_scorer.model_dump(mode="json"),
         "second_scorer_parameters": second_model and parameter_hash(second_model),
         # Budgets of baselines are in the tokens of the compressor, whose base embeds sentences.
-        "compressor_base": [config.compressor.model, parameter_hash(compressor.model, base)],
+        "compressor_base": [config.compressor.model, parameter_hash(compressor.model, is_base)],
     }
     log = open_log(config.folder / "records", identity)
     records = evaluate_stages(config, samples, compressor, instruction, channel, log)
@@ -69,7 +71,7 @@ def run(config: EvaluationConfig) -> int:
     ]
     if PartialState().is_main_process:
         graded = {name: grade(config, stage_records) for name, stage_records in records.items()}
-        extra = {
+        extra: dict[str, Any] = {
             "baselines": [
                 {**point, **summarise_one(grade(config, baseline_records) if config.judge else baseline_records)}
                 for point, baseline_records in baselines
@@ -77,6 +79,8 @@ def run(config: EvaluationConfig) -> int:
             "sentences": sentence_counts(config, graded["samples"]),
             "flops": list(costs(samples, graded["samples"], stages(config, compressor, instruction))),
         }
+        if config.diagnostics:
+            extra["diagnostics"] = summarise_diagnostics(graded["samples"])
         meta = {"config": config.model_dump(mode="json"), "identity": identity, **provenance()}
         finish(config, graded, meta, extra)
     PartialState().wait_for_everyone()
@@ -92,7 +96,7 @@ def evaluate_stages(
     log: RecordLog[Record],
 ) -> Mapping[str, list[Record]]:
     """The records of the reference and of the compressor, by the name of the file they go to."""
-    evaluation = evaluation_of(config)
+    evaluation = replace(evaluation_of(config), diagnostics=config.diagnostics)
     return {
         name: [
             record
@@ -126,7 +130,7 @@ def costs(
     pieces = Pieces.of(samples).samples
     for stage, compressor in compressors:
         model = compressor.model
-        parameters = sum(p.numel() for name, p in model.named_parameters() if ".lora_" not in name)
+        parameters = sum(p.numel() for name, p in model.named_parameters() if is_base(name, p))
         try:
             size = decoder_size(model.config, parameters)
         except ValueError as error:

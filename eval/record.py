@@ -88,6 +88,10 @@ class InformationFields(TypedDict):
     second_information_nats: NotRequired[float | None]
     """The lower bound by the second scorer, in nats. None where a score is missing, absent without a second scorer."""
 
+    diagnostics_nats: NotRequired[dict[str, float | None]]
+    """The further estimators of ``eval.diagnostics`` by their keys, in nats. None where one is missing or infinite;
+    absent where the evaluation's ``diagnostics`` are off."""
+
 
 class AnswerFields(TypedDict):
     """The answer that the predictor gives from the message."""

@@ -1,34 +1,33 @@
 """Sentences of a text: where they end, and how many there are."""
 
+import itertools
 import re
 
 _SENTENCE_END = re.compile(
     r"""
       \n\s*                                                # a line's end: paragraphs, list items, rows of a table
-    | (?<![。！？])[。！？]++[」』”’）]*+\s*                  # full-width marks, with nothing behind them
+    | (?<![。！？])[。！？]++[」』”’）]*+\s*                  # full-width marks, which no space follows
     | (?P<mark>(?<![.!?…؟।])[.!?…؟।]++["'”’»)\]]*+)[^\S\n]++(?!\n)  # other marks and a space
     | (?<=\s)(?=[•‣▪◦]\s)                                  # a bullet within a line
     """,
     re.VERBOSE,
 )
 
-
 _LIST_LABEL = re.compile(r"(?:^|\n)[^\S\n]*(?:\d{1,3}|[^\W\d_])$")
-
 
 _ABBREVIATIONS = frozenset("Dr Mr Mrs Ms Prof St Fig Eq Sec Tab".split())
 
 
 def sentences(text: str) -> list[str]:
-    """``text`` cut into sentences, list items and lines; joined together they are ``text`` again.
+    """A text cut into sentences, list items and lines; joined together they are the text again.
 
-    A mark ends no sentence in front of a lower-case letter, a full stop none after a capital letter alone, a title or
-    the label of a list's item.
+    A mark in front of a lower-case letter ends no sentence. Neither does a full stop after a single capital letter, a
+    title or the label of a list item.
     """
     ends = [match.end() for match in _SENTENCE_END.finditer(text) if _ends_sentence(text, match)]
     cuts = [0, *(end for end in dict.fromkeys(ends) if end < len(text)), len(text)]
-    pieces = [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
-    # White space that a text begins with is no sentence.
+    pieces = [text[start:end] for start, end in itertools.pairwise(cuts)]
+    # White space at the beginning of a text is no sentence of its own.
     if len(pieces) > 1 and not pieces[0].strip():
         pieces[:2] = ["".join(pieces[:2])]
     return [piece for piece in pieces if piece]
@@ -45,5 +44,5 @@ def _ends_sentence(text: str, match: re.Match[str]) -> bool:
 
 
 def count_sentences(text: str) -> int:
-    """Sentences, list items and lines, as `eval.baselines.sentences` cuts a text; 0 for one of white space."""
+    """The number of sentences, list items and lines, as `sentences` cuts a text; 0 for one of white space alone."""
     return sum(bool(piece.strip()) for piece in sentences(text))

@@ -113,7 +113,7 @@ def changed(record: AnyRecord, **fields: Any) -> AnyRecord:
     return cast(AnyRecord, {**record, **fields})
 
 
-def summary(accuracy: tuple[float, float], change: Ends, tokens: Ends, density: Ends) -> dict[str, Any]:
+def summary(accuracy: tuple[float, float], change: Ends, tokens: Ends, density: Ends) -> Any:
     """Results of one task, from accuracies and (value, low, high) of the three changes."""
     figures = {
         key: {"value": 1.0, "low": 0.9, "high": 1.1}

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from eval.analysis.significance import RESAMPLES, Estimate, Interval, interval, resample
+from eval.analysis.significance import BOOTSTRAP, Bootstrap, Estimate, Interval, interval
 from eval.record import BaseRecord, Cluster, cluster
 
 Method = Literal["pearson", "spearman"]
@@ -78,8 +78,7 @@ def correlations(
     records: Sequence[BaseRecord],
     by: Sequence[str] = (),
     pairs: Iterable[tuple[str, str]] = PAIRS,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> list[Correlation]:
     """Pearson's and Spearman's correlation of each pair of measures.
 
@@ -88,8 +87,7 @@ def correlations(
         by: fields whose values make a cell, for example ``("compressor", "task")``; without any, each record is a
             point. A cell's measures are ratios of sums over its records, as `eval.density` has them.
         pairs: names in ``MEASURES``.
-        resamples: bootstrap resamples of the documents.
-        seed: of the resamples.
+        bootstrap: how documents are resampled.
 
     Raises:
         ValueError: an unknown measure, or a record without a field of ``by``.
@@ -97,7 +95,7 @@ def correlations(
     for name in by:
         if any(name not in record for record in records):
             raise ValueError(f"cells by {name!r} need that field in every record")
-    return [correlation(records, x, y, method, by, resamples, seed) for x, y in pairs for method in METHODS]
+    return [correlation(records, x, y, method, by, bootstrap) for x, y in pairs for method in METHODS]
 
 
 def correlation(
@@ -106,8 +104,7 @@ def correlation(
     y: str,
     method: Method,
     by: Sequence[str] = (),
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> Correlation:
     """One correlation; see `correlations`."""
     scored = [record for record in records if None not in (*_terms(record, x), *_terms(record, y))]
@@ -116,7 +113,7 @@ def correlation(
     if not scored:
         return Correlation(x, y, method, Interval(None, None, None), over, 0, missing, 0)
     statistic, points = (_over_cells if by else _over_samples)(scored, x, y, method, by, documents)
-    found = interval(_estimate(statistic, len(documents), resamples, seed))
+    found = interval(_estimate(statistic, len(documents), bootstrap))
     return Correlation(x, y, method, found, over, points, missing, len(documents))
 
 
@@ -147,11 +144,11 @@ def mid_ranks(values: Vector, weights: Vector) -> Vector:
 _COEFFICIENTS = {"pearson": pearson, "spearman": spearman}
 
 
-def _estimate(statistic: Statistic, documents: int, resamples: int, seed: int) -> Estimate:
+def _estimate(statistic: Statistic, documents: int, bootstrap: Bootstrap) -> Estimate:
     """The statistic with what an interval needs; its influences by leaving each document out (the jackknife)."""
     everything = np.ones(documents)
     value = statistic(everything)
-    draws = np.array([statistic(counts) for counts in resample(documents, resamples, seed)])
+    draws = np.array([statistic(counts) for counts in bootstrap.counts(documents)])
     without = np.array([statistic(everything - unit) for unit in np.eye(documents)])
     return Estimate(value, draws, np.nan_to_num(value - without), documents)
 

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from eval.analysis.significance import (
-    RESAMPLES,
+    BOOTSTRAP,
+    Bootstrap,
     Estimate,
     clipped,
     difference,
@@ -20,7 +21,6 @@ from eval.analysis.significance import (
     interval,
     quotient,
     ratio_of_sums,
-    resample,
 )
 from eval.record import BaseRecord, Cluster, StagedRecord, cluster
 
@@ -69,13 +69,12 @@ FINISH: dict[str, Callable[[Estimate], Estimate]] = {
 }
 
 
-def summarise(records: Sequence[StagedRecord], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def summarise(records: Sequence[StagedRecord], bootstrap: Bootstrap = BOOTSTRAP) -> dict[str, Any]:
     """The results of an evaluation, overall, by task and as changes.
 
     Args:
         records: one per question and stage, as in ``samples.jsonl``; scores in nats, None where missing.
-        resamples: bootstrap resamples of the documents.
-        seed: of the resamples.
+        bootstrap: how documents are resampled.
 
     Returns:
         ``overall`` and ``tasks``: per stage each figure in TERMS as value, low and high (bits, tokens, shares), with
@@ -91,7 +90,7 @@ def summarise(records: Sequence[StagedRecord], resamples: int = RESAMPLES, seed:
     measured = {stage: _measured([r for r in records if r["stage"] == stage]) for stage in STAGES}
 
     def stages_of(chosen: Sequence[StagedRecord]) -> dict[str, Any]:
-        counts = resample(len(_documents(chosen)), resamples, seed)
+        counts = bootstrap.counts(len(_documents(chosen)))
         return {stage: _figures(chosen, stage, counts, measured[stage]) for stage in STAGES}
 
     tasks = _split(records, "task")
@@ -104,11 +103,11 @@ def summarise(records: Sequence[StagedRecord], resamples: int = RESAMPLES, seed:
             for task, found in kinds.items()
             if len(found) > 1
         },
-        "change": _change(records, resamples, seed),
+        "change": _change(records, bootstrap),
     }
 
 
-def summarise_one(records: Sequence[StagedRecord], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def summarise_one(records: Sequence[StagedRecord], bootstrap: Bootstrap = BOOTSTRAP) -> dict[str, Any]:
     """The figures of one set of messages, whatever its stage: each in TERMS, with ``n``, ``documents``, ``missing``.
 
     Raises:
@@ -116,7 +115,7 @@ def summarise_one(records: Sequence[StagedRecord], resamples: int = RESAMPLES, s
     """
     if not records:
         raise ValueError("no records to summarise: the evaluation scored nothing")
-    counts = resample(len(_documents(records)), resamples, seed)
+    counts = bootstrap.counts(len(_documents(records)))
     return _figures(records, records[0]["stage"], counts, _measured(records))
 
 
@@ -180,10 +179,10 @@ def _estimate(records: Sequence[StagedRecord], figure: str, documents: Sequence[
     return ratio_of_sums(sums[0], sums[1], counts)
 
 
-def _change(records: Sequence[StagedRecord], resamples: int, seed: int) -> dict[str, Figure]:
+def _change(records: Sequence[StagedRecord], bootstrap: Bootstrap) -> dict[str, Figure]:
     """The changes, each over the questions both stages scored, so that a lost score cannot look like one."""
     documents = _documents(records)
-    counts = resample(len(documents), resamples, seed)
+    counts = bootstrap.counts(len(documents))
 
     def sides(figure: str) -> tuple[Estimate, Estimate]:
         before, after = _pairs(records, figure)

@@ -7,19 +7,18 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from eval.analysis.significance import RESAMPLES, clustered_mean, interval
+from eval.analysis.significance import BOOTSTRAP, Bootstrap, clustered_mean, interval
 from eval.record import BaseRecord, cluster
 
 
-def obedience(records: Sequence[BaseRecord], asked: int, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def obedience(records: Sequence[BaseRecord], asked: int, bootstrap: Bootstrap = BOOTSTRAP) -> dict[str, Any]:
     """How far messages keep to the number of sentences that was asked for.
 
     Args:
         records: of one stage, each with ``task``, ``document_id`` and ``message_sentences``: the sentences of its
             message, one number a part where the document was compressed in parts, since each part is asked alone.
         asked: for how many.
-        resamples: bootstrap resamples of the documents.
-        seed: of the resamples.
+        bootstrap: how documents are resampled.
 
     Returns:
         ``asked``; ``obeyed``, the share of the messages with exactly so many, in every part; ``sentences``, the mean of
@@ -35,7 +34,7 @@ def obedience(records: Sequence[BaseRecord], asked: int, resamples: int = RESAMP
     obeyed = [float(all(count == asked for count in counts)) for counts in counted]
     means = [sum(counts) / len(counts) for counts in counted]
     figures = {
-        name: interval(clustered_mean(values, clusters, resamples, seed)).as_dict()
+        name: interval(clustered_mean(values, clusters, bootstrap)).as_dict()
         for name, values in (("obeyed", obeyed), ("sentences", means))
     }
     counts = Counter(count for counts in counted for count in counts)

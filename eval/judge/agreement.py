@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from eval.analysis.significance import RESAMPLES, Estimate, Interval, interval, resample
+from eval.analysis.significance import BOOTSTRAP, Bootstrap, Estimate, Interval, interval
 from eval.judge.judge import VERDICTS, Verdict
 from eval.judge.labels import HumanLabel
 
@@ -31,8 +31,7 @@ class Agreement:
 def agreement(
     verdicts: Sequence[Verdict | bool | None],
     labels: Sequence[HumanLabel],
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> Agreement:
     """Cohen's kappa between a judge and people.
 
@@ -40,8 +39,7 @@ def agreement(
         verdicts: of the judge, in the order of the labels; True and False only say whether an answer is correct, and
             are compared with that; None is undecided.
         labels: of people.
-        resamples: bootstrap resamples of the documents.
-        seed: of the resamples.
+        bootstrap: how documents are resampled.
 
     Raises:
         ValueError: not one verdict for each label, no verdict that can be one, or verdicts of both kinds.
@@ -53,7 +51,7 @@ def agreement(
     undecided = len(labels) - len(decided)
     if not decided:
         return Agreement(None, Interval(None, None, None), 0, undecided)
-    found = interval(_estimate(_tables(decided), resamples, seed))
+    found = interval(_estimate(_tables(decided), bootstrap))
     return Agreement(found.value, found, len(decided), undecided)
 
 
@@ -91,8 +89,8 @@ def cohen_kappa(table: Float[np.ndarray, "*batch outcomes outcomes"]) -> Float[n
         return (observed - expected) / (1 - expected)
 
 
-def _estimate(tables: Float[np.ndarray, "documents outcomes outcomes"], resamples: int, seed: int) -> Estimate:
-    counts = resample(len(tables), resamples, seed)
+def _estimate(tables: Float[np.ndarray, "documents outcomes outcomes"], bootstrap: Bootstrap) -> Estimate:
+    counts = bootstrap.counts(len(tables))
     value = float(cohen_kappa(tables.sum(axis=0)))
     draws = cohen_kappa(np.tensordot(counts, tables, axes=1))
     return Estimate(value, draws, kappa_influence(tables), len(tables))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from eval.analysis.density import summarise_one
-from eval.analysis.significance import RESAMPLES, clustered_mean, interval
+from eval.analysis.significance import BOOTSTRAP, Bootstrap, clustered_mean, interval
 from eval.record import RoundRecord, cluster
 from eval.report.formats import figure_text, number, percent
 from eval.report.results import Figure
@@ -25,13 +25,12 @@ LINES = (
 """The lower bounds that share a panel."""
 
 
-def summarise_rounds(records: Sequence[RoundRecord], resamples: int = RESAMPLES, seed: int = 0) -> list[dict[str, Any]]:
+def summarise_rounds(records: Sequence[RoundRecord], bootstrap: Bootstrap = BOOTSTRAP) -> list[dict[str, Any]]:
     """The figures after each round, with 95% intervals by document.
 
     Args:
         records: one a question and round, as `eval.rounds` makes them; nats, None where missing.
-        resamples: bootstrap resamples of the documents.
-        seed: of the resamples.
+        bootstrap: how documents are resampled.
 
     Returns:
         By round: its number, what `eval.density.summarise_one` returns, ``summed_information_bits``, and ``gain``: the
@@ -43,24 +42,24 @@ def summarise_rounds(records: Sequence[RoundRecord], resamples: int = RESAMPLES,
     for current, own in by_round.items():
         summed = [record["summed_information_nats"] for record in own]
         gain = {
-            figure: _gain(by_round[current - 1], own, field, resamples, seed)
+            figure: _gain(by_round[current - 1], own, field, bootstrap)
             for figure, field in GAINS.items()
             if current - 1 in by_round
         }
-        figures = summarise_one(own, resamples, seed)
-        bits = interval(clustered_mean(_bits(summed), [cluster(record) for record in own], resamples, seed)).as_dict()
+        figures = summarise_one(own, bootstrap)
+        bits = interval(clustered_mean(_bits(summed), [cluster(record) for record in own], bootstrap)).as_dict()
         found.append({"round": current, **figures, "summed_information_bits": bits, "gain": gain})
     return found
 
 
 def _gain(
-    earlier: Sequence[RoundRecord], later: Sequence[RoundRecord], field: str, resamples: int, seed: int
+    earlier: Sequence[RoundRecord], later: Sequence[RoundRecord], field: str, bootstrap: Bootstrap
 ) -> dict[str, float | None]:
     """The mean change of a field, paired by question; bits where the field is in nats."""
     before = {record["id"]: record[field] for record in earlier}
     changes = [_difference(record[field], before[record["id"]]) for record in later]
     values = _bits(changes) if field.endswith("_nats") else changes
-    return interval(clustered_mean(values, [cluster(record) for record in later], resamples, seed)).as_dict()
+    return interval(clustered_mean(values, [cluster(record) for record in later], bootstrap)).as_dict()
 
 
 def _difference(after: float | None, before: float | None) -> float | None:

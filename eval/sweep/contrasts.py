@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from eval.analysis.significance import Estimate, Interval, difference, interval, quotient
+from eval.analysis.significance import Bootstrap, Estimate, Interval, difference, interval, quotient
 from eval.record import SweepRecord
 from eval.sweep.measures import MEASURES, Member, Resamples, _tasks, estimate, members
 
@@ -85,10 +85,10 @@ def pairs_of(records: Sequence[SweepRecord], axis: str) -> list[Pair]:
     return list(found.values())
 
 
-def contrasts(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[Contrast]:
+def contrasts(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[Contrast]:
     """Every pair with each model of the other side and with all of them, over all tasks and by task."""
     return [
-        contrast(records, pair, held, task, resamples, seed)
+        contrast(records, pair, held, task, bootstrap)
         for axis, other in (("compressor", "predictor"), ("predictor", "compressor"))
         for pair in pairs_of(records, axis)
         for held in (None, *(one.name for one in members(records, other)))
@@ -97,7 +97,7 @@ def contrasts(records: Sequence[SweepRecord], resamples: int, seed: int) -> list
 
 
 def contrast(
-    records: Sequence[SweepRecord], pair: Pair, held: str | None, task: str | None, resamples: int, seed: int
+    records: Sequence[SweepRecord], pair: Pair, held: str | None, task: str | None, bootstrap: Bootstrap
 ) -> Contrast:
     """The larger model of a pair against the smaller; see `Contrast`."""
     other = "predictor" if pair.axis == "compressor" else "compressor"
@@ -105,7 +105,7 @@ def contrast(
     small, large = ([r for r in chosen if r[pair.axis] == one.name] for one in (pair.small, pair.large))
     if not small or not large:
         return Contrast(pair, held, task, 0, 0)
-    frame = Resamples.of([*small, *large], resamples, seed)
+    frame = Resamples.of([*small, *large], bootstrap)
 
     def sides(measure: str) -> tuple[Estimate, Estimate]:
         both = paired(small, large, measure, lambda r: (r["id"], r["seed"], r[other]))
@@ -161,19 +161,17 @@ class Comparison:
         }
 
 
-def compared(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[Comparison]:
+def compared(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[Comparison]:
     """Smallest to largest on each side, by setting of the compressors; the other side is averaged over."""
     widest = {pair.small.setting: pair for pair in reversed(pairs_of(records, "compressor"))}
     predictors = pairs_of(records, "predictor")[:1]
-    return [compare(records, one, other, resamples, seed) for one in widest.values() for other in predictors]
+    return [compare(records, one, other, bootstrap) for one in widest.values() for other in predictors]
 
 
-def compare(
-    records: Sequence[SweepRecord], compressors: Pair, predictors: Pair, resamples: int, seed: int
-) -> Comparison:
+def compare(records: Sequence[SweepRecord], compressors: Pair, predictors: Pair, bootstrap: Bootstrap) -> Comparison:
     """Two gains on the same questions; only compressors of the pair's own setting count."""
     own = [r for r in records if r["setting"] == compressors.small.setting]
-    frame = Resamples.of(own, resamples, seed)
+    frame = Resamples.of(own, bootstrap)
 
     def gain(pair: Pair, other: str) -> Estimate:
         small, large = ([r for r in own if r[pair.axis] == one.name] for one in (pair.small, pair.large))

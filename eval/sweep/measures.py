@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from eval.analysis.density import FINISH, TERMS
-from eval.analysis.significance import Estimate, clipped, interval, ratio_of_sums, resample
+from eval.analysis.significance import Bootstrap, Estimate, clipped, interval, ratio_of_sums
 from eval.record import SweepRecord, cluster
 
 Terms = tuple[float | None, float | None]
@@ -87,11 +87,11 @@ class Resamples:
     counts: Float[np.ndarray, "resamples documents"]
 
     @classmethod
-    def of(cls, records: Iterable[SweepRecord], resamples: int, seed: int) -> "Resamples":
+    def of(cls, records: Iterable[SweepRecord], bootstrap: Bootstrap) -> "Resamples":
         """Of all documents of the records."""
         documents = sorted({cluster(record) for record in records})
         rows = {one: row for row, one in enumerate(documents)}
-        return cls(rows, resample(len(documents), resamples, seed))
+        return cls(rows, bootstrap.counts(len(documents)))
 
 
 def members(records: Sequence[SweepRecord], axis: str) -> list[Member]:
@@ -124,9 +124,9 @@ def estimate(records: Iterable[SweepRecord], measure: str, frame: Resamples) -> 
     return _FINISH[measure](found) if measure in _FINISH else found
 
 
-def figures(records: Sequence[SweepRecord], measures: Iterable[str], resamples: int, seed: int) -> dict[str, Any]:
+def figures(records: Sequence[SweepRecord], measures: Iterable[str], bootstrap: Bootstrap) -> dict[str, Any]:
     """Each measure with its interval, and how many records and documents they rest on."""
-    frame = Resamples.of(records, resamples, seed)
+    frame = Resamples.of(records, bootstrap)
     found = {measure: interval(estimate(records, measure, frame)).as_dict() for measure in measures}
     return found | {"n": len(records), "documents": len(frame.rows)}
 

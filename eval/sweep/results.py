@@ -13,9 +13,7 @@ from eval.analysis.correlation import correlations
 from eval.analysis.rate_distortion import fit
 from eval.analysis.regression import FACTORS, MATCHING, regress
 from eval.analysis.sentences import obedience
-from eval.analysis.significance import (
-    RESAMPLES,
-)
+from eval.analysis.significance import BOOTSTRAP, Bootstrap
 from eval.record import SweepRecord, cluster
 from eval.sweep.contrasts import compared, contrasts
 from eval.sweep.measures import BY_ANSWER, BY_MESSAGE, _tasks, figures, members, messages_of
@@ -24,38 +22,37 @@ Results = Mapping[str, Any]
 """What ``sweep.json`` holds."""
 
 
-def summarise(records: Sequence[SweepRecord], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def summarise(records: Sequence[SweepRecord], bootstrap: Bootstrap = BOOTSTRAP) -> dict[str, Any]:
     """Everything ``sweep.json`` says of the records.
 
     Args:
         records: as in ``samples.jsonl``: one an answer; scores in nats, None where missing.
-        resamples: bootstrap resamples of the documents.
-        seed: of the resamples.
+        bootstrap: how documents are resampled.
 
     Raises:
         ValueError: there are no records.
     """
     if not records:
         raise ValueError("no records to summarise: the sweep answered nothing")
-    comparisons = [comparison.as_dict() for comparison in compared(records, resamples, seed)]
+    comparisons = [comparison.as_dict() for comparison in compared(records, bootstrap)]
     return {
         "counts": counts_of(records),
         "compressors": [vars(one) for one in members(records, "compressor")],
         "predictors": [vars(one) for one in members(records, "predictor")],
-        "messages": message_cells(records, resamples, seed),
-        "cells": cells(records, resamples, seed),
-        "contrasts": [one.as_dict() for one in contrasts(records, resamples, seed)],
+        "messages": message_cells(records, bootstrap),
+        "cells": cells(records, bootstrap),
+        "contrasts": [one.as_dict() for one in contrasts(records, bootstrap)],
         "comparisons": comparisons,
         "regression": regress(records, FACTORS).as_dict(),
         "regression_with_matching": regress(records, (*FACTORS, MATCHING)).as_dict(),
         "correlations": [
             one.as_dict()
             for by in (("compressor", "task"), ())
-            for one in correlations(records, by, resamples=resamples, seed=seed)
+            for one in correlations(records, by, bootstrap=bootstrap)
         ],
-        "sentences": sentence_counts(records, resamples, seed),
-        "information_cells": information_cells(records, resamples, seed),
-        "rate_distortion": rate_distortion(records, resamples, seed),
+        "sentences": sentence_counts(records, bootstrap),
+        "information_cells": information_cells(records, bootstrap),
+        "rate_distortion": rate_distortion(records, bootstrap),
     }
 
 
@@ -76,25 +73,25 @@ def counts_of(records: Sequence[SweepRecord]) -> dict[str, Any]:
     }
 
 
-def message_cells(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[dict[str, Any]]:
+def message_cells(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """The messages of every compressor, over all tasks (None) and by task."""
     messages = messages_of(records)
     return [
-        {"compressor": one.name, "task": task} | figures(own, BY_MESSAGE, resamples, seed)
+        {"compressor": one.name, "task": task} | figures(own, BY_MESSAGE, bootstrap)
         for one in members(records, "compressor")
         for task in _tasks(records)
         if (own := [r for r in messages if r["compressor"] == one.name and task in (None, r["task"])])
     ]
 
 
-def cells(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[dict[str, Any]]:
+def cells(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """The answers of every predictor to every compressor, over all tasks (None) and by task.
 
     ``seed_spread`` is the standard deviation of the accuracy between seeds; None where there is one seed.
     """
     return [
         {"compressor": one.name, "predictor": other.name, "task": task}
-        | figures(own, BY_ANSWER, resamples, seed)
+        | figures(own, BY_ANSWER, bootstrap)
         | {"seed_spread": seed_spread(own)}
         for one in members(records, "compressor")
         for other in members(records, "predictor")
@@ -109,12 +106,12 @@ def cells(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[dic
     ]
 
 
-def sentence_counts(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[dict[str, Any]]:
+def sentence_counts(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """How far every compressor that is asked for an exact number of sentences writes so many."""
     messages = messages_of(records)
     asked = {record["compressor"]: record["sentences"] for record in messages if record["sentences"] is not None}
     return [
-        {"name": name} | obedience([r for r in messages if r["compressor"] == name], count, resamples, seed)
+        {"name": name} | obedience([r for r in messages if r["compressor"] == name], count, bootstrap)
         for name, count in asked.items()
     ]
 
@@ -129,18 +126,18 @@ def seed_spread(records: Sequence[SweepRecord]) -> float | None:
     return float(np.std(means, ddof=1)) if len(means) > 1 else None
 
 
-def information_cells(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[dict[str, Any]]:
+def information_cells(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """The points of the correlations over cells: (compressor, task), all predictors together."""
     measures = ("information_bits", "perplexity", "accuracy")
     return [
-        {"compressor": one.name, "task": task} | figures(own, measures, resamples, seed)
+        {"compressor": one.name, "task": task} | figures(own, measures, bootstrap)
         for one in members(records, "compressor")
         for task in _tasks(records)
         if task is not None and (own := [r for r in records if (r["compressor"], r["task"]) == (one.name, task)])
     ]
 
 
-def rate_distortion(records: Sequence[SweepRecord], resamples: int, seed: int) -> list[dict[str, Any]]:
+def rate_distortion(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """For every predictor its points, one for each compressor and task, and the curve through them."""
     found = []
     for predictor in members(records, "predictor"):
@@ -152,7 +149,7 @@ def rate_distortion(records: Sequence[SweepRecord], resamples: int, seed: int) -
                 if own:
                     points.append(
                         {"compressor": compressor.name, "task": task}
-                        | figures(own, ("bits_per_token", "distortion"), resamples, seed)
+                        | figures(own, ("bits_per_token", "distortion"), bootstrap)
                     )
         placed = [
             (p["bits_per_token"]["value"], p["distortion"]["value"])

@@ -97,10 +97,7 @@ def written_by(template: str, keys: tuple[str, ...]) -> re.Pattern[str]:
 def fingerprint(documents: list[Document]) -> str:
     fields = [
         [document.id, document.task, document.text, document.group]
-        + [
-            [question.id, question.text, question.answers, question.metric, question.options, question.kind, question.evidence, question.negatives]
-            for question in document.questions
-        ]
+        + [[q.id, q.text, q.answers, q.metric, q.options, q.kind, q.evidence, q.negatives] for q in document.questions]
         for document in documents
     ]
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()

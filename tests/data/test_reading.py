@@ -109,7 +109,7 @@ def test_record_files_are_sorted_and_hidden_ones_are_left_out(tmp_path: Path) ->
 
 
 def test_a_missing_source_is_refused(tmp_path: Path) -> None:
-    records = reading.local_records(tmp_path / "none", "train", {"train": ("train",)})
+    records = reading.local_records(tmp_path / "none", "train")
     assert refusal(records) == f"{tmp_path / 'none'}: no such file or folder"
 
 

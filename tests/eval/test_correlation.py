@@ -9,15 +9,16 @@ import pytest
 from scipy import stats
 
 from eval.analysis.correlation import MEASURES, METHODS, correlation, correlations, pearson, spearman
+from eval.analysis.significance import Bootstrap
 from eval.record import Record
 from tests.records import changed, evaluation_record
 
 
 def made(x: float, y: float, document: int, **fields: Any) -> Record:
     """A record of ``x`` nats of information and accuracy ``y``."""
-    measured = {"information_nats": x, "task_information_nats": x, "accuracy": y, "message_tokens": 4}
+    measured: dict[str, Any] = {"information_nats": x, "task_information_nats": x, "accuracy": y, "message_tokens": 4}
     gold = {"answer_nll_nats": 2.0, "answer_tokens": 2}
-    return evaluation_record(document=str(document), **{"task": "t"} | measured | gold | fields)
+    return evaluation_record(document=str(document), **{"task": "t", **measured, **gold, **fields})
 
 
 def normal_pairs(generator: np.random.Generator, documents: int, questions: int, rho: float) -> list[Record]:
@@ -34,7 +35,7 @@ def test_both_coefficients_over_samples_are_scipys() -> None:
     records = [changed(record, accuracy=round(record["accuracy"] or 0.0)) for record in records]
     x, y = ([record[name] for record in records] for name in ("information_nats", "accuracy"))
     for method, reference in zip(METHODS, (stats.pearsonr, stats.spearmanr), strict=True):
-        found = correlation(records, "information_bits", "accuracy", method, resamples=50)
+        found = correlation(records, "information_bits", "accuracy", method, bootstrap=Bootstrap(50))
         assert found.coefficient.value == pytest.approx(reference(x, y)[0], abs=1e-12)
 
 
@@ -53,7 +54,7 @@ def test_a_point_of_weight_w_counts_as_w_points(
 
 def test_perplexity_is_the_exponential_of_the_mean_over_an_answers_tokens() -> None:
     records = [made(float(i), 1.0, i, answer_nll_nats=3.0 * i * i, answer_tokens=3) for i in range(6)]
-    found = correlation(records, "information_bits", "perplexity", "pearson", resamples=50)
+    found = correlation(records, "information_bits", "perplexity", "pearson", bootstrap=Bootstrap(50))
     expected = stats.pearsonr(np.arange(6), np.exp(np.arange(6) ** 2))[0]
     assert found.coefficient.value == pytest.approx(expected)
 
@@ -63,7 +64,9 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     hits = []
     for draw in range(200):
         records = normal_pairs(generator, 30, 3, 0.6)
-        found = correlation(records, "information_bits", "accuracy", "pearson", resamples=300, seed=draw).coefficient
+        found = correlation(
+            records, "information_bits", "accuracy", "pearson", bootstrap=Bootstrap(300, draw)
+        ).coefficient
         assert found.low is not None and found.high is not None
         hits.append(found.low <= 0.6 <= found.high)
     assert 0.91 <= np.mean(hits) <= 0.99
@@ -74,7 +77,7 @@ def test_the_interval_widens_where_questions_share_a_document() -> None:
     apart = [changed(record, document_id=str(index)) for index, record in enumerate(records)]
 
     def width(chosen: list[Record]) -> float:
-        found = correlation(chosen, "information_bits", "accuracy", "spearman", resamples=500).coefficient
+        found = correlation(chosen, "information_bits", "accuracy", "spearman", bootstrap=Bootstrap(500)).coefficient
         assert found.low is not None and found.high is not None
         return found.high - found.low
 
@@ -84,16 +87,17 @@ def test_the_interval_widens_where_questions_share_a_document() -> None:
 
 def test_documents_of_two_tasks_with_one_id_are_two() -> None:
     records = [made(float(i), float(i % 2), 0, task=f"t{i}") for i in range(4)]
-    assert correlation(records, "information_bits", "accuracy", "pearson", resamples=50).documents == 4
+    assert correlation(records, "information_bits", "accuracy", "pearson", bootstrap=Bootstrap(50)).documents == 4
 
 
 def test_missing_scores_are_left_out_and_counted() -> None:
     records = normal_pairs(np.random.default_rng(4), 10, 2, 0.5)
     lost = [made(1.0, 1.0, 0, information_nats=missing) for missing in (None, math.nan)]
-    found = correlation([*records, *lost], "information_bits", "accuracy", "pearson", resamples=50)
+    found = correlation([*records, *lost], "information_bits", "accuracy", "pearson", bootstrap=Bootstrap(50))
     assert (found.n, found.missing, found.documents) == (20, 2, 10)
     assert (
-        found.coefficient == correlation(records, "information_bits", "accuracy", "pearson", resamples=50).coefficient
+        found.coefficient
+        == correlation(records, "information_bits", "accuracy", "pearson", bootstrap=Bootstrap(50)).coefficient
     )
 
 
@@ -107,13 +111,13 @@ def test_where_every_score_is_missing_there_is_no_coefficient() -> None:
 def test_what_never_varies_correlates_with_nothing() -> None:
     records = [made(float(i), 0.1, i) for i in range(8)]
     for method in ("pearson", "spearman"):
-        found = correlation(records, "information_bits", "accuracy", method, resamples=50)
+        found = correlation(records, "information_bits", "accuracy", method, bootstrap=Bootstrap(50))
         assert found.coefficient.value is None
 
 
 def test_one_document_has_a_coefficient_and_no_interval() -> None:
     records = [made(float(i), float(i**2), 0) for i in range(5)]
-    found = correlation(records, "information_bits", "accuracy", "spearman", resamples=50).coefficient
+    found = correlation(records, "information_bits", "accuracy", "spearman", bootstrap=Bootstrap(50)).coefficient
     assert (found.value, found.low, found.high) == (1.0, None, None)
 
 
@@ -132,7 +136,9 @@ def test_over_cells_each_compressor_and_task_is_one_point_made_of_ratios_of_sums
             x.append(bits.mean())
             y.append(math.exp(nll.sum() / tokens.sum()))
     for method, reference in zip(METHODS, (stats.pearsonr, stats.spearmanr), strict=True):
-        found = correlation(records, "information_bits", "perplexity", method, ("compressor", "task"), resamples=50)
+        found = correlation(
+            records, "information_bits", "perplexity", method, ("compressor", "task"), bootstrap=Bootstrap(50)
+        )
         assert found.coefficient.value == pytest.approx(reference(x, y)[0])
         assert (found.n, found.documents, found.over) == (6, 16, "compressor, task")
 
@@ -145,7 +151,9 @@ def test_the_interval_over_cells_tightens_as_the_cells_get_more_documents() -> N
             for document in range(documents)
             for cell in range(5)
         ]
-        found = correlation(records, "information_bits", "accuracy", "pearson", ("compressor",), 400).coefficient
+        found = correlation(
+            records, "information_bits", "accuracy", "pearson", ("compressor",), Bootstrap(400)
+        ).coefficient
         assert found.low is not None and found.high is not None
         assert found.low <= 1.0
         return found.high - found.low
@@ -154,7 +162,7 @@ def test_the_interval_over_cells_tightens_as_the_cells_get_more_documents() -> N
 
 
 def test_every_pair_comes_by_both_methods_in_the_form_of_the_report() -> None:
-    found = correlations(normal_pairs(np.random.default_rng(7), 10, 2, 0.5), resamples=50)
+    found = correlations(normal_pairs(np.random.default_rng(7), 10, 2, 0.5), bootstrap=Bootstrap(50))
     assert [(c.x, c.y, c.method) for c in found] == [
         ("information_bits", "perplexity", "pearson"),
         ("information_bits", "perplexity", "spearman"),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eval.analysis.significance import Bootstrap
 from eval.judge.agreement import agreement, cohen_kappa, kappa_influence
 from eval.judge.job import report
 from eval.judge.judge import (
@@ -79,7 +80,7 @@ def from_table(table: list[list[int]]) -> tuple[list[Verdict], list[HumanLabel]]
 )
 def test_kappa_meets_published_values(table: list[list[int]], kappa: float) -> None:
     assert cohen_kappa(np.array(table, dtype=float)) == pytest.approx(kappa, abs=5e-5)
-    assert agreement(*from_table(table), resamples=50).kappa == pytest.approx(kappa, abs=5e-5)
+    assert agreement(*from_table(table), bootstrap=Bootstrap(50)).kappa == pytest.approx(kappa, abs=5e-5)
 
 
 def test_kappa_is_undefined_where_both_gave_one_outcome_alone() -> None:

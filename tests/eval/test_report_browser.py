@@ -22,7 +22,7 @@ DOCUMENTS, QUESTIONS = 6, 3
 PHONE = {"width": 390, "height": 844}
 
 
-def evaluated() -> list[dict[str, Any]]:
+def evaluated() -> Any:
     """Records of three tasks at both stages: longer before than after, some answers gained and some lost."""
     return [
         evaluated_record(task, document, question, stage)
@@ -33,7 +33,7 @@ def evaluated() -> list[dict[str, Any]]:
     ]
 
 
-def evaluated_record(task: str, document: int, question: int, stage: str) -> dict[str, Any]:
+def evaluated_record(task: str, document: int, question: int, stage: str) -> Any:
     before, turn = stage == "before", TASKS.index(task) + document + question
     tokens = [f" {word}" for word in (WORDS if before else WORDS[6:11])] + ["<end>"]
     bits = [round(((turn + place) % 5) ** 2 / 8 - 0.1, 3) for place in range(len(tokens))]
@@ -69,7 +69,7 @@ def figure(value: float, spread: float) -> dict[str, float]:
     return {"value": value, "low": value - spread, "high": value + spread}
 
 
-def baselines() -> list[dict[str, Any]]:
+def baselines() -> Any:
     made: list[dict[str, Any]] = [
         {"name": name, "budget_tokens": budget, "accuracy": figure(accuracy, 0.06), "message_tokens": figure(budget, 1)}
         for name, best in (("first tokens", 0.5), ("random sentences", 0.6), (HOSTILE, 0.7))
@@ -80,7 +80,7 @@ def baselines() -> list[dict[str, Any]]:
     return [*made, whole, nothing]
 
 
-def correlation(x: str, y: str, coefficient: float) -> dict[str, Any]:
+def correlation(x: str, y: str, coefficient: float) -> Any:
     named = {"x": x, "y": y, "method": "spearman", "over": "samples"}
     return named | {"coefficient": figure(coefficient, 0.1), "n": 54, "missing": 0, "documents": 18}
 

@@ -8,6 +8,7 @@ import pytest
 from eval.analysis.correlation import correlations as measure_correlations
 from eval.analysis.density import summarise
 from eval.analysis.flops import DecoderSize, cost
+from eval.analysis.significance import Bootstrap
 from eval.report.baselines import (
     Method,
     baseline_drawing,
@@ -28,7 +29,7 @@ def figure(value: float | None, spread: float = 0.0) -> dict[str, float | None]:
     return {"value": value, "low": value - spread, "high": value + spread}
 
 
-def baseline(name: str, accuracy: float | None, tokens: float, budget: int | None = None) -> dict[str, Any]:
+def baseline(name: str, accuracy: float | None, tokens: float, budget: int | None = None) -> Any:
     measured = {"accuracy": figure(accuracy, 0.05), "message_tokens": figure(tokens)}
     return {"name": name, "budget_tokens": budget, **measured}
 
@@ -98,7 +99,7 @@ def test_a_baseline_that_lacks_something_is_named(results: Any, key: str) -> Non
 
 def test_correlations_are_shown_as_the_evaluation_writes_them(records: Any) -> None:
     after = [record for record in records if record["stage"] == "after"]
-    measured: Any = [found.as_dict() for found in measure_correlations(after, resamples=50)]
+    measured: Any = [found.as_dict() for found in measure_correlations(after, bootstrap=Bootstrap(50))]
     table = correlation_table(measured)
     assert table is not None
     assert [line[0] for line in table.lines][:2] == [
@@ -112,7 +113,7 @@ def test_correlations_are_shown_as_the_evaluation_writes_them(records: Any) -> N
 
 
 def test_no_defined_correlation_makes_no_figure(records: Any) -> None:
-    measured: Any = [found.as_dict() for found in measure_correlations(records[:1], resamples=10)]
+    measured: Any = [found.as_dict() for found in measure_correlations(records[:1], bootstrap=Bootstrap(10))]
     assert correlation_drawing(measured) is None
 
 

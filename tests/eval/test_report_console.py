@@ -41,15 +41,16 @@ def test_longer_messages_are_reported_as_more_not_as_a_fraction_fewer() -> None:
     assert "2.00x more" in text and "[1.25, 2.50]" in text
 
 
-def test_control_characters_in_a_task_name_do_not_reach_the_terminal(records: list[dict[str, Any]]) -> None:
-    summary = summarise([record | {"task": "\x1b[2Jnotes\n"} for record in records if record["task"] == "notes"])
-    assert "\x1b" not in console_table(summary)
+def test_control_characters_in_a_task_name_do_not_reach_the_terminal(records: Any) -> None:
+    results: Any = summarise([record | {"task": "\x1b[2Jnotes\n"} for record in records if record["task"] == "notes"])
+    assert "\x1b" not in console_table(results)
 
 
-def test_missing_scores_are_mentioned(records: list[dict[str, Any]]) -> None:
-    summary = summarise([records[0] | {"accuracy": None}, *records[1:]])
-    assert "1 before training, 0 after" in console_table(summary)
-    assert "want of a score" not in console_table(summarise(records))
+def test_missing_scores_are_mentioned(records: Any) -> None:
+    lacking: Any = summarise([records[0] | {"accuracy": None}, *records[1:]])
+    whole: Any = summarise(records)
+    assert "1 before training, 0 after" in console_table(lacking)
+    assert "want of a score" not in console_table(whole)
 
 
 @pytest.mark.parametrize(

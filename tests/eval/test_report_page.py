@@ -49,11 +49,11 @@ def report(run_folder: Path) -> str:
     return write_report(run_folder).read_text(encoding="utf-8")
 
 
-def embedded(run_folder: Path) -> dict[str, Any]:
+def embedded(run_folder: Path) -> Any:
     return json.loads(Page(report(run_folder)).scripts[0])
 
 
-def rewrite_samples(run_folder: Path, records: list[dict[str, Any]]) -> None:
+def rewrite_samples(run_folder: Path, records: Any) -> None:
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (run_folder / "samples.jsonl").write_text(lines, encoding="utf-8")
 
@@ -110,7 +110,7 @@ def test_the_table_has_a_row_for_everything_and_for_each_task(run_folder: Path) 
     assert "overall" in first and "24 questions, 12 documents" in first
 
 
-def test_kinds_of_question_are_behind_a_click(run_folder: Path, records: list[dict[str, Any]], planted: str) -> None:
+def test_kinds_of_question_are_behind_a_click(run_folder: Path, records: Any, planted: str) -> None:
     assert "By kind of question" not in report(run_folder)
     mixed = [record | {"kind": planted if record["id"].endswith("0") else "open"} for record in records]
     (run_folder / "results.json").write_text(json.dumps(summarise(mixed)), encoding="utf-8")
@@ -120,7 +120,7 @@ def test_kinds_of_question_are_behind_a_click(run_folder: Path, records: list[di
     assert "notes, open" in details and "<script>" not in details
 
 
-def test_greedy_messages_have_a_table_of_their_own(run_folder: Path, records: list[dict[str, Any]]) -> None:
+def test_greedy_messages_have_a_table_of_their_own(run_folder: Path, records: Any) -> None:
     assert "Greedy messages" not in report(run_folder)
     path = run_folder / "results.json"
     shorter = [record | {"message_tokens": record["message_tokens"] * 2} for record in records]

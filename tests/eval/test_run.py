@@ -69,7 +69,7 @@ def test_an_evaluation_leaves_everything_and_a_second_start_repeats_nothing(
     lines = log.read_bytes()
     assert main(arguments(folder, adapter)) == 0
     assert log.read_bytes() == lines and (folder / "results.json").read_bytes() == before
-    assert "a kill cut short" not in capsys.readouterr().out
+    assert "interrupted batches" not in capsys.readouterr().out
 
 
 def test_a_log_cut_short_is_said_once_and_gives_the_same_results(
@@ -83,7 +83,7 @@ def test_a_log_cut_short_is_said_once_and_gives_the_same_results(
     assert capsys.readouterr().out.count("1 batch that a kill cut short is done again") == 1
     assert logged(folder) == keys
     assert evaluated(folder, f"compressor.adapter={adapter}") == whole
-    assert "a kill cut short" not in capsys.readouterr().out
+    assert "interrupted batches" not in capsys.readouterr().out
 
 
 @pytest.mark.slow

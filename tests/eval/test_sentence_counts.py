@@ -1,6 +1,7 @@
 """Sentences counted in messages, and how many messages have as many as were asked for."""
 
 import json
+from typing import Any
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pytest
 from eval.analysis.density import summarise
 from eval.analysis.sentences import obedience
 from eval.record import Record
-from eval.report.page import report_sheets, write_report
-from eval.report.sentences import sentence_sheet
+from eval.report.page import report_tables, write_report
+from eval.report.sentence_counts import sentence_table
 from eval.sentences import count_sentences
 
 Build = Callable[..., Record]
@@ -63,11 +64,11 @@ def test_the_table_has_a_line_for_every_entry_and_is_on_the_page(
     record: Build, records: list[Record], run_folder: Path
 ) -> None:
     entry = obedience([record(document=name, message_sentences=[3]) for name in "ab"], asked=3)
-    results = summarise(records) | {"sentences": [{"name": "after", **entry}]}
-    sheet = sentence_sheet(results)
+    results: Any = summarise(records) | {"sentences": [{"name": "after", **entry}]}
+    sheet = sentence_table(results["sentences"])
     assert sheet is not None
     assert sheet.lines == (("after", "3", "2", "100.0% [100.0%, 100.0%]", "3.00 [3.00, 3.00]"),)
-    assert sheet in report_sheets(results) and sentence_sheet(summarise(records)) is None
+    assert sheet in report_tables(results) and sentence_table([]) is None
     source = write_report(run_folder).read_text()
     assert sheet.title not in source
     (run_folder / "results.json").write_text(json.dumps(results))
@@ -75,5 +76,6 @@ def test_the_table_has_a_line_for_every_entry_and_is_on_the_page(
 
 
 def test_an_entry_that_lacks_a_figure_is_refused_by_name() -> None:
+    lacking: Any = [{"name": "after", "asked": 3}]
     with pytest.raises(ValueError, match=r"sentences\[0\] has no 'obeyed'"):
-        sentence_sheet({"sentences": [{"name": "after", "asked": 3}]})
+        sentence_table(lacking)

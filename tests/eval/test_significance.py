@@ -5,6 +5,8 @@ import pytest
 from scipy import stats
 
 from eval.analysis.significance import (
+    BOOTSTRAP,
+    Bootstrap,
     Estimate,
     Interval,
     clipped,
@@ -14,7 +16,6 @@ from eval.analysis.significance import (
     interval,
     quotient,
     ratio_of_sums,
-    resample,
 )
 
 DRAWS = 400
@@ -29,7 +30,7 @@ def clustered(generator: np.random.Generator, documents: int) -> tuple[np.ndarra
 def covers(values: np.ndarray, cluster: np.ndarray, seed: int) -> bool:
     documents = cluster.max() + 1
     sums, sizes = np.bincount(cluster, values), np.bincount(cluster).astype(float)
-    found = interval(ratio_of_sums(sums, sizes, resample(documents, 1000, seed)))
+    found = interval(ratio_of_sums(sums, sizes, Bootstrap(1000, seed).counts(documents)))
     assert found.low is not None and found.high is not None
     return found.low <= 1 <= found.high
 
@@ -94,7 +95,7 @@ def test_intervals_of_the_reports_figures_cover_the_truth_93_to_97_times_in_100(
         "change of accuracy": AFTER - BEFORE,
         "ratio of tokens": sides[0] / sides[1],
     }
-    generator, counts = np.random.default_rng(documents), resample(documents, 1000, seed=documents)
+    generator, counts = np.random.default_rng(documents), Bootstrap(1000, documents).counts(documents)
     hits = dict.fromkeys(truth, 0)
     for _ in range(EVALUATIONS):
         for name, estimate in evaluated(generator, counts).items():
@@ -117,7 +118,7 @@ def test_the_interval_of_a_paired_change_covers_the_truth_as_often_as_it_says() 
     for draw in range(DRAWS):
         before, document = clustered(generator, 30)
         after = before + 0.5 + generator.normal(0, 0.5, len(before)) + generator.normal(0, 0.3, 30)[document]
-        sizes, counts = np.bincount(document).astype(float), resample(30, 1000, draw)
+        sizes, counts = np.bincount(document).astype(float), Bootstrap(1000, draw).counts(30)
         sides = [ratio_of_sums(np.bincount(document, side), sizes, counts) for side in (before, after)]
         found = interval(difference(after=sides[1], before=sides[0]))
         assert found.low is not None and found.high is not None
@@ -130,8 +131,10 @@ def test_sharing_resamples_narrows_the_interval_of_a_change_between_correlated_s
     before, ones = generator.normal(0, 1, 50), np.ones(50)
     after = before + generator.normal(0.3, 0.1, 50)
     paired, unpaired = (
-        interval(difference(ratio_of_sums(after, ones, resample(50, seed=1)), ratio_of_sums(before, ones, counts)))
-        for counts in (resample(50, seed=1), resample(50, seed=2))
+        interval(
+            difference(ratio_of_sums(after, ones, Bootstrap(seed=1).counts(50)), ratio_of_sums(before, ones, counts))
+        )
+        for counts in (Bootstrap(seed=1).counts(50), Bootstrap(seed=2).counts(50))
     )
     assert width(paired) < 0.3 * width(unpaired)
 
@@ -146,26 +149,26 @@ def test_one_question_a_document_agrees_with_scipys_bca() -> None:
     reference = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(0))
     # The level at which the small-sample width equals the normal one scipy takes.
     level = float(2 * stats.t.cdf(stats.norm.ppf(0.975) * np.sqrt(59 / 60), 59) - 1)
-    found = interval(ratio_of_sums(values, np.ones(60), resample(60, 20_000)), level)
+    found = interval(ratio_of_sums(values, np.ones(60), Bootstrap(20_000).counts(60)), level)
     assert found.low == pytest.approx(reference.confidence_interval.low, abs=0.015)
     assert found.high == pytest.approx(reference.confidence_interval.high, abs=0.015)
 
 
 def test_few_documents_widen_the_interval_beyond_the_normal_one() -> None:
     values = np.array([0.1, 0.4, 0.5, 0.6, 0.9])
-    found = interval(ratio_of_sums(values, np.ones(5), resample(5)))
+    found = interval(ratio_of_sums(values, np.ones(5), BOOTSTRAP.counts(5)))
     assert width(found) > 2 * 1.96 * values.std() / np.sqrt(5)
 
 
 def test_a_ratio_of_sums_weighs_documents_by_their_denominators() -> None:
-    estimate = ratio_of_sums(np.array([1.0, 6.0]), np.array([1.0, 3.0]), resample(2))
+    estimate = ratio_of_sums(np.array([1.0, 6.0]), np.array([1.0, 3.0]), BOOTSTRAP.counts(2))
     assert estimate.value == 7 / 4
 
 
 def test_a_clustered_mean_leaves_out_what_is_missing_and_keeps_documents_together() -> None:
     values, documents = [1.0, None, 0.0, float("nan"), 1.0], ["a", "a", "b", "b", "c"]
     estimate = clustered_mean(values, documents)
-    expected = ratio_of_sums(np.array([1.0, 0.0, 1.0]), np.ones(3), resample(3))
+    expected = ratio_of_sums(np.array([1.0, 0.0, 1.0]), np.ones(3), BOOTSTRAP.counts(3))
     assert estimate.value == pytest.approx(2 / 3) and estimate.documents == 3
     assert interval(estimate) == interval(expected)
     assert interval(clustered_mean([None, None], ["a", "b"])) == Interval(None, None, None)
@@ -177,28 +180,28 @@ def test_a_mean_of_nothing_is_refused() -> None:
 
 
 def test_every_resample_draws_as_many_documents_as_there_are() -> None:
-    counts = resample(7, 100, seed=4)
+    counts = Bootstrap(100, 4).counts(7)
     assert counts.shape == (100, 7)
     assert np.all(counts.sum(axis=1) == 7)
-    assert np.array_equal(counts, resample(7, 100, seed=4))
-    assert not np.array_equal(counts, resample(7, 100, seed=5))
+    assert np.array_equal(counts, Bootstrap(100, 4).counts(7))
+    assert not np.array_equal(counts, Bootstrap(100, 5).counts(7))
 
 
 def test_one_document_has_a_value_but_no_interval() -> None:
-    estimate = ratio_of_sums(np.array([3.0, 0.0]), np.array([4.0, 0.0]), resample(2))
+    estimate = ratio_of_sums(np.array([3.0, 0.0]), np.array([4.0, 0.0]), BOOTSTRAP.counts(2))
     assert interval(estimate) == Interval(0.75, None, None)
 
 
 def test_nothing_observed_has_no_value() -> None:
-    assert interval(ratio_of_sums(np.zeros(3), np.zeros(3), resample(3))) == Interval(None, None, None)
+    assert interval(ratio_of_sums(np.zeros(3), np.zeros(3), BOOTSTRAP.counts(3))) == Interval(None, None, None)
 
 
 def test_documents_that_all_agree_leave_no_width() -> None:
-    assert interval(ratio_of_sums(np.ones(9), np.ones(9), resample(9))) == Interval(1.0, 1.0, 1.0)
+    assert interval(ratio_of_sums(np.ones(9), np.ones(9), BOOTSTRAP.counts(9))) == Interval(1.0, 1.0, 1.0)
 
 
 def test_a_quotient_whose_denominator_may_be_zero_has_no_upper_bound() -> None:
-    counts = resample(6)
+    counts = BOOTSTRAP.counts(6)
     top = ratio_of_sums(np.ones(6), np.ones(6), counts)
     bottom = ratio_of_sums(np.array([1.0, 0.9, -0.6, -0.8, 0.5, -0.4]), np.ones(6), counts)
     found = interval(quotient(top, bottom))
@@ -207,19 +210,19 @@ def test_a_quotient_whose_denominator_may_be_zero_has_no_upper_bound() -> None:
 
 
 def test_a_quotient_by_nothing_is_undefined() -> None:
-    counts = resample(4)
+    counts = BOOTSTRAP.counts(4)
     top, bottom = (ratio_of_sums(np.full(4, value), np.ones(4), counts) for value in (1.0, -1.0))
     assert interval(quotient(top, bottom)) == Interval(None, None, None)
 
 
 def test_clipping_raises_value_and_interval_to_zero() -> None:
-    estimate = ratio_of_sums(np.array([-1.0, -2.0, -3.0]), np.ones(3), resample(3))
+    estimate = ratio_of_sums(np.array([-1.0, -2.0, -3.0]), np.ones(3), BOOTSTRAP.counts(3))
     assert interval(clipped(estimate)) == Interval(0.0, 0.0, 0.0)
 
 
 def test_the_interval_of_an_exponential_is_the_exponential_of_the_interval() -> None:
     values = np.random.default_rng(1).normal(0.5, 0.1, 200)
-    estimate = ratio_of_sums(values, np.ones(200), resample(200))
+    estimate = ratio_of_sums(values, np.ones(200), BOOTSTRAP.counts(200))
     plain, transformed = interval(estimate), interval(exponential(estimate))
     assert plain.low is not None and plain.high is not None
     assert transformed.low == pytest.approx(np.exp(plain.low), rel=1e-3)

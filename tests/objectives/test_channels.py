@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval.analysis.significance import clustered_mean, interval
+from eval.analysis.significance import Bootstrap, clustered_mean, interval
 from objectives.critics import donsker_varadhan, jensen_shannon, nwj, tuba
 from objectives.mutual_information import (
     club,
@@ -310,7 +310,7 @@ def test_the_interval_of_an_unbiased_bound_covers_the_information_as_often_as_it
         own = torch.arange(30).repeat_interleave(4)
         messages = torch.multinomial(channel[contexts], 1, generator=generator)[:, 0]
         terms = rate_against_prior(channel[contexts, messages].log(), channel.mean(0)[messages].log()).terms
-        estimate = interval(clustered_mean(terms.tolist(), own.tolist(), resamples=500, seed=seed))
+        estimate = interval(clustered_mean(terms.tolist(), own.tolist(), bootstrap=Bootstrap(500, seed)))
         assert estimate.low is not None and estimate.high is not None
         hits += estimate.low <= truth <= estimate.high
     assert 0.91 <= hits / 200 <= 0.99

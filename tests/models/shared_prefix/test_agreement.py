@@ -55,7 +55,9 @@ def test_models_that_the_engine_computes_agree(family: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_types_of_less_precision_agree_within_their_rounding(dtype: torch.dtype) -> None:
-    require_agreement(tiny_model("qwen2").to(dtype))
+    model = tiny_model("qwen2")
+    torch.nn.Module.to(model, dtype)
+    require_agreement(model)
 
 
 @pytest.mark.parametrize(
