@@ -161,7 +161,7 @@ class Comparison:
         }
 
 
-def compared(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[Comparison]:
+def compare_all(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[Comparison]:
     """Smallest to largest on each side, by setting of the compressors; the other side is averaged over."""
     widest = {pair.small.setting: pair for pair in reversed(pairs_of(records, "compressor"))}
     predictors = pairs_of(records, "predictor")[:1]

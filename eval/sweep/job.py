@@ -24,7 +24,7 @@ from eval.record_file import write_records
 from eval.sweep.config import SweepConfig, SweptCompressor
 from eval.sweep.drawing import draw_all
 from eval.sweep.findings import findings
-from eval.sweep.models import Loaded, look, scorers_of
+from eval.sweep.models import InspectedModels, inspect_models, scorers_of
 from eval.sweep.page import console, write_page
 from eval.sweep.passes import answer_messages, write_messages
 from eval.sweep.results import summarise
@@ -35,7 +35,7 @@ def run(config: SweepConfig) -> int:
     start_processes()
     recipe = config.recipe()
     instruction, answer_instruction = instructions(recipe)
-    loaded = look(config, instruction, answer_instruction)
+    loaded = inspect_models(config, instruction, answer_instruction)
     messages = write_messages(config, loaded, instruction)
     answers = answer_messages(config, loaded, messages, answer_instruction)
     if PartialState().is_main_process:
@@ -45,7 +45,7 @@ def run(config: SweepConfig) -> int:
 
 
 def records_of(
-    config: SweepConfig, loaded: Loaded, messages: Sequence[MessageRecord], answers: Sequence[AnswerRecord]
+    config: SweepConfig, loaded: InspectedModels, messages: Sequence[MessageRecord], answers: Sequence[AnswerRecord]
 ) -> list[SweepRecord]:
     """A record for every answer, with its message, its question, and what the two models are."""
     written = {(record["compressor"], record["seed"], record["id"]): record for record in messages}
@@ -75,7 +75,7 @@ def records_of(
     )
 
 
-def compressor_fields(config: SweepConfig, loaded: Loaded, one: SweptCompressor) -> CompressorFields:
+def compressor_fields(config: SweepConfig, loaded: InspectedModels, one: SweptCompressor) -> CompressorFields:
     """What records say of their compressor; its setting is what of its prompt and budget varies over the grid."""
     setting = []
     if len(config.sentences) > 1 or len({other.sentences for other in config.compressors}) > 1:
@@ -92,7 +92,7 @@ def compressor_fields(config: SweepConfig, loaded: Loaded, one: SweptCompressor)
     }
 
 
-def finish(config: SweepConfig, loaded: Loaded, records: list[SweepRecord]) -> None:
+def finish(config: SweepConfig, loaded: InspectedModels, records: list[SweepRecord]) -> None:
     """Results, samples, figures, the page, and the table on the console."""
     folder = config.folder
     results = {"schema_version": SCHEMA_VERSION, **summarise(records), "meta": meta(config, loaded)}
@@ -107,7 +107,7 @@ def finish(config: SweepConfig, loaded: Loaded, records: list[SweepRecord]) -> N
     print(f"\npage: {page}")
 
 
-def meta(config: SweepConfig, loaded: Loaded) -> dict[str, Any]:
+def meta(config: SweepConfig, loaded: InspectedModels) -> dict[str, Any]:
     """What made the results."""
     return {
         "name": config.name,

@@ -1,4 +1,4 @@
-"""The models of a sweep: a look at each before anything is written, and the scorers that measure every message."""
+"""The models of a sweep: each inspected before anything is written, and the scorers that measure every message."""
 
 import gc
 import itertools
@@ -24,13 +24,13 @@ from models.scorer import Scorer
 
 
 @dataclass(frozen=True)
-class Model:
-    """What a look at a model told.
+class InspectedModel:
+    """A model that was loaded once.
 
     Attributes:
-        parameters: how many, adapters left out; None where nobody says.
-        fingerprint: a hash of them all; None of a model behind an endpoint.
-        size: what its operations depend on; None where they cannot be counted.
+        parameters: the number of its parameters, adapters left out; None for a model on a server that nobody gave.
+        fingerprint: a hash of its parameters; None for a model on a server.
+        size: the sizes that its FLOPs depend on; None where they cannot be counted.
     """
 
     parameters: int | None
@@ -39,18 +39,18 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What a look at every model told, before anything is written.
+class InspectedModels:
+    """Every model of a sweep, inspected before anything is written.
 
     Attributes:
         compressors: by the name of each in ``SweepConfig.measured``.
-        predictors: by name.
-        scorers: their fingerprints, the first scorer's first.
+        predictors: by the name of each in ``SweepConfig.predictors``.
+        scorers: fingerprints of the scorers, the first scorer's first.
         samples: every question, its context cut to what all compressors and scorers can read.
     """
 
-    compressors: dict[str, Model]
-    predictors: dict[str, Model]
+    compressors: dict[str, InspectedModel]
+    predictors: dict[str, InspectedModel]
     scorers: list[str | None]
     samples: list[Sample]
 
@@ -68,57 +68,57 @@ def bind(scorers: Sequence[LoadedScorer], compressor: Compressor) -> list[BoundS
     return [BoundScorer(loaded.scorer, same_vocabulary(loaded.tokenizer, compressor.tokenizer)) for loaded in scorers]
 
 
-def look(config: SweepConfig, instruction: str, answer_instruction: str) -> Loaded:
+def inspect_models(config: SweepConfig, instruction: str, answer_instruction: str) -> InspectedModels:
     """Load every model once, so that one that is missing is noticed before any message is written.
 
     Raises:
         ModelError: a model or an adapter cannot be loaded.
         DataError: documents cannot be read, or there is no question.
     """
-    models: list[Model] = []
+    models: list[InspectedModel] = []
     documents: list[Document] = []
     for one in config.compressors:
-        model, documents = look_at_compressor(config, one, instruction, documents)
+        model, documents = inspect_compressor(config, one, instruction, documents)
         models.append(model)
     scorers: list[str | None] = []
     for scorer in scorers_of(config):
-        fingerprint, documents = look_at_scorer(config, scorer, instruction, documents)
+        fingerprint, documents = inspect_scorer(config, scorer, instruction, documents)
         scorers.append(fingerprint)
-    return Loaded(
+    return InspectedModels(
         compressors={one.called: model for one, model in zip(config.measured, itertools.cycle(models), strict=False)},
-        predictors={one.called: look_at_predictor(one, answer_instruction) for one in config.predictors},
+        predictors={one.called: inspect_predictor(one, answer_instruction) for one in config.predictors},
         scorers=scorers,
         samples=samples_of(documents),
     )
 
 
-def look_at_compressor(
+def inspect_compressor(
     config: SweepConfig, one: SweptCompressor, instruction: str, documents: list[Document]
-) -> tuple[Model, list[Document]]:
+) -> tuple[InspectedModel, list[Document]]:
     """The model of a compressor, and the documents as it can read them; the first one draws them."""
-    release()
+    free_memory()
     compressor = build_compressor(one, instruction)
-    model = look_at(one.called, compressor.model)
-    return model, fitted(documents, compressor, one.called) if documents else drawn(config, compressor)
+    model = inspect_model(one.called, compressor.model)
+    return model, fitted(documents, compressor, one.called) if documents else load_documents(config, compressor)
 
 
-def look_at_scorer(
+def inspect_scorer(
     config: SweepConfig, one: SweptScorer, instruction: str, documents: list[Document]
 ) -> tuple[str, list[Document]]:
     """The fingerprint of a scorer, and the documents as it can read them."""
-    release()
+    free_memory()
     reader = scorer_as_reader(config, one, instruction)
     return parameter_hash(reader.model), fitted(documents, reader, one.model)
 
 
-def look_at_predictor(one: SweptPredictor, instruction: str) -> Model:
+def inspect_predictor(one: SweptPredictor, instruction: str) -> InspectedModel:
     """The model of a predictor; one behind an endpoint has the parameters that the config gives it."""
-    release()
+    free_memory()
     _, model = build_predictor(one, instruction)
-    return Model(one.parameters, None, None) if model is None else look_at(one.called, model)
+    return InspectedModel(one.parameters, None, None) if model is None else inspect_model(one.called, model)
 
 
-def look_at(name: str, model: nn.Module) -> Model:
+def inspect_model(name: str, model: nn.Module) -> InspectedModel:
     """Parameters, fingerprint and size of a model in memory."""
     parameters = sum(p.numel() for key, p in model.named_parameters() if is_base(key, p))
     try:
@@ -126,10 +126,10 @@ def look_at(name: str, model: nn.Module) -> Model:
     except ValueError as error:
         say(f"{name}: its FLOPs are left out ({error})")
         size = None
-    return Model(parameters, parameter_hash(model), size)
+    return InspectedModel(parameters, parameter_hash(model), size)
 
 
-def drawn(config: SweepConfig, compressor: Compressor) -> list[Document]:
+def load_documents(config: SweepConfig, compressor: Compressor) -> list[Document]:
     """The documents of all tasks, as a compressor can read them."""
     recipe = config.recipe()
     samples = load_samples(recipe, compressor, "evaluate", evaluation_request, say)
@@ -167,7 +167,7 @@ def load_scorers(config: SweepConfig, instruction: str) -> list[LoadedScorer]:
     return found
 
 
-def release() -> None:
+def free_memory() -> None:
     """Give back the memory of models that nobody holds any more."""
     gc.collect()
     if torch.cuda.is_available():

@@ -31,7 +31,7 @@ from eval.record import (
 from eval.record_log import RecordLog, open_log
 from eval.stages import build_compressor, evaluation_of
 from eval.sweep.config import SweepConfig, SweptCompressor, SweptPredictor
-from eval.sweep.models import Loaded, LoadedScorer, bind, load_scorers, release, scorers_of
+from eval.sweep.models import InspectedModels, LoadedScorer, bind, free_memory, load_scorers, scorers_of
 from models.channel import read
 from models.compressor import Compressor, Message
 from models.predictor import Predictor
@@ -40,7 +40,7 @@ from models.shared_prefix import sampling_seed
 Batch = Sequence[Sample]
 
 
-def write_messages(config: SweepConfig, loaded: Loaded, instruction: str) -> list[MessageRecord]:
+def write_messages(config: SweepConfig, loaded: InspectedModels, instruction: str) -> list[MessageRecord]:
     """A record for every compressor, seed and question: the message, what it carries, and what it cost.
 
     All seeds' messages of a batch are written and scored together, so that their contexts are read once.
@@ -63,7 +63,7 @@ def write_messages(config: SweepConfig, loaded: Loaded, instruction: str) -> lis
                 bar.update(len(found))
                 records.extend({**record, "compressor": one.called} for record in found)
             writing.cache_clear()
-            release()
+            free_memory()
     return gather_object(records)
 
 
@@ -119,7 +119,7 @@ def flops(
 
 
 def answer_messages(
-    config: SweepConfig, loaded: Loaded, messages: Sequence[MessageRecord], instruction: str
+    config: SweepConfig, loaded: InspectedModels, messages: Sequence[MessageRecord], instruction: str
 ) -> list[AnswerRecord]:
     """A record for every predictor and message: the answer, and how likely the predictor found the right one."""
     identity = {"tasks": task_identity(config)}
@@ -146,7 +146,7 @@ def answer_messages(
                     for record, seed in zip(found, seeds, strict=True)
                 )
             answering.cache_clear()
-            release()
+            free_memory()
     return gather_object(records)
 
 
@@ -171,7 +171,7 @@ def task_identity(config: SweepConfig) -> dict[str, Any]:
     return {task.name: [TASKS[task.name].version, task.model_dump(mode="json")] for task in config.tasks}
 
 
-def message_identity(config: SweepConfig, loaded: Loaded) -> dict[str, Any]:
+def message_identity(config: SweepConfig, loaded: InspectedModels) -> dict[str, Any]:
     """What all messages and their information depend on, beside the compressor."""
     pool = sorted({(s.document.task, s.document.id, s.document.text) for s in loaded.samples})
     return {
@@ -187,7 +187,7 @@ def message_identity(config: SweepConfig, loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def made_by(config: SweepConfig, loaded: Loaded, one: SweptCompressor) -> dict[str, Any]:
+def made_by(config: SweepConfig, loaded: InspectedModels, one: SweptCompressor) -> dict[str, Any]:
     """What tells the messages of one compressor from others."""
     return {
         "compressor": one.model_dump(mode="json", exclude={"name", "family"}),
@@ -197,7 +197,7 @@ def made_by(config: SweepConfig, loaded: Loaded, one: SweptCompressor) -> dict[s
     }
 
 
-def answered_by(loaded: Loaded, predictor: SweptPredictor, texts: Sequence[str]) -> dict[str, Any]:
+def answered_by(loaded: InspectedModels, predictor: SweptPredictor, texts: Sequence[str]) -> dict[str, Any]:
     """What tells the answers of one predictor to some messages from others, whoever wrote the messages."""
     return {
         "predictor": predictor.model_dump(mode="json", exclude={"name", "family", "parameters"}),

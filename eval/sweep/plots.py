@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,97 +49,109 @@ class Plot:
     curves: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None
 
 
+PARAMETERS = "compressor parameters"
+"""The axis of most figures: the study's question is what grows with the compressor."""
+
+ANSWERED_BY = "answered by"
+"""What colours mean where a line is a predictor."""
+
+
 def plots(results: Results) -> list[Plot]:
-    """What the figures of points show."""
-    compressor, colours = "compressor parameters", "answered by"
+    """All figures of points, in the order of the page."""
     return [
-        Plot(
-            "accuracy-by-compressor",
-            "Accuracy as the compressor grows",
-            by_compressor(results, "accuracy"),
-            compressor,
-            "accuracy",
-            colours,
-            log_x=True,
-            share=True,
-        ),
-        Plot(
-            "accuracy-by-predictor",
-            "Accuracy as the predictor grows",
-            by_predictor(results, "accuracy"),
-            "predictor parameters",
-            "accuracy",
-            "messages by",
-            log_x=True,
-            share=True,
-        ),
-        Plot(
-            "perplexity-by-compressor",
-            "Perplexity of the right answer as the compressor grows",
-            by_compressor(results, "perplexity"),
-            compressor,
-            "perplexity",
-            colours,
-            log_x=True,
-        ),
-        Plot(
-            "message-tokens",
-            "Message length as the compressor grows",
-            of_messages(results, {"message_tokens": "tokens"}),
-            compressor,
-            "tokens a message",
-            log_x=True,
-        ),
-        Plot(
-            "information",
-            "Information passed as the compressor grows",
-            of_messages(
-                results,
-                {
-                    "information_bits": "lower bound",
-                    "information_upper_bits": "upper bound",
-                    "second_information_bits": "lower bound, second scorer",
-                    "information_ceiling_bits": "ceiling of the lower bounds",
-                },
-            ),
-            compressor,
-            "bits a message",
-            log_x=True,
-        ),
-        Plot(
-            "bits-per-token",
-            "Information density as the compressor grows",
-            of_messages(results, {"bits_per_token": "scorer", "second_bits_per_token": "second scorer"}),
-            compressor,
-            "bits per token",
-            log_x=True,
-        ),
+        *_answer_plots(results),
+        *_message_plots(results),
         information_plot(results),
         rate_distortion_plot(results),
+        flops_plot(results),
+    ]
+
+
+def _answer_plots(results: Results) -> list[Plot]:
+    """The predictor's answers, as the compressor or the predictor grows."""
+    return [
         Plot(
-            "flops-accuracy",
-            "Accuracy against the cost of writing a message",
-            flops_series(results),
-            "compressor FLOPs per generation",
-            "accuracy",
-            colours,
+            name="accuracy-by-compressor",
+            title="Accuracy as the compressor grows",
+            series=compressor_series(results, "accuracy"),
+            x=PARAMETERS,
+            y="accuracy",
+            colours=ANSWERED_BY,
             log_x=True,
             share=True,
+        ),
+        Plot(
+            name="accuracy-by-predictor",
+            title="Accuracy as the predictor grows",
+            series=predictor_series(results, "accuracy"),
+            x="predictor parameters",
+            y="accuracy",
+            colours="messages by",
+            log_x=True,
+            share=True,
+        ),
+        Plot(
+            name="perplexity-by-compressor",
+            title="Perplexity of the right answer as the compressor grows",
+            series=compressor_series(results, "perplexity"),
+            x=PARAMETERS,
+            y="perplexity",
+            colours=ANSWERED_BY,
+            log_x=True,
         ),
     ]
 
 
-def by_compressor(results: Results, measure: str) -> list[Series]:
+def _message_plots(results: Results) -> list[Plot]:
+    """The messages themselves, as the compressor grows."""
+    bounds = {
+        "information_bits": "lower bound",
+        "information_upper_bits": "upper bound",
+        "second_information_bits": "lower bound, second scorer",
+        "information_ceiling_bits": "ceiling of the lower bounds",
+    }
+    densities = {"bits_per_token": "scorer", "second_bits_per_token": "second scorer"}
+    panels = (
+        ("message-tokens", "Message length", {"message_tokens": "tokens"}, "tokens a message"),
+        ("information", "Information passed", bounds, "bits a message"),
+        ("bits-per-token", "Information density", densities, "bits per token"),
+    )
+    return [
+        Plot(
+            name=name,
+            title=f"{subject} as the compressor grows",
+            series=message_series(results, measures),
+            x=PARAMETERS,
+            y=unit,
+            log_x=True,
+        )
+        for name, subject, measures, unit in panels
+    ]
+
+
+def flops_plot(results: Results) -> Plot:
+    """Accuracy over what the compressor spends on a message."""
+    return Plot(
+        name="flops-accuracy",
+        title="Accuracy against the cost of writing a message",
+        series=flops_series(results),
+        x="compressor FLOPs per generation",
+        y="accuracy",
+        colours=ANSWERED_BY,
+        log_x=True,
+        share=True,
+    )
+
+
+def compressor_series(results: Results, measure: str) -> list[Series]:
     """A line for every predictor and setting over the compressors' parameters."""
-    sizes = {one["name"]: one for one in results["compressors"]}
-    settings = list(dict.fromkeys(one["setting"] for one in results["compressors"]))
+    sizes = {member["name"]: member for member in results["compressors"]}
+    settings = list(dict.fromkeys(member["setting"] for member in results["compressors"]))
     return [
         Series(
             _labelled(predictor["name"], setting),
             tuple(
-                Point(
-                    exactly(sizes[cell["compressor"]]["parameters"]), cell[measure], sizes[cell["compressor"]]["family"]
-                )
+                _sized_point(sizes[cell["compressor"]], cell[measure])
                 for cell in results["cells"]
                 if cell["task"] is None
                 and cell["predictor"] == predictor["name"]
@@ -150,16 +163,14 @@ def by_compressor(results: Results, measure: str) -> list[Series]:
     ]
 
 
-def by_predictor(results: Results, measure: str) -> list[Series]:
+def predictor_series(results: Results, measure: str) -> list[Series]:
     """A line for every compressor over the predictors' parameters."""
-    sizes = {one["name"]: one for one in results["predictors"]}
+    sizes = {member["name"]: member for member in results["predictors"]}
     return [
         Series(
             compressor["name"],
             tuple(
-                Point(
-                    exactly(sizes[cell["predictor"]]["parameters"]), cell[measure], sizes[cell["predictor"]]["family"]
-                )
+                _sized_point(sizes[cell["predictor"]], cell[measure])
                 for cell in results["cells"]
                 if cell["task"] is None and cell["compressor"] == compressor["name"]
             ),
@@ -168,17 +179,15 @@ def by_predictor(results: Results, measure: str) -> list[Series]:
     ]
 
 
-def of_messages(results: Results, measures: Mapping[str, str]) -> list[Series]:
+def message_series(results: Results, measures: Mapping[str, str]) -> list[Series]:
     """A line for every measure and setting over the compressors' parameters."""
-    sizes = {one["name"]: one for one in results["compressors"]}
-    settings = list(dict.fromkeys(one["setting"] for one in results["compressors"]))
+    sizes = {member["name"]: member for member in results["compressors"]}
+    settings = list(dict.fromkeys(member["setting"] for member in results["compressors"]))
     return [
         Series(
             _labelled(name, setting),
             tuple(
-                Point(
-                    exactly(sizes[cell["compressor"]]["parameters"]), cell[measure], sizes[cell["compressor"]]["family"]
-                )
+                _sized_point(sizes[cell["compressor"]], cell[measure])
                 for cell in results["messages"]
                 if cell["task"] is None and sizes[cell["compressor"]]["setting"] == setting
             ),
@@ -191,7 +200,7 @@ def of_messages(results: Results, measures: Mapping[str, str]) -> list[Series]:
 def information_plot(results: Results) -> Plot:
     """A point for every compressor and task, coloured by task, and r over all of them."""
     cells = results["information_cells"]
-    families = {one["name"]: one["family"] for one in results["compressors"]}
+    families = {member["name"]: member["family"] for member in results["compressors"]}
     series = [
         Series(
             task,
@@ -204,31 +213,31 @@ def information_plot(results: Results) -> Plot:
         )
         for task in dict.fromkeys(cell["task"] for cell in cells)
     ]
-    wanted = ("information_bits", "perplexity", "pearson")
-    found = next(c["coefficient"] for c in results["correlations"] if (c["x"], c["y"], c["method"]) == wanted)
-    r = "" if found["value"] is None else f", r = {found['value']:+.2f}"
+    pair = ("information_bits", "perplexity", "pearson")
+    coefficient = next(c["coefficient"] for c in results["correlations"] if (c["x"], c["y"], c["method"]) == pair)
+    r = "" if coefficient["value"] is None else f", r = {coefficient['value']:+.2f}"
     title = f"Information against perplexity of the right answer{r}"
     return Plot("information-perplexity", title, series, "information passed, bits", "perplexity")
 
 
 def rate_distortion_plot(results: Results) -> Plot:
     """A point for every compressor and task, coloured by predictor, and the curve fitted through them."""
-    families = {one["name"]: one["family"] for one in results["compressors"]}
-    found = results["rate_distortion"]
+    families = {member["name"]: member["family"] for member in results["compressors"]}
+    entries = results["rate_distortion"]
     series = [
         Series(
-            one["predictor"],
-            tuple(Point(p["bits_per_token"], p["distortion"], families[p["compressor"]]) for p in one["points"]),
+            entry["predictor"],
+            tuple(Point(p["bits_per_token"], p["distortion"], families[p["compressor"]]) for p in entry["points"]),
             joined=False,
         )
-        for one in found
+        for entry in entries
     ]
-    curves = {one["predictor"]: curve_of(one["curve"]) for one in found if one["curve"] is not None}
+    curves = {entry["predictor"]: fitted_curve(entry["curve"]) for entry in entries if entry["curve"] is not None}
     x, y = "rate: bits per token", "distortion: 1 − accuracy"
     return Plot("rate-distortion", "Rate against distortion, by task", series, x, y, "answered by", curves=curves)
 
 
-def curve_of(curve: Mapping[str, float]) -> Callable[[np.ndarray], np.ndarray]:
+def fitted_curve(curve: Mapping[str, float]) -> Callable[[np.ndarray], np.ndarray]:
     """D(R) = C exp(-b R) + D0 from its parameters."""
     return lambda rates: curve["scale"] * np.exp(-curve["decay"] * rates) + curve["floor"]
 
@@ -236,7 +245,7 @@ def curve_of(curve: Mapping[str, float]) -> Callable[[np.ndarray], np.ndarray]:
 def flops_series(results: Results) -> list[Series]:
     """A line for every predictor over what its compressors' messages cost to write."""
     cost = {cell["compressor"]: cell["generation_flops"] for cell in results["messages"] if cell["task"] is None}
-    families = {one["name"]: one["family"] for one in results["compressors"]}
+    families = {member["name"]: member["family"] for member in results["compressors"]}
     return [
         Series(
             predictor["name"],
@@ -250,7 +259,12 @@ def flops_series(results: Results) -> list[Series]:
     ]
 
 
-def exactly(value: float | None) -> Figure:
+def _sized_point(member: Mapping[str, Any], figure: Figure) -> Point:
+    """A figure over the parameters of a member of the sweep."""
+    return Point(exact_figure(member["parameters"]), figure, member["family"])
+
+
+def exact_figure(value: float | None) -> Figure:
     """A figure that is counted, not estimated."""
     return {"value": value, "low": None, "high": None}
 

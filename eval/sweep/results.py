@@ -15,7 +15,7 @@ from eval.analysis.regression import FACTORS, MATCHING, regress
 from eval.analysis.sentences import obedience
 from eval.analysis.significance import BOOTSTRAP, Bootstrap
 from eval.record import SweepRecord, cluster
-from eval.sweep.contrasts import compared, contrasts
+from eval.sweep.contrasts import compare_all, contrasts
 from eval.sweep.measures import BY_ANSWER, BY_MESSAGE, _tasks, figures, members, messages_of
 
 Results = Mapping[str, Any]
@@ -34,7 +34,7 @@ def summarise(records: Sequence[SweepRecord], bootstrap: Bootstrap = BOOTSTRAP) 
     """
     if not records:
         raise ValueError("no records to summarise: the sweep answered nothing")
-    comparisons = [comparison.as_dict() for comparison in compared(records, bootstrap)]
+    comparisons = [comparison.as_dict() for comparison in compare_all(records, bootstrap)]
     return {
         "counts": counts_of(records),
         "compressors": [vars(one) for one in members(records, "compressor")],

@@ -80,7 +80,7 @@ def test_a_log_cut_short_is_said_once_and_gives_the_same_results(
     keys, log = logged(folder), folder / "records" / "0.jsonl"
     os.truncate(log, log.stat().st_size - 100)
     assert evaluated(folder, f"compressor.adapter={adapter}") == whole
-    assert capsys.readouterr().out.count("1 batch that a kill cut short is done again") == 1
+    assert capsys.readouterr().out.count("interrupted batches that will be redone: 1") == 1
     assert logged(folder) == keys
     assert evaluated(folder, f"compressor.adapter={adapter}") == whole
     assert "interrupted batches" not in capsys.readouterr().out

@@ -1,9 +1,9 @@
 """Sentences counted in messages, and how many messages have as many as were asked for."""
 
 import json
-from typing import Any
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 

@@ -1,0 +1,88 @@
+"""Contrasts of a sweep: paired over what both sides scored, each pair once."""
+
+import numpy as np
+import pytest
+
+from eval.analysis.significance import Bootstrap
+from eval.sweep.contrasts import compare_all, contrast, pairs_of
+from eval.sweep.results import cells, message_cells, seed_spread
+from tests.eval.planted_sweep import MEDIUM, QUICK, SMALL, grid
+from tests.records import sweep_record as record
+
+
+def test_a_contrast_is_the_paired_difference_over_what_both_sides_scored() -> None:
+    side = {"small": [1.0, 0.0, 0.0, None], "large": [1.0, 1.0, 0.0, 1.0]}
+    records = [
+        record(
+            id=f"notes/d{place}/0",
+            document_id=f"d{place}",
+            compressor=name,
+            compressor_parameters=1000 * (1 + 3 * (name == "large")),
+            accuracy=value,
+            message_tokens={"small": 12, "large": 3}[name],
+        )
+        for name, values in side.items()
+        for place, value in enumerate(values)
+    ]
+    [pair] = pairs_of(records, "compressor")
+    found = contrast(records, pair, None, None, Bootstrap(QUICK))
+    assert (pair.small.name, pair.large.name, pair.doublings) == ("small", "large", 2.0)
+    # The document that one side did not score is left out of both: 2/3 - 1/3.
+    assert found.figures["accuracy_difference"].value == pytest.approx(1 / 3)
+    assert found.figures["accuracy_ratio"].value == pytest.approx(2.0)
+    assert found.figures["message_tokens_ratio"].value == pytest.approx(4.0)
+    assert found.figures["bits_per_token_ratio"].value == pytest.approx(4.0)
+    assert found.documents == 4
+
+
+def test_pairs_are_the_widest_then_those_within_a_family_each_once_and_by_setting() -> None:
+    records = grid(lambda c, p, g: 0.5, settings=("3 sentences", "6 sentences"), documents=1)
+    named = [(pair.small.name, pair.large.name) for pair in pairs_of(records, "compressor")]
+    assert named == [("small, 3 sentences", "large, 3 sentences"), ("small, 6 sentences", "large, 6 sentences")]
+    crossed = grid(lambda c, p, g: 0.5, names=(SMALL, MEDIUM, ("big", "llama", 9_000_000)), documents=1)
+    named = [(pair.small.name, pair.large.name) for pair in pairs_of(crossed, "predictor")]
+    assert named == [("small", "big"), ("medium", "big")]
+
+
+def test_models_of_unknown_size_stand_in_no_pair() -> None:
+    records = [record(predictor=name, predictor_parameters=None) for name in ("one", "other")]
+    assert pairs_of(records, "predictor") == [] and compare_all(records, Bootstrap(QUICK)) == []
+
+
+def test_a_comparison_takes_each_gain_by_its_own_doublings() -> None:
+    records = [
+        record(
+            id=f"notes/d{document}/0",
+            document_id=f"d{document}",
+            compressor=c,
+            predictor=p,
+            compressor_parameters={"small": 1000, "large": 4000}[c],
+            predictor_parameters={"low": 1000, "high": 2000}[p],
+            accuracy=0.2 + 0.4 * (c == "large") + 0.1 * (p == "high"),
+        )
+        for document in range(4)
+        for c in ("small", "large")
+        for p in ("low", "high")
+    ]
+    [found] = compare_all(records, Bootstrap(QUICK))
+    assert found.difference.value == pytest.approx(0.4 - 0.1)
+    assert found.per_doubling.value == pytest.approx(0.4 / 2 - 0.1 / 1)
+    # Every document says the same, so there is no spread.
+    assert found.per_doubling.low == pytest.approx(0.1) and found.per_doubling.high == pytest.approx(0.1)
+
+
+def test_messages_count_once_however_many_predictors_answer() -> None:
+    records = grid(lambda c, p, g: 0.5, tokens=lambda size: 40 - 10 * size, documents=3)
+    found = {cell["compressor"]: cell for cell in message_cells(records, Bootstrap(QUICK)) if cell["task"] is None}
+    assert {name: cell["n"] for name, cell in found.items()} == dict.fromkeys(("small", "medium", "large"), 12)
+    assert [cell["message_tokens"]["value"] for cell in found.values()] == [40, 30, 20]
+    assert found["small"]["information_ceiling_bits"]["value"] == pytest.approx(3.0)
+    answered = [cell for cell in cells(records, Bootstrap(QUICK)) if cell["task"] is None]
+    assert len(answered) == 9 and all(cell["n"] == 12 for cell in answered)
+    assert all(c["distortion"]["value"] == pytest.approx(1 - c["accuracy"]["value"]) for c in answered)
+
+
+def test_the_spread_between_seeds_is_that_of_their_means() -> None:
+    records = [record(seed=seed, accuracy=value) for seed, value in ((0, 1.0), (0, 0.0), (1, 1.0), (1, 1.0))]
+    assert seed_spread(records) == pytest.approx(np.std([0.5, 1.0], ddof=1))
+    assert seed_spread(records[:2]) is None
