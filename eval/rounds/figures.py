@@ -38,18 +38,20 @@ def summarise_rounds(records: Sequence[RoundRecord], bootstrap: Bootstrap = BOOT
     """
     rounds = sorted({record["round"] for record in records})
     by_round = {current: [record for record in records if record["round"] == current] for current in rounds}
-    found = []
-    for current, own in by_round.items():
-        summed = [record["summed_information_nats"] for record in own]
+    entries = []
+    for current, round_records in by_round.items():
+        summed = [record["summed_information_nats"] for record in round_records]
         gain = {
-            figure: _gain(by_round[current - 1], own, field, bootstrap)
+            figure: _gain(by_round[current - 1], round_records, field, bootstrap)
             for figure, field in GAINS.items()
             if current - 1 in by_round
         }
-        figures = summarise_one(own, bootstrap)
-        bits = interval(clustered_mean(_bits(summed), [cluster(record) for record in own], bootstrap)).as_dict()
-        found.append({"round": current, **figures, "summed_information_bits": bits, "gain": gain})
-    return found
+        figures = summarise_one(round_records, bootstrap)
+        bits = interval(
+            clustered_mean(_bits(summed), [cluster(record) for record in round_records], bootstrap)
+        ).as_dict()
+        entries.append({"round": current, **figures, "summed_information_bits": bits, "gain": gain})
+    return entries
 
 
 def _gain(
@@ -70,60 +72,60 @@ def _bits(nats: Sequence[float | None]) -> list[float | None]:
     return [None if value is None else nats_to_bits(value) for value in nats]
 
 
-def quality(found: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def quality(entries: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """The figure that says how good the answers are, and its name: perplexity where no question has an accuracy."""
-    if any(one["accuracy"]["value"] is not None for one in found):
+    if any(entry["accuracy"]["value"] is not None for entry in entries):
         return "accuracy", "accuracy"
     return "perplexity", "perplexity of the gold answer"
 
 
-def round_lines(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def round_lines(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """A table of the rounds: cells of plain text, the heading first."""
-    key, name = quality(found)
+    key, name = quality(entries)
     form = percent if key == "accuracy" else number
     lines = [["Round", name.capitalize(), "Message tokens", "Information, bits", "added up", "gained, bits"]]
-    for one in found:
-        gained = one["gain"].get("information_bits")
-        cells = [figure_text(one[figure], number) for figure in ("message_tokens", "information_bits")]
-        summed = figure_text(one["summed_information_bits"], number)
+    for entry in entries:
+        gained = entry["gain"].get("information_bits")
+        cells = [figure_text(entry[figure], number) for figure in ("message_tokens", "information_bits")]
+        summed = figure_text(entry["summed_information_bits"], number)
         last = figure_text(gained, number) if gained else ""
-        lines.append([str(one["round"]), figure_text(one[key], form), *cells, summed, last])
+        lines.append([str(entry["round"]), figure_text(entry[key], form), *cells, summed, last])
     return lines
 
 
-def draw_rounds(found: Sequence[Mapping[str, Any]], path: Path) -> None:
+def draw_rounds(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Accuracy and information against rounds, each with its 95% interval; the same figures give the same bytes.
 
     Args:
-        found: from `summarise_rounds`.
+        entries: from `summarise_rounds`.
         path: of the picture, an SVG.
     """
-    key, name = quality(found)
+    key, name = quality(entries)
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "rounds", "text.parse_math": False}):
         canvas = Canvas(figsize=(10.6, 3.2), layout="constrained")
         answers, lower, upper = canvas.subplots(1, 3)
-        _line(answers, found, key, "", "tab:blue", "o")
+        _line(answers, entries, key, "", "tab:blue", "o")
         for figure, label, colour, marker, shift in LINES:
-            _line(lower, found, figure, label, colour, marker, shift)
+            _line(lower, entries, figure, label, colour, marker, shift)
         lower.legend(frameon=False, fontsize=8)
-        _line(upper, found, "information_upper_bits", "", "tab:blue", "o")
+        _line(upper, entries, "information_upper_bits", "", "tab:blue", "o")
         labels = (name, "information, lower bound, bits", "information, upper bound, bits")
         for axes, label in zip((answers, lower, upper), labels, strict=True):
             axes.set_ylabel(label)
-            axes.set_xticks([one["round"] for one in found], [_tick(one) for one in found])
+            axes.set_xticks([entry["round"] for entry in entries], [_tick(entry) for entry in entries])
             axes.set_xlabel("round")
             axes.set_ylim(bottom=0)
         canvas.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _tick(one: Mapping[str, Any]) -> str:
-    tokens = one["message_tokens"]["value"]
-    return str(one["round"]) if tokens is None else f"{one['round']}\n{number(tokens)} tokens"
+def _tick(entry: Mapping[str, Any]) -> str:
+    tokens = entry["message_tokens"]["value"]
+    return str(entry["round"]) if tokens is None else f"{entry['round']}\n{number(tokens)} tokens"
 
 
 def _line(
     axes: Axes,
-    found: Sequence[Mapping[str, Any]],
+    entries: Sequence[Mapping[str, Any]],
     figure: str,
     label: str,
     colour: str,
@@ -131,10 +133,10 @@ def _line(
     shift: float = 0.0,
 ) -> None:
     """One figure over the rounds; a round without it leaves a gap."""
-    drawn = [(one["round"] + shift, one[figure]) for one in found if one[figure]["value"] is not None]
-    for place, value in drawn:
+    measured = [(entry["round"] + shift, entry[figure]) for entry in entries if entry[figure]["value"] is not None]
+    for place, value in measured:
         _ends(axes, place, value, colour)
-    places, values = [place for place, _ in drawn], [value["value"] for _, value in drawn]
+    places, values = [place for place, _ in measured], [value["value"] for _, value in measured]
     axes.plot(places, values, marker=marker, color=colour, label=label or None)
 
 

@@ -201,10 +201,10 @@ def _check_messages(config: SweepConfig) -> None:
             )
 
 
-def _asked(one: SweptCompressor, sentences: int | None) -> SweptCompressor:
+def _asked(compressor: SweptCompressor, sentences: int | None) -> SweptCompressor:
     if sentences is None:
-        return one
-    return one.model_copy(update={"name": f"{one.called}, {sentences} sentences", "sentences": sentences})
+        return compressor
+    return compressor.model_copy(update={"name": f"{compressor.called}, {sentences} sentences", "sentences": sentences})
 
 
 def _last_part(model: str) -> str:

@@ -68,30 +68,33 @@ class Contrast:
     def as_dict(self) -> dict[str, Any]:
         """The form it has in ``sweep.json``."""
         shape = {"held": self.held, "task": self.task, "pairs": self.pairs, "documents": self.documents}
-        return self.pair.as_dict() | shape | {name: found.as_dict() for name, found in self.figures.items()}
+        return self.pair.as_dict() | shape | {name: figure.as_dict() for name, figure in self.figures.items()}
 
 
 def pairs_of(records: Sequence[SweepRecord], axis: str) -> list[Pair]:
     """Smallest and largest by setting: of all models first, then of each family with two sizes, each pair once."""
-    found: dict[tuple[str, str], Pair] = {}
+    pairs: dict[tuple[str, str], Pair] = {}
     everyone = members(records, axis)
-    for setting in dict.fromkeys(one.setting for one in everyone):
-        own = [one for one in everyone if one.setting == setting and one.parameters]
-        groups = [own, *([one for one in own if one.family == name] for name in dict.fromkeys(m.family for m in own))]
+    for setting in dict.fromkeys(member.setting for member in everyone):
+        sized = [member for member in everyone if member.setting == setting and member.parameters]
+        groups = [
+            sized,
+            *([member for member in sized if member.family == name] for name in dict.fromkeys(m.family for m in sized)),
+        ]
         for group in groups:
-            ordered = sorted(group, key=lambda one: one.parameters or 0)
+            ordered = sorted(group, key=lambda member: member.parameters or 0)
             if ordered and ordered[0].parameters != ordered[-1].parameters:
-                found.setdefault((ordered[0].name, ordered[-1].name), Pair(axis, ordered[0], ordered[-1]))
-    return list(found.values())
+                pairs.setdefault((ordered[0].name, ordered[-1].name), Pair(axis, ordered[0], ordered[-1]))
+    return list(pairs.values())
 
 
 def contrasts(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[Contrast]:
     """Every pair with each model of the other side and with all of them, over all tasks and by task."""
     return [
         contrast(records, pair, held, task, bootstrap)
-        for axis, other in (("compressor", "predictor"), ("predictor", "compressor"))
+        for axis, other_axis in (("compressor", "predictor"), ("predictor", "compressor"))
         for pair in pairs_of(records, axis)
-        for held in (None, *(one.name for one in members(records, other)))
+        for held in (None, *(member.name for member in members(records, other_axis)))
         for task in _tasks(records)
     ]
 
@@ -100,29 +103,29 @@ def contrast(
     records: Sequence[SweepRecord], pair: Pair, held: str | None, task: str | None, bootstrap: Bootstrap
 ) -> Contrast:
     """The larger model of a pair against the smaller; see `Contrast`."""
-    other = "predictor" if pair.axis == "compressor" else "compressor"
-    chosen = [r for r in records if held in (None, r[other]) and task in (None, r["task"])]
-    small, large = ([r for r in chosen if r[pair.axis] == one.name] for one in (pair.small, pair.large))
+    other_axis = "predictor" if pair.axis == "compressor" else "compressor"
+    chosen = [r for r in records if held in (None, r[other_axis]) and task in (None, r["task"])]
+    small, large = ([r for r in chosen if r[pair.axis] == member.name] for member in (pair.small, pair.large))
     if not small or not large:
         return Contrast(pair, held, task, 0, 0)
     frame = Resamples.of([*small, *large], bootstrap)
 
     def sides(measure: str) -> tuple[Estimate, Estimate]:
-        both = paired(small, large, measure, lambda r: (r["id"], r["seed"], r[other]))
+        both = paired(small, large, measure, lambda r: (r["id"], r["seed"], r[other_axis]))
         below, above = (estimate(side, measure, frame) for side in both)
         return below, above
 
     below, above = sides("accuracy")
-    found = {"accuracy_difference": difference(after=above, before=below), "accuracy_ratio": quotient(above, below)}
+    estimates = {"accuracy_difference": difference(after=above, before=below), "accuracy_ratio": quotient(above, below)}
     below, above = sides("perplexity")
-    found["perplexity_ratio"] = quotient(above, below)
+    estimates["perplexity_ratio"] = quotient(above, below)
     if pair.axis == "compressor":
         below, above = sides("message_tokens")
-        found["message_tokens_ratio"] = quotient(below, above)
+        estimates["message_tokens_ratio"] = quotient(below, above)
         for measure in ("bits_per_token", "second_bits_per_token", "generation_flops", "prefill_flops"):
             below, above = sides(measure)
-            found[f"{measure}_ratio"] = quotient(above, below)
-    intervals = {name: interval(one) for name, one in found.items()}
+            estimates[f"{measure}_ratio"] = quotient(above, below)
+    intervals = {name: interval(member) for name, member in estimates.items()}
     return Contrast(pair, held, task, min(len(small), len(large)), len(frame.rows), intervals)
 
 
@@ -131,8 +134,8 @@ def paired(
 ) -> tuple[list[SweepRecord], list[SweepRecord]]:
     """The records of both sides that have the measure on both, in one order."""
     scored = [{key(r): r for r in side if None not in MEASURES[measure](r)} for side in (small, large)]
-    both = [one for one in scored[0] if one in scored[1]]
-    return [scored[0][one] for one in both], [scored[1][one] for one in both]
+    both = [key for key in scored[0] if key in scored[1]]
+    return [scored[0][key] for key in both], [scored[1][key] for key in both]
 
 
 @dataclass(frozen=True)
@@ -165,25 +168,37 @@ def compare_all(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[Co
     """Smallest to largest on each side, by setting of the compressors; the other side is averaged over."""
     widest = {pair.small.setting: pair for pair in reversed(pairs_of(records, "compressor"))}
     predictors = pairs_of(records, "predictor")[:1]
-    return [compare(records, one, other, bootstrap) for one in widest.values() for other in predictors]
+    return [
+        compare(records, widest_pair, predictor_pair, bootstrap)
+        for widest_pair in widest.values()
+        for predictor_pair in predictors
+    ]
 
 
 def compare(records: Sequence[SweepRecord], compressors: Pair, predictors: Pair, bootstrap: Bootstrap) -> Comparison:
     """Two gains on the same questions; only compressors of the pair's own setting count."""
-    own = [r for r in records if r["setting"] == compressors.small.setting]
-    frame = Resamples.of(own, bootstrap)
+    shown = [r for r in records if r["setting"] == compressors.small.setting]
+    frame = Resamples.of(shown, bootstrap)
 
-    def gain(pair: Pair, other: str) -> Estimate:
-        small, large = ([r for r in own if r[pair.axis] == one.name] for one in (pair.small, pair.large))
-        both = paired(small, large, "accuracy", lambda r: (r["id"], r["seed"], r[other]))
+    def gain(pair: Pair, predictor_gain: str) -> Estimate:
+        small, large = (
+            [r for r in shown if r[pair.axis] == compressor_gain.name] for compressor_gain in (pair.small, pair.large)
+        )
+        both = paired(small, large, "accuracy", lambda r: (r["id"], r["seed"], r[predictor_gain]))
         below, above = (estimate(side, "accuracy", frame) for side in both)
         return difference(after=above, before=below)
 
-    one, other = gain(compressors, "predictor"), gain(predictors, "compressor")
-    by_doubling = difference(scaled(one, 1 / compressors.doublings), scaled(other, 1 / predictors.doublings))
-    return Comparison(compressors, predictors, interval(difference(one, other)), interval(by_doubling))
+    compressor_gain, predictor_gain = gain(compressors, "predictor"), gain(predictors, "compressor")
+    by_doubling = difference(
+        scaled(compressor_gain, 1 / compressors.doublings), scaled(predictor_gain, 1 / predictors.doublings)
+    )
+    return Comparison(
+        compressors, predictors, interval(difference(compressor_gain, predictor_gain)), interval(by_doubling)
+    )
 
 
-def scaled(one: Estimate, factor: float) -> Estimate:
+def scaled(estimate: Estimate, factor: float) -> Estimate:
     """An estimate in another unit."""
-    return replace(one, value=factor * one.value, draws=factor * one.draws, influence=factor * one.influence)
+    return replace(
+        estimate, value=factor * estimate.value, draws=factor * estimate.draws, influence=factor * estimate.influence
+    )

@@ -147,28 +147,34 @@ def magnitude(value: float) -> str:
 
 def draw_coefficients(results: Results, folder: Path) -> Picture | None:
     """Log-odds of the regression with their intervals; None where nothing was fitted."""
-    found = (results["regression_with_matching"]["coefficients"] or results["regression"]["coefficients"])[::-1]
-    if not found:
+    coefficients = (results["regression_with_matching"]["coefficients"] or results["regression"]["coefficients"])[::-1]
+    if not coefficients:
         return None
     title = "What a right answer depends on"
     with rc_context(PLAIN):
-        figure, axes = _canvas(5.6, 1.1 + 0.36 * len(found), title)
+        figure, axes = _canvas(5.6, 1.1 + 0.36 * len(coefficients), title)
         axes.axvline(0, color=INK, linewidth=0.8, alpha=0.5)
-        for height, one in enumerate(found):
-            low, high = one["log_odds"]["low"], one["log_odds"]["high"]
+        for height, coefficient in enumerate(coefficients):
+            low, high = coefficient["log_odds"]["low"], coefficient["log_odds"]["high"]
             axes.plot([low, high], [height, height], color=COLOURS[0], linewidth=1.6, alpha=0.5)
-            axes.plot(one["log_odds"]["value"], height, marker="o", markersize=6, color=COLOURS[0])
-        axes.set_ylim(-0.6, len(found) - 0.4)
-        axes.set_yticks(range(len(found)), [shortened(coefficient_name(one), 44) for one in found])
+            axes.plot(coefficient["log_odds"]["value"], height, marker="o", markersize=6, color=COLOURS[0])
+        axes.set_ylim(-0.6, len(coefficients) - 0.4)
+        axes.set_yticks(
+            range(len(coefficients)), [shortened(coefficient_name(coefficient), 44) for coefficient in coefficients]
+        )
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND_STEPS))
         axes.set_xlabel("change in log-odds, 95% interval")
         return _saved(figure, "regression", title, folder)
 
 
-def coefficient_name(one: Mapping[str, Any]) -> str:
+def coefficient_name(coefficient: Mapping[str, Any]) -> str:
     """A coefficient in words."""
-    factor = one["factor"].replace("_", " ")
-    return f"{factor}: {one['level']} against {one['reference']}" if one["reference"] else f"{factor}: a {one['level']}"
+    factor = coefficient["factor"].replace("_", " ")
+    return (
+        f"{factor}: {coefficient['level']} against {coefficient['reference']}"
+        if coefficient["reference"]
+        else f"{factor}: a {coefficient['level']}"
+    )
 
 
 def _canvas(width: float, height: float, title: str) -> tuple[Canvas, Axes]:

@@ -69,16 +69,16 @@ def findings(results: Results) -> list[Finding]:
     ]
 
 
-def direction(found: Figure, study: float | None, neutral: float, sign: int = 1) -> tuple[Verdict, str]:
+def direction(figure: Figure, study: float | None, neutral: float, sign: int = 1) -> tuple[Verdict, str]:
     """Whether an effect goes the study's way.
 
     Args:
-        found: with its interval.
+        figure: a figure with its interval.
         study: the study's figure on the same scale; None where it gives none.
         neutral: the value of no effect.
         sign: 1 where the study's effect lies above it, -1 where below.
     """
-    low, high = found["low"], found["high"]
+    low, high = figure["low"], figure["high"]
     if low is None or high is None:
         return "cannot be told", "there is no interval"
     nearest, farthest = sorted((sign * low, sign * high))
@@ -101,9 +101,9 @@ def _size(low: float, high: float, study: float | None) -> str:
     return f"; the study's figure lies {place}"
 
 
-def within(found: Figure, lowest: float, highest: float, what: str) -> tuple[Verdict, str]:
+def within(figure: Figure, lowest: float, highest: float, what: str) -> tuple[Verdict, str]:
     """Whether a figure keeps to a range, of which ``what`` is the name."""
-    low, high = found["low"], found["high"]
+    low, high = figure["low"], figure["high"]
     if low is None or high is None:
         return "cannot be told", "there is no interval"
     if lowest <= low and high <= highest:
@@ -133,31 +133,31 @@ def _pair(contrast: dict[str, Any]) -> str:
     return f"{contrast['large']} against {contrast['small']} ({times} times the parameters{crossed})"
 
 
-def _ratio(found: Figure) -> str:
-    return figure_text(found, lambda value: f"{number(value)}x")
+def _ratio(figure: Figure) -> str:
+    return figure_text(figure, lambda value: f"{number(value)}x")
 
 
 def _compressor_pays(results: Results) -> Finding:
     question, study = "Does a larger compressor raise accuracy?", "1.6x (Qwen-2.5 1.5B to 7B, LongHealth)"
-    found = _contrast(results, "compressor")
-    if found is None or "accuracy_ratio" not in found:
+    contrast = _contrast(results, "compressor")
+    if contrast is None or "accuracy_ratio" not in contrast:
         return _absent(question, study, "the grid has compressors of one size")
-    verdict, why = direction(found["accuracy_ratio"], STUDY_ACCURACY_RATIO, 1)
-    change = figure_text(found["accuracy_difference"], points)
-    here = f"{_pair(found)}: {_ratio(found['accuracy_ratio'])}, {change} points"
+    verdict, why = direction(contrast["accuracy_ratio"], STUDY_ACCURACY_RATIO, 1)
+    change = figure_text(contrast["accuracy_difference"], points)
+    here = f"{_pair(contrast)}: {_ratio(contrast['accuracy_ratio'])}, {change} points"
     return Finding(question, study, here, verdict, why)
 
 
 def _predictor_pays(results: Results) -> Finding:
     question = "Does a larger predictor bring little?"
     study = "accuracy within 12% (LongHealth) and within 1% (FinanceBench), 70B to 405B"
-    found = _contrast(results, "predictor")
-    if found is None or "accuracy_ratio" not in found:
+    contrast = _contrast(results, "predictor")
+    if contrast is None or "accuracy_ratio" not in contrast:
         return _absent(question, study, "the grid has predictors of one size")
     margin = STUDY_PREDICTOR_MARGIN
-    verdict, why = within(found["accuracy_ratio"], 1 / margin, margin, "12%")
-    change = figure_text(found["accuracy_difference"], points)
-    here = f"{_pair(found)}: {_ratio(found['accuracy_ratio'])}, {change} points"
+    verdict, why = within(contrast["accuracy_ratio"], 1 / margin, margin, "12%")
+    change = figure_text(contrast["accuracy_difference"], points)
+    here = f"{_pair(contrast)}: {_ratio(contrast['accuracy_ratio'])}, {change} points"
     return Finding(question, study, here, verdict, why)
 
 
@@ -166,34 +166,34 @@ def _pays_more(results: Results) -> Finding:
     study = "yes: 1.6x for the compressor's 4.7-fold, at most 12% for the predictor's 5.8-fold"
     if not results["comparisons"]:
         return _absent(question, study, "the grid has one size on a side")
-    found = results["comparisons"][0]
-    verdict, why = direction(found["per_doubling"], None, 0)
+    comparison = results["comparisons"][0]
+    verdict, why = direction(comparison["per_doubling"], None, 0)
     here = (
-        f"the compressor's gain less the predictor's: {figure_text(found['per_doubling'], points)} points for each "
-        f"doubling of parameters, {figure_text(found['difference'], points)} points from smallest to largest"
+        f"the compressor's gain less the predictor's: {figure_text(comparison['per_doubling'], points)} points for "
+        f"each doubling of parameters, {figure_text(comparison['difference'], points)} points from smallest to largest"
     )
     return Finding(question, study, here, verdict, why)
 
 
 def _shorter(results: Results) -> Finding:
     question, study = "Do larger compressors write shorter messages?", "4.6x fewer tokens (Qwen-2.5 1.5B to 7B)"
-    found = _contrast(results, "compressor")
-    if found is None or "message_tokens_ratio" not in found:
+    contrast = _contrast(results, "compressor")
+    if contrast is None or "message_tokens_ratio" not in contrast:
         return _absent(question, study, "the grid has compressors of one size")
-    verdict, why = direction(found["message_tokens_ratio"], STUDY_TOKENS_RATIO, 1)
-    here = f"{_pair(found)}: {_ratio(found['message_tokens_ratio'])} fewer tokens (below 1: more)"
+    verdict, why = direction(contrast["message_tokens_ratio"], STUDY_TOKENS_RATIO, 1)
+    here = f"{_pair(contrast)}: {_ratio(contrast['message_tokens_ratio'])} fewer tokens (below 1: more)"
     return Finding(question, study, here, verdict, why)
 
 
 def _denser(results: Results) -> Finding:
     question = "Do larger compressors pass more information per token?"
     study = "5.4x bits per token (Qwen-2.5 1.5B to 7B)"
-    found = _contrast(results, "compressor")
-    if found is None or "bits_per_token_ratio" not in found:
+    contrast = _contrast(results, "compressor")
+    if contrast is None or "bits_per_token_ratio" not in contrast:
         return _absent(question, study, "the grid has compressors of one size")
-    verdict, why = direction(found["bits_per_token_ratio"], STUDY_DENSITY_RATIO, 1)
-    here = f"{_pair(found)}: {_ratio(found['bits_per_token_ratio'])}"
-    second = found["second_bits_per_token_ratio"]
+    verdict, why = direction(contrast["bits_per_token_ratio"], STUDY_DENSITY_RATIO, 1)
+    here = f"{_pair(contrast)}: {_ratio(contrast['bits_per_token_ratio'])}"
+    second = contrast["second_bits_per_token_ratio"]
     if second["value"] is not None:
         here += f"; by the second scorer {_ratio(second)}"
         if direction(second, STUDY_DENSITY_RATIO, 1)[0] != verdict:
@@ -205,28 +205,28 @@ def _denser(results: Results) -> Finding:
 def _cheaper(results: Results) -> Finding:
     question = "Does a larger compressor cost hardly more FLOPs per generation?"
     study = "+1.3% (Qwen-2.5 1.5B to 7B), as its messages are shorter"
-    found = _contrast(results, "compressor")
-    if found is None or found.get("generation_flops_ratio", {}).get("value") is None:
+    contrast = _contrast(results, "compressor")
+    if contrast is None or contrast.get("generation_flops_ratio", {}).get("value") is None:
         return _absent(question, study, "the grid has compressors of one size, or their FLOPs cannot be counted")
-    ratio = found["generation_flops_ratio"]
+    ratio = contrast["generation_flops_ratio"]
     verdict, why = within(ratio, 0, HARDLY_MORE, f"{percent(HARDLY_MORE - 1)} above the smaller one's")
-    prefill = _ratio(found["prefill_flops_ratio"])
-    here = f"{_pair(found)}: {_ratio(ratio)} for writing a message; {prefill} for reading its context"
+    prefill = _ratio(contrast["prefill_flops_ratio"])
+    here = f"{_pair(contrast)}: {_ratio(ratio)} for writing a message; {prefill} for reading its context"
     return Finding(question, study, here, verdict, why)
 
 
 def _perplexity(results: Results) -> Finding:
     question = "Does more information go with lower perplexity of the right answer?"
     study = "r = -0.84 (FineWeb, extractive questions)"
-    wanted = ("information_bits", "perplexity", "pearson")
-    found = next(c for c in results["correlations"] if (c["x"], c["y"], c["method"]) == wanted)
-    if found["coefficient"]["value"] is None:
+    pair = ("information_bits", "perplexity", "pearson")
+    correlation = next(c for c in results["correlations"] if (c["x"], c["y"], c["method"]) == pair)
+    if correlation["coefficient"]["value"] is None:
         return _absent(
             question, study, "information or perplexity does not vary, or no predictor tells log-probabilities"
         )
-    verdict, why = direction(found["coefficient"], STUDY_CORRELATION, 0, sign=-1)
-    shown = figure_text(found["coefficient"], lambda value: f"{value:+.2f}")
-    return Finding(question, study, f"r = {shown} over {found['n']} cells of {found['over']}", verdict, why)
+    verdict, why = direction(correlation["coefficient"], STUDY_CORRELATION, 0, sign=-1)
+    shown = figure_text(correlation["coefficient"], lambda value: f"{value:+.2f}")
+    return Finding(question, study, f"r = {shown} over {correlation['n']} cells of {correlation['over']}", verdict, why)
 
 
 def _ranking(results: Results) -> Finding:
@@ -259,13 +259,13 @@ def _p(value: float) -> str:
 def _matching(results: Results) -> Finding:
     question, study = "Does it help when compressor and predictor are of one family?", "no"
     regression = results["regression_with_matching"]
-    found = [c for c in regression["coefficients"] if c["factor"] == "matching_families"]
-    if not found:
+    coefficients = [c for c in regression["coefficients"] if c["factor"] == "matching_families"]
+    if not coefficients:
         constant = "matching_families" in regression["constant"]
         why = "families match everywhere in the grid or nowhere" if constant else regression["statement"]
         return _absent(question, study, why)
     # The column stands for families that match, against the reference: families that differ.
-    odds = found[0]["odds_ratio"]
+    odds = coefficients[0]["odds_ratio"]
     low, high = odds["low"], odds["high"]
     here = f"odds of a right answer {_ratio(odds)} where they match"
     verdict, why = within(odds, 1 / NOTHING, NOTHING, f"a factor of {NOTHING} either way, which counts as nothing")
@@ -278,11 +278,11 @@ def _sentences(results: Results) -> Finding:
     question = "Does scaling go the same way when messages have an exact number of sentences?"
     study = "yes, at 3, 6 and 9"
     by_setting = [c for c in _overall(results, "compressor") if "sentences" in c["setting"] and "accuracy_ratio" in c]
-    found = list({c["setting"]: c for c in reversed(by_setting)}.values())[::-1]
-    if len(found) < 2:
+    contrasts = list({c["setting"]: c for c in reversed(by_setting)}.values())[::-1]
+    if len(contrasts) < 2:
         return _absent(question, study, "the grid asks for fewer than two numbers of sentences")
-    here = "; ".join(f"{c['setting']}: {_ratio(c['accuracy_ratio'])}" for c in found)
-    ways = {direction(c["accuracy_ratio"], None, 1)[0] for c in found}
+    here = "; ".join(f"{c['setting']}: {_ratio(c['accuracy_ratio'])}" for c in contrasts)
+    ways = {direction(c["accuracy_ratio"], None, 1)[0] for c in contrasts}
     if ways in ({"agrees"}, {"disagrees"}):
         return Finding(question, study, here, "agrees", "every interval lies on the same side of no effect")
     if {"agrees", "disagrees"} <= ways:

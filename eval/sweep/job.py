@@ -75,19 +75,19 @@ def records_of(
     )
 
 
-def compressor_fields(config: SweepConfig, loaded: InspectedModels, one: SweptCompressor) -> CompressorFields:
+def compressor_fields(config: SweepConfig, loaded: InspectedModels, compressor: SweptCompressor) -> CompressorFields:
     """What records say of their compressor; its setting is what of its prompt and budget varies over the grid."""
     setting = []
-    if len(config.sentences) > 1 or len({other.sentences for other in config.compressors}) > 1:
-        setting.append("any length" if one.sentences is None else f"{one.sentences} sentences")
-    if len({other.budget_tokens for other in config.compressors}) > 1:
-        setting.append(f"at most {one.budget_tokens} tokens")
+    if len(config.sentences) > 1 or len({another.sentences for another in config.compressors}) > 1:
+        setting.append("any length" if compressor.sentences is None else f"{compressor.sentences} sentences")
+    if len({another.budget_tokens for another in config.compressors}) > 1:
+        setting.append(f"at most {compressor.budget_tokens} tokens")
     return {
-        "compressor": one.called,
-        "compressor_family": one.family,
-        "compressor_parameters": loaded.compressors[one.called].parameters,
-        "sentences": one.sentences,
-        "budget_tokens": one.budget_tokens,
+        "compressor": compressor.called,
+        "compressor_family": compressor.family,
+        "compressor_parameters": loaded.compressors[compressor.called].parameters,
+        "sentences": compressor.sentences,
+        "budget_tokens": compressor.budget_tokens,
         "setting": ", ".join(setting),
     }
 

@@ -90,13 +90,13 @@ class Resamples:
     def of(cls, records: Iterable[SweepRecord], bootstrap: Bootstrap) -> "Resamples":
         """Of all documents of the records."""
         documents = sorted({cluster(record) for record in records})
-        rows = {one: row for row, one in enumerate(documents)}
+        rows = {document_key: row for row, document_key in enumerate(documents)}
         return cls(rows, bootstrap.counts(len(documents)))
 
 
 def members(records: Sequence[SweepRecord], axis: str) -> list[Member]:
     """The models of one side, in the order of the records."""
-    found = {
+    by_name = {
         record[axis]: Member(
             record[axis],
             record[f"{axis}_family"],
@@ -105,7 +105,7 @@ def members(records: Sequence[SweepRecord], axis: str) -> list[Member]:
         )
         for record in records
     }
-    return list(found.values())
+    return list(by_name.values())
 
 
 def messages_of(records: Iterable[SweepRecord]) -> list[SweepRecord]:
@@ -127,8 +127,8 @@ def estimate(records: Iterable[SweepRecord], measure: str, frame: Resamples) -> 
 def figures(records: Sequence[SweepRecord], measures: Iterable[str], bootstrap: Bootstrap) -> dict[str, Any]:
     """Each measure with its interval, and how many records and documents they rest on."""
     frame = Resamples.of(records, bootstrap)
-    found = {measure: interval(estimate(records, measure, frame)).as_dict() for measure in measures}
-    return found | {"n": len(records), "documents": len(frame.rows)}
+    by_measure = {measure: interval(estimate(records, measure, frame)).as_dict() for measure in measures}
+    return by_measure | {"n": len(records), "documents": len(frame.rows)}
 
 
 def _tasks(records: Sequence[SweepRecord]) -> list[str | None]:

@@ -77,45 +77,50 @@ def inspect_models(config: SweepConfig, instruction: str, answer_instruction: st
     """
     models: list[InspectedModel] = []
     documents: list[Document] = []
-    for one in config.compressors:
-        model, documents = inspect_compressor(config, one, instruction, documents)
+    for compressor in config.compressors:
+        model, documents = inspect_compressor(config, compressor, instruction, documents)
         models.append(model)
     scorers: list[str | None] = []
     for scorer in scorers_of(config):
         fingerprint, documents = inspect_scorer(config, scorer, instruction, documents)
         scorers.append(fingerprint)
     return InspectedModels(
-        compressors={one.called: model for one, model in zip(config.measured, itertools.cycle(models), strict=False)},
-        predictors={one.called: inspect_predictor(one, answer_instruction) for one in config.predictors},
+        compressors={
+            compressor.called: model
+            for compressor, model in zip(config.measured, itertools.cycle(models), strict=False)
+        },
+        predictors={recipe.called: inspect_predictor(recipe, answer_instruction) for recipe in config.predictors},
         scorers=scorers,
         samples=samples_of(documents),
     )
 
 
 def inspect_compressor(
-    config: SweepConfig, one: SweptCompressor, instruction: str, documents: list[Document]
+    config: SweepConfig, recipe: SweptCompressor, instruction: str, documents: list[Document]
 ) -> tuple[InspectedModel, list[Document]]:
     """The model of a compressor, and the documents as it can read them; the first one draws them."""
     free_memory()
-    compressor = build_compressor(one, instruction)
-    model = inspect_model(one.called, compressor.model)
-    return model, fitted(documents, compressor, one.called) if documents else load_documents(config, compressor)
+    compressor = build_compressor(recipe, instruction)
+    model = inspect_model(recipe.called, compressor.model)
+    return model, fit_to_window(documents, compressor, recipe.called) if documents else load_documents(
+        config, compressor
+    )
 
 
 def inspect_scorer(
-    config: SweepConfig, one: SweptScorer, instruction: str, documents: list[Document]
+    config: SweepConfig, recipe: SweptScorer, instruction: str, documents: list[Document]
 ) -> tuple[str, list[Document]]:
     """The fingerprint of a scorer, and the documents as it can read them."""
     free_memory()
-    reader = scorer_as_reader(config, one, instruction)
-    return parameter_hash(reader.model), fitted(documents, reader, one.model)
+    reader = scorer_as_reader(config, recipe, instruction)
+    return parameter_hash(reader.model), fit_to_window(documents, reader, recipe.model)
 
 
-def inspect_predictor(one: SweptPredictor, instruction: str) -> InspectedModel:
+def inspect_predictor(recipe: SweptPredictor, instruction: str) -> InspectedModel:
     """The model of a predictor; one behind an endpoint has the parameters that the config gives it."""
     free_memory()
-    _, model = build_predictor(one, instruction)
-    return InspectedModel(one.parameters, None, None) if model is None else inspect_model(one.called, model)
+    _, model = build_predictor(recipe, instruction)
+    return InspectedModel(recipe.parameters, None, None) if model is None else inspect_model(recipe.called, model)
 
 
 def inspect_model(name: str, model: nn.Module) -> InspectedModel:
@@ -136,35 +141,38 @@ def load_documents(config: SweepConfig, compressor: Compressor) -> list[Document
     return list({(sample.document.task, sample.document.id): sample.document for sample in samples}.values())
 
 
-def fitted(documents: Sequence[Document], reader: Compressor, name: str) -> list[Document]:
+def fit_to_window(documents: Sequence[Document], reader: Compressor, name: str) -> list[Document]:
     """The documents as one more model can read them: what is cut for one is cut for all, or they would not compare."""
-    found = [reader.fit(document) for document in documents]
-    cut = [tokens for _, tokens in found if tokens]
-    if cut:
-        say(f"{len(cut)} contexts are longer than {name} can read: {sum(cut)} tokens cut out of their middles, for all")
-    return [document for document, _ in found]
+    shortened = [reader.fit(document) for document in documents]
+    cuts = [tokens for _, tokens in shortened if tokens]
+    if cuts:
+        say(
+            f"{len(cuts)} contexts are longer than {name} can read: {sum(cuts)} tokens cut out of their middles, "
+            "for all"
+        )
+    return [document for document, _ in shortened]
 
 
 def scorers_of(config: SweepConfig) -> list[SweptScorer]:
     """The scorer, and the second one where there is one."""
-    return [one for one in (config.scorer, config.second_scorer) if one is not None]
+    return [scorer for scorer in (config.scorer, config.second_scorer) if scorer is not None]
 
 
-def scorer_as_reader(config: SweepConfig, one: SweptScorer, instruction: str) -> Compressor:
+def scorer_as_reader(config: SweepConfig, recipe: SweptScorer, instruction: str) -> Compressor:
     """A scorer's model, with the room that a compressor of the largest budget would have in it."""
-    model, tokenizer = load_model(one.model, one.dtype, device(), one.revision)
+    model, tokenizer = load_model(recipe.model, recipe.dtype, device(), recipe.revision)
     budget = max(compressor.budget_tokens for compressor in config.compressors)
     return Compressor(model.requires_grad_(False), tokenizer, budget, None, instruction)
 
 
 def load_scorers(config: SweepConfig, instruction: str) -> list[LoadedScorer]:
     """The scorers, with one limit each whoever wrote the message."""
-    found = []
-    for one in scorers_of(config):
-        reader = scorer_as_reader(config, one, instruction)
+    scorers = []
+    for recipe in scorers_of(config):
+        reader = scorer_as_reader(config, recipe, instruction)
         scorer = Scorer(reader.model, reader.tokenizer, reader.prompts.max_first_tokens, instruction)
-        found.append(LoadedScorer(scorer, reader.tokenizer))
-    return found
+        scorers.append(LoadedScorer(scorer, reader.tokenizer))
+    return scorers
 
 
 def free_memory() -> None:

@@ -67,14 +67,14 @@ BASIS = (
 
 def summary(results: Results) -> str:
     """The verdicts by kind, in a few sentences."""
-    found = results["findings"]
+    findings = results["findings"]
     counts = results["counts"]
     sentences = [
         f"{counts['questions']:,} questions on {counts['documents']:,} documents, {counts['messages']:,} messages, "
         f"{counts['answers']:,} answers."
     ]
     for verdict in VERDICTS:
-        questions = [one["question"] for one in found if one["verdict"] == verdict]
+        questions = [finding["question"] for finding in findings if finding["verdict"] == verdict]
         if questions:
             sentences.append(f"{verdict.capitalize()} ({len(questions)}): {' '.join(questions)}")
     return " ".join(sentences)
@@ -88,7 +88,7 @@ def finding_sheet(results: Results) -> Table:
 
 def sheets(results: Results) -> list[Table]:
     """Every table below the figures."""
-    found = [
+    tables = [
         model_sheet(results),
         accuracy_sheet(results),
         message_sheet(results, None),
@@ -101,15 +101,20 @@ def sheets(results: Results) -> list[Table]:
         sentence_table(results.get("sentences", [])),
         answer_sheet(results, by_task=True),
     ]
-    return [sheet for sheet in found if sheet is not None and sheet.lines]
+    return [sheet for sheet in tables if sheet is not None and sheet.lines]
 
 
 def model_sheet(results: Results) -> Table:
     """The grid."""
     lines = tuple(
-        (side, one["name"], one["family"], "unknown" if one["parameters"] is None else f"{one['parameters']:,}")
+        (
+            side,
+            member["name"],
+            member["family"],
+            "unknown" if member["parameters"] is None else f"{member['parameters']:,}",
+        )
         for side in ("compressor", "predictor")
-        for one in results[f"{side}s"]
+        for member in results[f"{side}s"]
     )
     return Table("models", "The grid", ("Side", "Model", "Family", "Parameters"), lines, names=3)
 
@@ -117,10 +122,13 @@ def model_sheet(results: Results) -> Table:
 def accuracy_sheet(results: Results) -> Table:
     """Accuracy over all tasks: a line for every compressor, a column for every predictor."""
     by_pair = {(c["compressor"], c["predictor"]): c["accuracy"] for c in results["cells"] if c["task"] is None}
-    predictors = [one["name"] for one in results["predictors"]]
+    predictors = [compressor["name"] for compressor in results["predictors"]]
     lines = tuple(
-        (one["name"], *(figure_text(by_pair[one["name"], other], percent) for other in predictors))
-        for one in results["compressors"]
+        (
+            compressor["name"],
+            *(figure_text(by_pair[compressor["name"], predictor], percent) for predictor in predictors),
+        )
+        for compressor in results["compressors"]
     )
     heading = ("Compressor", *(f"answered by {name}" for name in predictors))
     return Table("accuracy", "Accuracy, all tasks", heading, lines)
@@ -128,11 +136,11 @@ def accuracy_sheet(results: Results) -> Table:
 
 def message_sheet(results: Results, task: str | None) -> Table:
     """The messages of every compressor over one task, or all of them."""
-    own = [cell for cell in results["messages"] if cell["task"] == task]
-    columns = [column for column in MESSAGE_COLUMNS if any(cell[column[0]]["value"] is not None for cell in own)]
+    task_cells = [cell for cell in results["messages"] if cell["task"] == task]
+    columns = [column for column in MESSAGE_COLUMNS if any(cell[column[0]]["value"] is not None for cell in task_cells)]
     lines = tuple(
         (cell["compressor"], *(figure_text(cell[name], form) for name, _, form in columns), f"{cell['n']:,}")
-        for cell in own
+        for cell in task_cells
     )
     heading = ("Compressor", *(label for _, label, _ in columns), "Messages")
     return Table("messages", f"Messages, {task or 'all tasks'}", heading, lines)
@@ -192,14 +200,14 @@ def factor_sheet(results: Results) -> Table:
     regression = results["regression"]
     lines = tuple(
         (
-            str(one["rank"]),
-            one["name"].replace("_", " "),
-            number(one["wald"]),
-            str(one["degrees_of_freedom"]),
-            probability(one["p_value"]),
-            number(one["effect"]),
+            str(factor["rank"]),
+            factor["name"].replace("_", " "),
+            number(factor["wald"]),
+            str(factor["degrees_of_freedom"]),
+            probability(factor["p_value"]),
+            number(factor["effect"]),
         )
-        for one in regression["factors"]
+        for factor in regression["factors"]
     )
     heading = ("Rank", "Factor", "Wald", "Degrees of freedom", "p", "Effect, log-odds")
     return Table("factors", "What a right answer depends on", heading, lines, regression["statement"], names=2)
@@ -212,12 +220,12 @@ def coefficient_sheet(results: Results) -> Table:
         regression = results["regression"]
     lines = tuple(
         (
-            coefficient_name(one),
-            figure_text(one["log_odds"], lambda value: f"{value:+.3f}"),
-            figure_text(one["odds_ratio"], number),
-            probability(one["p_value"]),
+            coefficient_name(coefficient),
+            figure_text(coefficient["log_odds"], lambda value: f"{value:+.3f}"),
+            figure_text(coefficient["odds_ratio"], number),
+            probability(coefficient["p_value"]),
         )
-        for one in regression["coefficients"]
+        for coefficient in regression["coefficients"]
     )
     heading = ("Coefficient", "Log-odds", "Odds ratio", "p")
     return Table(
@@ -233,13 +241,13 @@ def correlation_sheet(results: Results) -> Table:
     """Information with perplexity and accuracy."""
     lines = tuple(
         (
-            f"{one['x']} and {one['y']}, {one['method']}".replace("_", " "),
-            one["over"],
-            figure_text(one["coefficient"], lambda value: f"{value:+.2f}"),
-            f"{one['n']:,}",
-            f"{one['missing']:,}",
+            f"{entry['x']} and {entry['y']}, {entry['method']}".replace("_", " "),
+            entry["over"],
+            figure_text(entry["coefficient"], lambda value: f"{value:+.2f}"),
+            f"{entry['n']:,}",
+            f"{entry['missing']:,}",
         )
-        for one in results["correlations"]
+        for entry in results["correlations"]
     )
     heading = ("Figures", "Points are", "Coefficient", "Points", "Records without a score")
     note = "Points of several tasks differ in their task as well as in their messages."
@@ -248,7 +256,7 @@ def correlation_sheet(results: Results) -> Table:
 
 def rate_distortion_sheet(results: Results) -> Table:
     """The curve of every predictor."""
-    lines = tuple((one["predictor"], one["statement"]) for one in results["rate_distortion"])
+    lines = tuple((entry["predictor"], entry["statement"]) for entry in results["rate_distortion"])
     return Table("rate", "Rate against distortion", ("Predictor", "Curve"), lines, names=2)
 
 
@@ -288,9 +296,11 @@ def probability(value: float) -> str:
 
 def console(results: Results) -> str:
     """Accuracy, messages and verdicts as aligned plain text."""
-    accuracy, messages, found = accuracy_sheet(results), message_sheet(results, None), results["findings"]
+    accuracy, messages, findings = accuracy_sheet(results), message_sheet(results, None), results["findings"]
     tables = [aligned([sheet.columns, *sheet.lines]) for sheet in (accuracy, _turned(messages))]
-    verdicts = "\n".join(printable(f"{one['verdict']:>14}  {one['question']} {one['here']}").rstrip() for one in found)
+    verdicts = "\n".join(
+        printable(f"{finding['verdict']:>14}  {finding['question']} {finding['here']}").rstrip() for finding in findings
+    )
     return "\n\n".join([*tables, verdicts])
 
 

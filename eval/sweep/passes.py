@@ -50,18 +50,20 @@ def write_messages(config: SweepConfig, loaded: InspectedModels, instruction: st
     batches = own_share(plan.batches(loaded.samples))
     pools = {task: parts_of(documents) for task, documents in documents_by_task(loaded.samples).items()}
     scorers = cache(partial(load_scorers, config, instruction))
-    jobs = [(one, batch, made_by(config, loaded, one)) for one in config.measured for batch in batches]
+    jobs = [
+        (compressor, batch, made_by(config, loaded, compressor)) for compressor in config.measured for batch in batches
+    ]
     records: list[MessageRecord] = []
     with progress("messages", len(config.seeds) * sum(len(batch) for _, batch, _ in jobs)) as bar:
-        for one, group in itertools.groupby(jobs, key=itemgetter(0)):
-            writing = cache(partial(build_compressor, one, instruction))
-            for _, batch, made in group:
-                found = log.records(made, batch)
-                if found is None:
-                    size, pool = loaded.compressors[one.called].size, pools[batch[0].document.task]
-                    found = log.add(made, batch, write_batch(config, writing(), scorers(), pool, size, batch))
-                bar.update(len(found))
-                records.extend({**record, "compressor": one.called} for record in found)
+        for compressor, group in itertools.groupby(jobs, key=itemgetter(0)):
+            writing = cache(partial(build_compressor, compressor, instruction))
+            for _, batch, origin in group:
+                logged = log.records(origin, batch)
+                if logged is None:
+                    size, pool = loaded.compressors[compressor.called].size, pools[batch[0].document.task]
+                    logged = log.add(origin, batch, write_batch(config, writing(), scorers(), pool, size, batch))
+                bar.update(len(logged))
+                records.extend({**record, "compressor": compressor.called} for record in logged)
             writing.cache_clear()
             free_memory()
     return gather_object(records)
@@ -113,8 +115,8 @@ def flops(
         for piece, message in zip(pieces, written, strict=True)
     ]
     return {
-        "prefill_flops": sum(one.prefill for one in costs),
-        "generation_flops": sum(one.generation for one in costs),
+        "prefill_flops": sum(message_cost.prefill for message_cost in costs),
+        "generation_flops": sum(message_cost.generation for message_cost in costs),
     }
 
 
@@ -129,21 +131,23 @@ def answer_messages(
     for predictor, one, batch in itertools.product(
         config.predictors, config.measured, own_share(evaluation(config).batches(loaded.samples))
     ):
-        own = [texts[one.called, seed, sample.id] for seed in config.seeds for sample in batch]
-        jobs.append((predictor, one.called, batch, own, answered_by(loaded, predictor, own)))
+        batch_texts = [texts[one.called, seed, sample.id] for seed in config.seeds for sample in batch]
+        jobs.append((predictor, one.called, batch, batch_texts, answered_by(loaded, predictor, batch_texts)))
     records: list[AnswerRecord] = []
     with progress("answers", len(config.seeds) * sum(len(batch) for _, _, batch, _, _ in jobs)) as bar:
         for predictor, group in itertools.groupby(jobs, key=itemgetter(0)):
             answering = cache(partial(build_predictor, predictor, instruction))
-            for _, compressor, batch, own, made in group:
-                found = log.records(made, batch)
-                if found is None:
-                    found = log.add(made, batch, answer_batch(answering()[0], [*batch] * len(config.seeds), own))
-                bar.update(len(found))
+            for _, compressor, batch, batch_texts, origin in group:
+                logged = log.records(origin, batch)
+                if logged is None:
+                    logged = log.add(
+                        origin, batch, answer_batch(answering()[0], [*batch] * len(config.seeds), batch_texts)
+                    )
+                bar.update(len(logged))
                 seeds = (seed for seed in config.seeds for _ in batch)
                 records.extend(
                     {**record, "compressor": compressor, "predictor": predictor.called, "seed": seed}
-                    for record, seed in zip(found, seeds, strict=True)
+                    for record, seed in zip(logged, seeds, strict=True)
                 )
             answering.cache_clear()
             free_memory()
@@ -179,19 +183,19 @@ def message_identity(config: SweepConfig, loaded: InspectedModels) -> dict[str, 
         "pool": hashlib.sha256(json.dumps(pool).encode()).hexdigest(),
         "negatives": config.information.negatives.model_dump(),
         "scorers": [
-            [one.model_dump(mode="json"), fingerprint]
-            for one, fingerprint in zip(scorers_of(config), loaded.scorers, strict=True)
+            [scorer.model_dump(mode="json"), fingerprint]
+            for scorer, fingerprint in zip(scorers_of(config), loaded.scorers, strict=True)
         ],
-        "scored_tokens": max(one.budget_tokens for one in config.compressors),
+        "scored_tokens": max(scorer.budget_tokens for scorer in config.compressors),
         "seed": config.seed,
     }
 
 
-def made_by(config: SweepConfig, loaded: InspectedModels, one: SweptCompressor) -> dict[str, Any]:
+def made_by(config: SweepConfig, loaded: InspectedModels, compressor: SweptCompressor) -> dict[str, Any]:
     """What tells the messages of one compressor from others."""
     return {
-        "compressor": one.model_dump(mode="json", exclude={"name", "family"}),
-        "parameters": loaded.compressors[one.called].fingerprint,
+        "compressor": compressor.model_dump(mode="json", exclude={"name", "family"}),
+        "parameters": loaded.compressors[compressor.called].fingerprint,
         "seeds": list(config.seeds),
         "temperature": config.eval.temperature,
     }

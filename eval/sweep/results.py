@@ -37,18 +37,18 @@ def summarise(records: Sequence[SweepRecord], bootstrap: Bootstrap = BOOTSTRAP) 
     comparisons = [comparison.as_dict() for comparison in compare_all(records, bootstrap)]
     return {
         "counts": counts_of(records),
-        "compressors": [vars(one) for one in members(records, "compressor")],
-        "predictors": [vars(one) for one in members(records, "predictor")],
+        "compressors": [vars(entry) for entry in members(records, "compressor")],
+        "predictors": [vars(entry) for entry in members(records, "predictor")],
         "messages": message_cells(records, bootstrap),
         "cells": cells(records, bootstrap),
-        "contrasts": [one.as_dict() for one in contrasts(records, bootstrap)],
+        "contrasts": [entry.as_dict() for entry in contrasts(records, bootstrap)],
         "comparisons": comparisons,
         "regression": regress(records, FACTORS).as_dict(),
         "regression_with_matching": regress(records, (*FACTORS, MATCHING)).as_dict(),
         "correlations": [
-            one.as_dict()
+            entry.as_dict()
             for by in (("compressor", "task"), ())
-            for one in correlations(records, by, bootstrap=bootstrap)
+            for entry in correlations(records, by, bootstrap=bootstrap)
         ],
         "sentences": sentence_counts(records, bootstrap),
         "information_cells": information_cells(records, bootstrap),
@@ -77,10 +77,10 @@ def message_cells(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[
     """The messages of every compressor, over all tasks (None) and by task."""
     messages = messages_of(records)
     return [
-        {"compressor": one.name, "task": task} | figures(own, BY_MESSAGE, bootstrap)
-        for one in members(records, "compressor")
+        {"compressor": compressor.name, "task": task} | figures(cell_records, BY_MESSAGE, bootstrap)
+        for compressor in members(records, "compressor")
         for task in _tasks(records)
-        if (own := [r for r in messages if r["compressor"] == one.name and task in (None, r["task"])])
+        if (cell_records := [r for r in messages if r["compressor"] == compressor.name and task in (None, r["task"])])
     ]
 
 
@@ -90,17 +90,17 @@ def cells(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[dict[str
     ``seed_spread`` is the standard deviation of the accuracy between seeds; None where there is one seed.
     """
     return [
-        {"compressor": one.name, "predictor": other.name, "task": task}
-        | figures(own, BY_ANSWER, bootstrap)
-        | {"seed_spread": seed_spread(own)}
-        for one in members(records, "compressor")
-        for other in members(records, "predictor")
+        {"compressor": compressor.name, "predictor": predictor.name, "task": task}
+        | figures(cell_records, BY_ANSWER, bootstrap)
+        | {"seed_spread": seed_spread(cell_records)}
+        for compressor in members(records, "compressor")
+        for predictor in members(records, "predictor")
         for task in _tasks(records)
         if (
-            own := [
+            cell_records := [
                 r
                 for r in records
-                if (r["compressor"], r["predictor"]) == (one.name, other.name) and task in (None, r["task"])
+                if (r["compressor"], r["predictor"]) == (compressor.name, predictor.name) and task in (None, r["task"])
             ]
         )
     ]
@@ -109,10 +109,10 @@ def cells(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[dict[str
 def sentence_counts(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """How far every compressor that is asked for an exact number of sentences writes so many."""
     messages = messages_of(records)
-    asked = {record["compressor"]: record["sentences"] for record in messages if record["sentences"] is not None}
+    numbers = {record["compressor"]: record["sentences"] for record in messages if record["sentences"] is not None}
     return [
         {"name": name} | obedience([r for r in messages if r["compressor"] == name], count, bootstrap)
-        for name, count in asked.items()
+        for name, count in numbers.items()
     ]
 
 
@@ -130,26 +130,27 @@ def information_cells(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> l
     """The points of the correlations over cells: (compressor, task), all predictors together."""
     measures = ("information_bits", "perplexity", "accuracy")
     return [
-        {"compressor": one.name, "task": task} | figures(own, measures, bootstrap)
-        for one in members(records, "compressor")
+        {"compressor": compressor.name, "task": task} | figures(cell_records, measures, bootstrap)
+        for compressor in members(records, "compressor")
         for task in _tasks(records)
-        if task is not None and (own := [r for r in records if (r["compressor"], r["task"]) == (one.name, task)])
+        if task is not None
+        and (cell_records := [r for r in records if (r["compressor"], r["task"]) == (compressor.name, task)])
     ]
 
 
 def rate_distortion(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> list[dict[str, Any]]:
     """For every predictor its points, one for each compressor and task, and the curve through them."""
-    found = []
+    entries = []
     for predictor in members(records, "predictor"):
         points = []
         for compressor in members(records, "compressor"):
             for task in _tasks(records):
                 pair = (compressor.name, predictor.name, task)
-                own = [r for r in records if (r["compressor"], r["predictor"], r["task"]) == pair]
-                if own:
+                cell_records = [r for r in records if (r["compressor"], r["predictor"], r["task"]) == pair]
+                if cell_records:
                     points.append(
                         {"compressor": compressor.name, "task": task}
-                        | figures(own, ("bits_per_token", "distortion"), bootstrap)
+                        | figures(cell_records, ("bits_per_token", "distortion"), bootstrap)
                     )
         placed = [
             (p["bits_per_token"]["value"], p["distortion"]["value"])
@@ -158,5 +159,5 @@ def rate_distortion(records: Sequence[SweepRecord], bootstrap: Bootstrap) -> lis
         ]
         fitted = fit([rate for rate, _ in placed], [loss for _, loss in placed])
         curve = None if fitted.curve is None else vars(fitted.curve)
-        found.append({"predictor": predictor.name, "points": points, "curve": curve, "statement": fitted.statement})
-    return found
+        entries.append({"predictor": predictor.name, "points": points, "curve": curve, "statement": fitted.statement})
+    return entries

@@ -3,7 +3,7 @@
 import random
 import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import bm25s
 import numpy as np
@@ -263,7 +263,7 @@ def test_llmlingua_that_is_not_installed_is_one_clear_line(monkeypatch: pytest.M
 class HalfHearted:
     """A stand-in for ``llmlingua.PromptCompressor`` that keeps twice as many words as it is asked for."""
 
-    rates: list[float] = []
+    rates: ClassVar[list[float]] = []
 
     def __init__(self, model_name: str, device_map: str, model_config: dict[str, Any], use_llmlingua2: bool) -> None:
         assert use_llmlingua2 and not model_config["trust_remote_code"]
