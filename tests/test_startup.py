@@ -11,6 +11,8 @@ import pytest
 
 from configs.tree import PROJECT
 
+pytestmark = pytest.mark.command
+
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "pyarrow", "openai"}
 """Packages that take from half a second to several to import."""
 

@@ -13,7 +13,10 @@ from eval.report.page import write_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: `make browser` installs it")
+pytestmark = [
+    pytest.mark.command,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: `make browser` installs it"),
+]
 
 HOSTILE = '<img src="https://evil.example/x.png" onerror="window.hostile=1"><script>window.hostile=1;alert(1)</script>'
 WORDS = "The record of the ward names the dose of metoprolol as 50 mg in the morning and none at night".split()

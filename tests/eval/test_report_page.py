@@ -17,6 +17,8 @@ from eval.report.__main__ import main
 from eval.report.page import write_report
 from eval.report.samples import MOST_BYTES, MOST_CONTEXT_CHARACTERS, MOST_PAIRS
 
+pytestmark = pytest.mark.command
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

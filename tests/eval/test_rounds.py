@@ -27,6 +27,8 @@ from models.scorer import Scorer
 from objectives.negatives import Columns, NegativeCounts
 from tests.records import changed, round_record
 
+pytestmark = pytest.mark.command
+
 MODEL = "miniature/qwen2-small"
 LN2 = math.log(2)
 EVALUATION = Evaluation(NegativeCounts(batch=2), batch_size=4, seed=0)

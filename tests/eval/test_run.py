@@ -16,6 +16,8 @@ from data.registry import TASKS
 from eval.run import main
 from tests.eval.small_evaluation import evaluated, logged, records, small, write_adapter
 
+pytestmark = pytest.mark.command
+
 FILES = ("results.json", "samples.jsonl", "report.html", "tables.md", "tables.tex", "config.yaml")
 BINARIES = Path(sys.executable).parent
 ENVIRONMENT = os.environ | {

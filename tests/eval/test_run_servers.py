@@ -16,6 +16,8 @@ from tests.llama_server import serving_miniature
 from tests.local_server import Answer, Asked, LocalServer, Script, chat, serving
 from tests.written_questions import write_records
 
+pytestmark = pytest.mark.command
+
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -13,6 +13,8 @@ from eval.run import main
 from tests.eval.small_evaluation import EVIDENCE_BATCH, evaluated, logged, records, small
 from tests.written_questions import rows_of, write_records
 
+pytestmark = pytest.mark.command
+
 SHARED = PROJECT.parent / "shared" / "data"
 FIGURES = ("information_bits", "information_upper_bits", "bits_per_token", "task_information_bits", "perplexity")
 

@@ -28,6 +28,8 @@ from tests.eval.planted_sweep import (
 )
 from tests.local_server import Answer, chat, serving
 
+pytestmark = pytest.mark.command
+
 
 def small(folder: Path, *more: str) -> list[str]:
     """Two compressors, two predictors, a document of each of two tasks, two seeds."""

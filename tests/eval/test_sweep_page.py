@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from eval.sweep.drawing import draw_all, magnitude
 from eval.sweep.page import console, write_page
 from tests.eval.planted_sweep import (
@@ -10,6 +12,8 @@ from tests.eval.planted_sweep import (
     results_of,
     verdict_of,
 )
+
+pytestmark = pytest.mark.command
 
 
 def test_the_page_and_the_figures_show_names_as_text(tmp_path: Path, planted: str) -> None:

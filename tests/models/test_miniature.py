@@ -27,6 +27,8 @@ from models.naming import MINIATURE_WEIGHTS
 from models.predictor import ANSWER_OPENING
 from models.prompts import ChatFormat, CompressorPrompts, PredictorPrompts
 
+pytestmark = pytest.mark.command
+
 NASTY = (
     "",
     " ",

@@ -27,6 +27,8 @@ from models.miniature.quality import (
 from models.naming import miniature_members
 from models.predictor import LocalPredictor, Query
 
+pytestmark = pytest.mark.command
+
 needs_weights = pytest.mark.skipif(not miniature_members(), reason="no member of the family has been released")
 each_member = pytest.mark.parametrize("member", miniature_members() or ["none"])
 

@@ -23,6 +23,8 @@ from models.miniature.training import Progress, save_checkpoint
 from models.naming import MINIATURE_WEIGHTS, miniature_members
 from models.prompts import ChatFormat
 
+pytestmark = pytest.mark.command
+
 TINY = replace(MEMBERS["qwen2-small"], width=64, layers=1, heads=4, feed_forward=64)
 
 

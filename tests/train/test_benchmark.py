@@ -18,6 +18,8 @@ from train.benchmark.measure import measure_case, stock_is_measured, tokens_proc
 from train.benchmark.results import FLOORS, Results, Row
 from train.benchmark.ways import WAYS, Subject
 
+pytestmark = pytest.mark.command
+
 SMALL = Case("scoring", context=24, message=5, group=2, contexts=3)
 
 

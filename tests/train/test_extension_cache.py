@@ -14,6 +14,8 @@ from torch.utils.file_baton import FileBaton
 
 from train.extension_cache import clear_stale_locks, extension_root, find_locks, lock_holders, prefer_own_ninja
 
+pytestmark = pytest.mark.command
+
 # Run from torch's own file, without the seconds that importing all of torch takes.
 HOLD = """
 import runpy, sys, time

@@ -28,6 +28,8 @@ from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
 from train.trainer import grpo_config
 from train.vllm_sampler import sampler_weights, vllm_messages
 
+pytestmark = pytest.mark.command
+
 VLLM = "train.sampler=vllm"
 
 

@@ -15,6 +15,8 @@ from configs.tree import PROJECT
 from models.loading import load_model
 from train.run import main
 
+pytestmark = pytest.mark.command
+
 TINY = [
     "tasks=[{name: miniature/notes, facts: 6}, {name: miniature/papers, facts: 6}]",
     "train.steps=3",

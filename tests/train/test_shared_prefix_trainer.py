@@ -9,6 +9,8 @@ from trl import GRPOTrainer
 from tests.train.small_trainer import disturb, inputs, make_trainer, policy
 from train.shared_prefix_trainer import SharedPrefixGRPOTrainer, grouped, with_token_credit
 
+pytestmark = pytest.mark.command
+
 
 def test_log_probs_entropies_and_gradients_are_trls_own(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, SharedPrefixGRPOTrainer, "train.steps=1", "train.temperature=1.3")
