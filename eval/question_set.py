@@ -34,8 +34,8 @@ class QuestionSet:
 
         Args:
             out: a name that ends in .jsonl is a file; any other is a folder.
-            task: of every row.
-            writer: of every row.
+            task: the task of every row.
+            writer: the writer model of every row.
             test_share: the share of rows that go to the folder's test.jsonl; a row's id decides.
 
         Raises:

@@ -151,7 +151,7 @@ class LocalPredictor:
 
 
 class RemotePredictor:
-    """A model behind an OpenAI-compatible server.
+    """A model on an OpenAI-compatible server.
 
     Log-probabilities of given answers are asked for with the model's own tokenizer, as token ids, and only a server
     that echoes prompts can tell them; elsewhere they are None.

@@ -43,7 +43,7 @@ class Correlation:
     Attributes:
         x: a name in ``MEASURES``.
         y: another.
-        method: of the coefficient.
+        method: the name of the coefficient.
         coefficient: with its 95% interval; None where a measure is constant, no ends where one document has both.
         over: what the points are: ``samples``, or the fields that make a cell.
         n: points.

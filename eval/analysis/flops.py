@@ -17,7 +17,7 @@ class DecoderSize:
 
     Attributes:
         parameters: those that a token is multiplied with, the vocabulary projection included.
-        projection: of those, the vocabulary projection's: prompts need it at their last position only.
+        projection: parameters of the vocabulary projection among them: prompts need it at their last position only.
         layers: how many there are.
         attention_width: d_attn, query heads x head width; keys that query heads share are read by each of them.
     """
@@ -33,9 +33,9 @@ class Cost:
     """Floating-point operations of one prompt and one reply.
 
     Attributes:
-        prefill: of reading the prompt.
-        generation: of writing the reply.
-        per_token: of each token written, on average.
+        prefill: FLOPs of reading the prompt.
+        generation: FLOPs of writing the reply.
+        per_token: mean FLOPs of a token written.
     """
 
     prefill: int
@@ -111,7 +111,7 @@ def cost(size: DecoderSize, prompt_tokens: int, generated_tokens: int) -> Cost:
     """The cost of one exchange.
 
     Args:
-        size: of the model.
+        size: the sizes of the model.
         prompt_tokens: what is read, the template included.
         generated_tokens: what is written, the end token included.
 

@@ -46,7 +46,7 @@ class Coefficient:
         log_odds: change in log-odds (nats) against the reference, or by doubling the parameters, with 95% interval.
         odds_ratio: its exponential.
         standardised: log-odds by one standard deviation of the column over the records.
-        p_value: of no change, two-sided, by Student's t with one degree of freedom less than there are documents.
+        p_value: probability under no change, two-sided, by Student's t with one degree of freedom less than there are documents.
     """
 
     factor: str
@@ -71,7 +71,7 @@ class Factor:
         rank: 1 is the factor there is most evidence for: that of the smallest ``p_value``.
         wald: Wald's statistic, b' V^-1 b of its coefficients b, with their clustered covariance V.
         degrees_of_freedom: how many coefficients.
-        p_value: of Wald's statistic, as an F.
+        p_value: probability of Wald's statistic, as an F.
         effect: standard deviation over the records of what the factor adds to the log-odds. For a size it is the
             standardised coefficient without its sign; it compares families with sizes.
     """
@@ -95,7 +95,7 @@ class Regression:
     Attributes:
         statement: one line.
         factors: in the order of their rank; empty where nothing was fitted.
-        coefficients: of the factors; the intercept and the tasks, which are held fixed, are not among them.
+        coefficients: the coefficients of the factors; the intercept and the tasks, which are held fixed, are not among them.
         n: records fitted.
         documents: clusters.
         missing: records left out because they lack the accuracy or a factor.

@@ -23,7 +23,7 @@ from models.predictor import LocalPredictor
 
 
 class BaselinePoint(TypedDict):
-    """What tells one point of a baseline's curve from others."""
+    """One point of a baseline's curve: its name and its budget."""
 
     name: str
     """The name of the baseline."""

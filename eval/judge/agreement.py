@@ -17,7 +17,7 @@ class Agreement:
 
     Attributes:
         kappa: 1 is full agreement, 0 what chance alone brings; None where it is undefined.
-        interval: of 95%, over documents.
+        interval: the 95% interval over documents.
         n: answers both judged.
         undecided: answers the judge gave no verdict on; they are in nothing else here.
     """
@@ -36,9 +36,9 @@ def agreement(
     """Cohen's kappa between a judge and people.
 
     Args:
-        verdicts: of the judge, in the order of the labels; True and False only say whether an answer is correct, and
+        verdicts: the judge's verdicts, in the order of the labels; True and False only say whether an answer is correct, and
             are compared with that; None is undecided.
-        labels: of people.
+        labels: the labels that people gave.
         bootstrap: how documents are resampled.
 
     Raises:

@@ -34,7 +34,7 @@ Reply with nothing but a JSON object: {"verdict": "correct"}, {"verdict": "incor
 
 
 PROMPT_VERSION = f"1-{hashlib.sha256(INSTRUCTIONS.encode()).hexdigest()[:8]}"
-"""Of the judge's prompt, to be kept beside its verdicts: a number, and a hash that no change of the text escapes."""
+"""Version of the judge's prompt, kept beside its verdicts: a number, and a hash that no change of the text escapes."""
 
 
 SCHEMA: dict[str, Any] = {
@@ -69,7 +69,7 @@ class Judgement:
     Attributes:
         verdicts: one for each answer, in their order; None where the reply could not be read.
         unreadable: how many are None.
-        prompt_version: of the prompt that led to them.
+        prompt_version: the version of the prompt that led to them.
     """
 
     verdicts: tuple[Verdict | None, ...]

@@ -45,7 +45,7 @@ def rate_distortion_drawing(points: Sequence[OperatingPoint], fit: Fit) -> Drawi
 
     Args:
         points: one per task.
-        fit: of all points together.
+        fit: the fit through all points together.
     """
     with canvas(4.4, 3.0) as (figure, axes):
         axes.margins(0.08)

@@ -98,7 +98,7 @@ def draw_rounds(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     Args:
         entries: from `summarise_rounds`.
-        path: of the picture, an SVG.
+        path: where the picture, an SVG, is written.
     """
     key, name = quality(entries)
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "rounds", "text.parse_math": False}):

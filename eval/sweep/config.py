@@ -48,7 +48,7 @@ class SweptPredictor(PredictorConfig):
     """Models of one family differ in size alone, as far as the sweep is concerned."""
 
     parameters: PositiveInt | None = None
-    """How many it has, where it stands behind an endpoint; null leaves it out of what depends on size."""
+    """Number of parameters of a model on a server; null leaves it out of what depends on size."""
 
     @property
     def called(self) -> str:

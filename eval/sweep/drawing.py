@@ -43,7 +43,7 @@ class Picture:
     """A figure that was drawn.
 
     Attributes:
-        name: of its files, without their endings.
+        name: the name of its files, without their endings.
         title: what it shows.
         svg: the vector file; a PNG of the same name lies beside it.
     """

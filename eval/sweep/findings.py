@@ -38,7 +38,7 @@ class Finding:
         question: what is asked.
         study: what it found, and where.
         here: the sweep's figure in words.
-        verdict: of the two.
+        verdict: whether the two agree.
         why: what about the interval says so.
     """
 

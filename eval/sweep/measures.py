@@ -70,7 +70,7 @@ class Member:
         name: in every record.
         family: as the config says.
         parameters: None where nobody says.
-        setting: of a compressor, how it is asked, where that varies; empty otherwise.
+        setting: how a compressor is asked, where that varies over the grid; empty otherwise.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Resamples:
 
     @classmethod
     def of(cls, records: Iterable[SweepRecord], bootstrap: Bootstrap) -> "Resamples":
-        """Of all documents of the records."""
+        """The resamples of all documents of the records."""
         documents = sorted({cluster(record) for record in records})
         rows = {document_key: row for row, document_key in enumerate(documents)}
         return cls(rows, bootstrap.counts(len(documents)))

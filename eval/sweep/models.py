@@ -117,7 +117,7 @@ def inspect_scorer(
 
 
 def inspect_predictor(recipe: SweptPredictor, instruction: str) -> InspectedModel:
-    """The model of a predictor; one behind an endpoint has the parameters that the config gives it."""
+    """The model of a predictor; a model on a server has the parameters that the configuration gives it."""
     free_memory()
     _, model = build_predictor(recipe, instruction)
     return InspectedModel(recipe.parameters, None, None) if model is None else inspect_model(recipe.called, model)

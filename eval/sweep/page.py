@@ -38,7 +38,7 @@ def write_page(results: Results, pictures: Sequence[Picture], path: Path) -> Pat
     Args:
         results: the contents of ``sweep.json``.
         pictures: the figures, in their order; linked relative to the page.
-        path: of the page.
+        path: where the page is written.
     """
     parts = [
         f"# {escaped(results['meta']['name'])}: compressors times predictors",

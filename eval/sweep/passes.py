@@ -192,7 +192,7 @@ def message_identity(config: SweepConfig, loaded: InspectedModels) -> dict[str, 
 
 
 def made_by(config: SweepConfig, loaded: InspectedModels, compressor: SweptCompressor) -> dict[str, Any]:
-    """What tells the messages of one compressor from others."""
+    """The key of a compressor's messages in the log: the compressor, its parameters, seeds and temperature."""
     return {
         "compressor": compressor.model_dump(mode="json", exclude={"name", "family"}),
         "parameters": loaded.compressors[compressor.called].fingerprint,
@@ -202,7 +202,7 @@ def made_by(config: SweepConfig, loaded: InspectedModels, compressor: SweptCompr
 
 
 def answered_by(loaded: InspectedModels, predictor: SweptPredictor, texts: Sequence[str]) -> dict[str, Any]:
-    """What tells the answers of one predictor to some messages from others, whoever wrote the messages."""
+    """The key of a predictor's answers in the log: the predictor and the messages, whichever compressor wrote them."""
     return {
         "predictor": predictor.model_dump(mode="json", exclude={"name", "family", "parameters"}),
         "parameters": loaded.predictors[predictor.called].fingerprint,

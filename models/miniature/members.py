@@ -29,7 +29,7 @@ class Member:
         learning_rate: AdamW's, before it falls.
         more_facts: facts by which the curriculum's documents grow at a time.
         grown_from: the member that it starts as a wider copy of. Lookup is there then: only the wordy phase is left.
-        seed: of weights and documents.
+        seed: seed of the weights and of the documents.
     """
 
     architecture: Literal["qwen2", "llama"]

@@ -1,7 +1,7 @@
 """Whether a model computes the same through shared prefixes as in plain passes, shown on the model itself.
 
 Architectures differ in ways that no list of names keeps up with: a layer that reads its cache in its own way, a head
-behind the last hidden state, frequencies that follow the longest sequence of a batch. Such a model would be scored
+after the last hidden state, frequencies that follow the longest sequence of a batch. Such a model would be scored
 wrongly, or write messages without having read the document, and nothing would say so. So each model is compared once,
 before it is used: log-probabilities of scoring, those of replies, and gradients, for prompts of unequal length.
 """
