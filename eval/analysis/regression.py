@@ -46,7 +46,8 @@ class Coefficient:
         log_odds: change in log-odds (nats) against the reference, or by doubling the parameters, with 95% interval.
         odds_ratio: its exponential.
         standardised: log-odds by one standard deviation of the column over the records.
-        p_value: probability under no change, two-sided, by Student's t with one degree of freedom less than there are documents.
+        p_value: probability under no change, two-sided, by Student's t with one degree of freedom less than there are
+            documents.
     """
 
     factor: str
@@ -95,7 +96,7 @@ class Regression:
     Attributes:
         statement: one line.
         factors: in the order of their rank; empty where nothing was fitted.
-        coefficients: the coefficients of the factors; the intercept and the tasks, which are held fixed, are not among them.
+        coefficients: the coefficients of the factors; not those of the intercept and the tasks, which are held fixed.
         n: records fitted.
         documents: clusters.
         missing: records left out because they lack the accuracy or a factor.

@@ -15,7 +15,7 @@ def obedience(records: Sequence[BaseRecord], asked: int, bootstrap: Bootstrap = 
     """How far messages keep to the number of sentences that was asked for.
 
     Args:
-        records: the records of one stage, each with ``task``, ``document_id`` and ``message_sentences``: the sentences of its
+        records: the records of one stage, each with ``task``, ``document_id`` and ``message_sentences``: those of its
             message, one number a part where the document was compressed in parts, since each part is asked alone.
         asked: for how many.
         bootstrap: how documents are resampled.
