@@ -36,8 +36,8 @@ def agreement(
     """Cohen's kappa between a judge and people.
 
     Args:
-        verdicts: the judge's verdicts, in the order of the labels; True and False only say whether an answer is correct, and
-            are compared with that; None is undecided.
+        verdicts: the judge's verdicts, in the order of the labels; True and False only say whether an answer is
+            correct, and are compared with that; None is undecided.
         labels: the labels that people gave.
         bootstrap: how documents are resampled.
 

@@ -21,6 +21,7 @@ from eval.analysis.rate_distortion import fit
 from eval.report.baselines import baseline_drawing, baseline_methods, baseline_table, comparison, compressor_methods
 from eval.report.correlations import correlation_drawing, correlation_table
 from eval.report.costs import cost_table
+from eval.report.diagnostics import diagnostics_table
 from eval.report.drawing import Drawing
 from eval.report.formats import bounds_text, value_text
 from eval.report.headline import headline
@@ -94,6 +95,7 @@ def report_tables(results: Results) -> list[Table]:
         baseline_table(baselines, compressor_methods(results)) if baselines else None,
         cost_table(results.get("flops", [])),
         correlation_table(results.get("correlations", [])),
+        diagnostics_table(results.get("diagnostics", {})),
     )
     return [*result_tables(results), *(table for table in optional if table is not None)]
 
@@ -200,6 +202,7 @@ def _comparisons(results: Results) -> dict[str, Any]:
     rate_drawing, rate_statement = _rate(results)
     entries = results.get("correlations", [])
     return {
+        "diagnostics": diagnostics_table(results.get("diagnostics", {})),
         "sentences": sentence_table(results.get("sentences", [])),
         "baselines": {
             "comparison": comparison(methods, compressors[-1]),

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict
 
 from data.errors import DataError
+from eval.diagnostics import DiagnosticFigure
 
 FigureName = Literal[
     "accuracy",
@@ -138,6 +139,8 @@ class Results(Summary):
     correlations: NotRequired[list[CorrelationEntry]]
     flops: NotRequired[list[CostEntry]]
     sentences: NotRequired[list[SentenceEntry]]
+    diagnostics: NotRequired[dict[str, dict[str, DiagnosticFigure]]]
+    """Further estimators of information by stage, where the evaluation was asked for them."""
     meta: NotRequired[dict[str, Any]]
     """How the figures were made: configuration, versions, hashes."""
 
