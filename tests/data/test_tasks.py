@@ -47,7 +47,7 @@ def generated(name: str = "miniature/chats", **arguments: Any) -> Loaded:
     return load_documents(name, Request(**{**DEFAULTS, "documents": 3, **arguments}))
 
 
-PUBLISHED = ("qasper", "longhealth", "financebench", "fineweb", "wildchat")
+PUBLISHED = ("records", "qasper", "longhealth", "financebench", "fineweb", "wildchat")
 
 
 def test_a_config_can_name_every_task() -> None:
