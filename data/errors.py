@@ -1,4 +1,4 @@
-"""Bad input, told in one line: what every command catches, prints after ``error:`` and ends with status 2.
+"""Bad input, told in one line: every command catches it, prints it after ``error:`` and ends with status 2.
 
 This module imports the standard library alone, so that a command can report a mistake before any heavy library is
 loaded.
@@ -9,19 +9,19 @@ from collections.abc import Sequence
 
 
 class InputError(ValueError):
-    """Something that whoever runs a command can mend; the message is one line that names it and what would be right."""
+    """A mistake that the user of a command can mend; the message is one line that names it and what would be right."""
 
 
 class DataError(InputError):
-    """Documents that cannot be read or used as asked; the message names their source."""
+    """Documents that cannot be read, or not as requested; the message names their source."""
 
 
 def one_line(text: object, limit: int = 200) -> str:
-    """A text or an exception on one line, at most ``limit`` characters of it; an exception without words by its type.
+    """A text or an exception on one line; an exception without a message is shown by the name of its type.
 
     Args:
-        text: what to show, often an exception of a library.
-        limit: characters; a longer text ends with ``...``.
+        text: the text, or often an exception of a library.
+        limit: the most characters; a longer text is cut and ends with ``...``.
     """
     line = " ".join(str(text).split()) or (type(text).__name__ if isinstance(text, BaseException) else "")
     return line if len(line) <= limit else f"{line[: limit - 3]}..."

@@ -1,4 +1,4 @@
-"""The text of a filing's PDF, page by page, taken out once and kept in a cache.
+"""The text of a filing's PDF, page by page, extracted once and kept in a cache.
 
 Pages count from zero, as in FinanceBench. PDFs that are encrypted with an empty password open like any other.
 """
@@ -6,37 +6,42 @@ Pages count from zero, as in FinanceBench. PDFs that are encrypted with an empty
 import hashlib
 import json
 import os
-import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.errors import DataError
+from data.errors import DataError, one_line
+from data.writing import write_text
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfPage
 
 CACHE_FORMAT = 1
-"""Version of the cache and of the cleaning: with another number the text is extracted from the PDFs again."""
+"""Version of the cached files and of the cleaning of text; a new number has every PDF extracted again."""
 
-# Of some PDFs that are cut off PDFium reads what is left, without a word; so their two ends are looked for.
+# PDFium reads what is left of some truncated PDFs without a complaint, so the marks of both ends are checked here.
 START_MARK, END_MARK = b"%PDF-", b"%%EOF"
 MARK_BYTES = 1024
+"""Bytes at either end of a file that must hold its mark: readers of PDF allow as many before and after it."""
 
-# Hyphens at the end of a line, as PDFium marks them, and its line ends.
+# PDFium's line ends, and the two characters that it puts for a hyphen at the end of a line.
 _CLEANED = {"\r\n": "\n", "\r": "\n", "\x02": "-", "\ufffe": "-", "\x00": ""}
 
 
 def page_texts(pdf: Path, cache: Path | None = None) -> list[str]:
-    """The text of every page, a blank one's empty.
+    """The text of every page; the text of a blank page is empty.
 
     Args:
         pdf: the file.
-        cache: a folder for what is taken out, by the hash of the file; None takes ``default_cache()``.
+        cache: a folder for extracted texts, one file a PDF, named by the hash of its content; None takes
+            ``default_cache()``.
 
     Raises:
-        DataError: the file is missing, empty, no PDF, damaged, or needs a password; one line that names it.
+        DataError: the file is missing, empty, no PDF, damaged, or needs a password, or the cache cannot be written; one
+            line that names the path.
     """
+    # Imported here, as pypdfium2 below: only this function needs them, and they would slow the start of every command.
+    from importlib.metadata import version
+
     try:
         content = pdf.read_bytes()
     except OSError as error:
@@ -46,7 +51,7 @@ def page_texts(pdf: Path, cache: Path | None = None) -> list[str]:
     if START_MARK not in content[:MARK_BYTES]:
         raise DataError(f"{pdf}: is not a PDF: it begins with {content[:20]!r}")
     if END_MARK not in content[-MARK_BYTES:]:
-        raise DataError(f"{pdf}: is cut off: the mark of a PDF's end is not there")
+        raise DataError(f"{pdf}: is cut off: it lacks the mark of a PDF's end, {END_MARK.decode()}")
     folder = default_cache() if cache is None else cache
     key = hashlib.sha256(content).hexdigest()
     kept = folder / f"{key}-{CACHE_FORMAT}-pypdfium2-{version('pypdfium2')}.json"
@@ -70,8 +75,7 @@ def _extracted(content: bytes, pdf: Path) -> list[str]:
         with pypdfium2.PdfDocument(content) as document:
             return [_page_text(page) for page in document]
     except pypdfium2.PdfiumError as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{pdf}: cannot be read as a PDF ({reason})") from error
+        raise DataError(f"{pdf}: cannot be read as a PDF ({one_line(error)})") from error
 
 
 def _page_text(page: "PdfPage") -> str:
@@ -85,7 +89,7 @@ def _page_text(page: "PdfPage") -> str:
 
 
 def _kept_pages(kept: Path) -> list[str] | None:
-    """What the cache holds, None where that is nothing or broken: it is made again then."""
+    """The cached text of every page; None where the cache has none or a broken file, which is then replaced."""
     try:
         pages = json.loads(kept.read_bytes())
     except (OSError, ValueError):
@@ -95,17 +99,14 @@ def _kept_pages(kept: Path) -> list[str] | None:
 
 
 def _keep(pages: list[str], kept: Path) -> None:
-    """Write in one step: whoever reads meanwhile, or after a crash, finds all of it or nothing.
+    """Put the text of every page into the cache.
 
     Raises:
         DataError: the cache folder cannot be written.
     """
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            part = Path(folder) / kept.name
-            part.write_text(json.dumps(pages), encoding="utf-8")
-            os.replace(part, kept)
+        write_text(kept, json.dumps(pages))
     except OSError as error:
         raise DataError(
             f"{kept.parent}: extracted text cannot be kept there ({error.strerror}); set XDG_CACHE_HOME"

@@ -20,10 +20,12 @@ from objectives.accuracy import answer_kind
 
 NAME = "financebench"
 VERSION = 1
+"""Version of the task's documents and questions: results of different versions do not compare."""
+
 VARIANTS = ("window", "filing", "evidence")
 """What a context is, the default first: pages grown outward from the evidence, the whole filing, the evidence pages.
 
-Whole filings have up to 935,000 characters: where they are beyond what a compressor reads, it loses their middle.
+Whole filings have up to 935,000 characters; where one is longer than a compressor reads, its middle is cut out.
 """
 
 SPLITS = ("test",)
@@ -35,13 +37,13 @@ QUESTIONS_FILE = "financebench_open_source.jsonl"
 DOCUMENTS_FILE = "financebench_document_information.jsonl"
 
 CONTEXT_TOKENS = 8_000
-"""How long a window grows, in tokens, unless a request says otherwise: six to twelve pages of a filing."""
+"""Tokens up to which a window grows unless a request says otherwise: six to twelve pages of a filing."""
 
 JUDGE = "judge"
-"""The metric of answers that neither a number nor a yes or no decides: a judge's verdict, not a function."""
+"""The metric of answers that neither a number nor a yes or no decides: a judge's verdict."""
 
 PAGE_BREAK = "\n\n"
-"""Stands between the pages of a context."""
+"""Separates the pages of a context."""
 
 INSTRUCTION = (
     "Write a short note for a reader who has this question and cannot see the filing. Note what the filing says that "
@@ -57,7 +59,7 @@ ANSWER_INSTRUCTION = (
 
 @dataclass(frozen=True)
 class Evidence:
-    """A passage, the page it is on (from zero) and that page's whole text, as published."""
+    """A published passage, the number of its page (from zero), and the whole text of that page."""
 
     passage: str
     page: int
@@ -70,10 +72,10 @@ class FilingQuestion:
 
     Attributes:
         where: the file and the record, for messages.
-        question: the question without its evidence, which is another passage in every kind of context.
-        company: whose filing it is.
-        filing: the document's name, which is the name of its PDF.
-        evidence: what the answer rests on.
+        question: the question without its evidence, which depends on the kind of context.
+        company: the company that filed the document.
+        filing: the document's name, which is its PDF's without the suffix.
+        evidence: the passages that the answer rests on.
     """
 
     where: str
@@ -100,13 +102,13 @@ class _Context:
 def load(request: Request) -> Loaded:
     """The questions with a context each; questions with the same context share a document.
 
-    A document's group is the company, its cluster the filing. The evidence variant takes the page texts published with
-    the questions, whether PDFs are there or not; the others take the PDFs' text, and skip questions whose PDF is
-    missing. The passages of the evidence variant are the published ones, those of the others the evidence pages.
+    A document's group is the company, its cluster the filing. The variant ``evidence`` takes the page texts and the
+    passages that are published with the questions, and needs no PDF. The others take the text of PDFs, with whole
+    evidence pages as passages, and skip questions whose PDF is missing.
 
     Raises:
-        DataError: the request does not fit, or a file cannot be read or is malformed; one line that names the file
-            and the record.
+        DataError: the variant needs a source and the request has none, or a file cannot be read or is malformed; one
+            line that names the file and the record.
     """
     variant, budget = _variant_and_budget(request)
     skipped: Counter[str] = Counter()
@@ -132,14 +134,14 @@ def read_questions(records: reading.Records, source: str) -> list[FilingQuestion
         source: the file's name, for messages.
 
     Raises:
-        DataError: there is none, or a field is missing or of the wrong type, or an id is taken.
+        DataError: there is no question, or a field is missing or of the wrong type, or an id is taken.
     """
     questions: dict[str, FilingQuestion] = {}
-    for place, record in records:
-        question = _question(record, place)
+    for where, record in records:
+        question = _question(record, where)
         if question.question.id in questions:
             raise DataError(
-                f"{place}: {question.question.id} is a duplicate of {questions[question.question.id].where}"
+                f"{where}: {question.question.id} is a duplicate of {questions[question.question.id].where}"
             )
         questions[question.question.id] = question
     if not questions:
@@ -148,7 +150,7 @@ def read_questions(records: reading.Records, source: str) -> list[FilingQuestion
 
 
 def read_document_links(path: Path, questions: Sequence[FilingQuestion], skipped: Counter[str]) -> dict[str, str]:
-    """Where each filing was published, by its name; nothing where the file is not there, as only messages need it.
+    """The address of each filing by its name; empty where there is no such file, as only messages need it.
 
     Raises:
         DataError: the file is malformed.
@@ -156,21 +158,21 @@ def read_document_links(path: Path, questions: Sequence[FilingQuestion], skipped
     links: dict[str, str] = {}
     if not path.exists():
         return links
-    for place, record in reading.file_records(path):
-        name = reading.required_text(record, "doc_name", place)
+    for where, record in reading.file_records(path):
+        name = reading.required_text(record, "doc_name", where)
         if name in links:
             skipped["document rows with a name that is taken"] += 1
         else:
-            links[name] = reading.text(record, "doc_link", place)
+            links[name] = reading.text(record, "doc_link", where)
     if unlisted := len({question.filing for question in questions} - links.keys()):
         skipped["filings without a document row"] += unlisted
     return links
 
 
 class _Filings:
-    """Contexts out of the PDFs of a folder.
+    """Contexts from the PDFs of a folder.
 
-    A window whose evidence pages are already longer than the token budget is kept and counted.
+    A window whose evidence pages alone are longer than the token budget is kept and counted.
     """
 
     def __init__(self, folder: Path, budget: int, count_tokens: Callable[[str], int], skipped: Counter[str]) -> None:
@@ -181,10 +183,10 @@ class _Filings:
         self.texts: dict[str, list[str]] = {}
 
     def present(self, questions: Sequence[FilingQuestion], links: dict[str, str]) -> list[FilingQuestion]:
-        """The questions whose PDF is there; the others are counted.
+        """The questions whose PDF is in the folder; the others are counted.
 
         Raises:
-            DataError: there is none at all.
+            DataError: the folder has none of the PDFs.
         """
         present = [question for question in questions if self._pdf(question).is_file()]
         if not present:
@@ -204,12 +206,12 @@ class _Filings:
         """The evidence pages and those around them, the nearest first, as far as the budget goes; no page is cut."""
         pages = self._pages(question)
         chosen = question.pages
-        left = self.budget - sum(self.count_tokens(pages[page] + PAGE_BREAK) for page in chosen)
-        if left < 0:
+        tokens_left = self.budget - sum(self.count_tokens(pages[page] + PAGE_BREAK) for page in chosen)
+        if tokens_left < 0:
             self.skipped["windows beyond the token budget: evidence pages are never cut"] += 1
         for page in _outward(question.pages, len(pages)):
-            left -= self.count_tokens(pages[page] + PAGE_BREAK)
-            if left < 0:
+            tokens_left -= self.count_tokens(pages[page] + PAGE_BREAK)
+            if tokens_left < 0:
                 break
             chosen = [*chosen, page]
         name = f"{question.filing}/pages {page_ranges(chosen)}"
@@ -222,7 +224,7 @@ class _Filings:
         """The text of every page of a question's filing.
 
         Raises:
-            DataError: the PDF cannot be read, or has no such page as the evidence is on.
+            DataError: the PDF cannot be read, or has fewer pages than the evidence needs.
         """
         if question.filing not in self.texts:
             self.texts[question.filing] = page_texts(self._pdf(question))
@@ -236,7 +238,7 @@ class _Filings:
 
 
 def page_ranges(pages: Iterable[int]) -> str:
-    """Page numbers in order, runs of them as first and last: "7,9-12"."""
+    """Page numbers in order, those that follow each other as a range: ``7,9-12``."""
     ordered = sorted(pages)
     starts = [ordered[0], *(after for before, after in pairwise(ordered) if after > before + 1)]
     ends = [*(before for before, after in pairwise(ordered) if after > before + 1), ordered[-1]]
@@ -250,18 +252,16 @@ def _documents(
 ) -> list[Document]:
     """A document for each distinct context, with the questions that are asked of it."""
     documents: dict[str, Document] = {}
-    for filed in questions:
-        context = context_of(filed)
+    for published in questions:
+        context = context_of(published)
         if not context.evidence:
             skipped["questions without text on their evidence pages"] += 1
             continue
-        question = replace(filed.question, evidence=context.evidence)
-        known = documents.get(context.name)
-        documents[context.name] = (
-            replace(known, questions=(*known.questions, question))
-            if known
-            else Document(context.name, NAME, context.text, (question,), group=filed.company, cluster=filed.filing)
+        question = replace(published.question, evidence=context.evidence)
+        document = documents.get(context.name) or Document(
+            context.name, NAME, context.text, (), group=published.company, cluster=published.filing
         )
+        documents[context.name] = replace(document, questions=(*document.questions, question))
     return list(documents.values())
 
 
@@ -274,7 +274,7 @@ def _published_pages(question: FilingQuestion) -> _Context:
 
 
 def _outward(evidence: Sequence[int], count: int) -> list[int]:
-    """The other pages of a filing, the nearest to an evidence page first; of two as near, the earlier."""
+    """The other pages of a filing, the nearest to an evidence page first; of two equally near, the earlier."""
     others = [page for page in range(count) if page not in evidence]
     return sorted(others, key=lambda page: (min(abs(page - cited) for cited in evidence), page))
 
@@ -319,9 +319,11 @@ def _question(record: Any, where: str) -> FilingQuestion:
 
 
 def _evidence(row: Any, filing: str, where: str) -> Evidence:
-    named = reading.required_text(row, "doc_name", where)
-    if named != filing:
-        raise DataError(f"{where}: is of {reading.shown(named)}, but the question is about {reading.shown(filing)}")
+    document_name = reading.required_text(row, "doc_name", where)
+    if document_name != filing:
+        raise DataError(
+            f"{where}: is of {reading.shown(document_name)}, but the question is about {reading.shown(filing)}"
+        )
     page = reading.field(row, "evidence_page_num", (int,), where)
     if page < 0:
         raise DataError(f"{where}: 'evidence_page_num' should count pages from zero, it is {page}")
@@ -349,10 +351,10 @@ def _variant_and_budget(request: Request) -> tuple[str, int]:
 
 
 def _questions_file(source: Path) -> Path:
-    """The questions' file that a source means.
+    """The questions' file: the source itself, or in the folder that the source is.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such file.
     """
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")

@@ -11,11 +11,13 @@ from typing import Any
 from data import reading
 from data.errors import DataError
 from data.sample import Document, Question
-from data.synthesis import Material, Synthetic, content_id, evidence, optional, published_records, read_rows, skipped_of
 from data.task import Loaded, Request, draw, estimated_tokens
+from data.written_questions import Material, Synthetic, evidence, read_rows, skipped_of
 
 NAME = "fineweb"
 VERSION = 1
+"""Version of the task's documents and questions: results of different versions do not compare."""
+
 VARIANTS: tuple[str, ...] = ()
 SPLITS: tuple[str, ...] = ()
 INSTRUCTION = (
@@ -30,11 +32,15 @@ ANSWER_INSTRUCTION = (
 
 HUB_DATASET = "HuggingFaceFW/fineweb"
 HUB_SUBSET = "sample-10BT"
-MIN_TOKENS = 15_000
-MAX_TOKENS = 28_000
-"""How long the study's pages are, in tokens of the data set's own count."""
+"""The smallest published sample; it is streamed, since pages as long as the study's are rare."""
 
-_ORIGIN = ("url", "dump", "date", "file_path", "language")
+MIN_TOKENS = 15_000
+"""Shortest page of the study, in tokens of the data set's own count."""
+
+MAX_TOKENS = 28_000
+"""Longest page of the study, in tokens of the data set's own count."""
+
+_ORIGIN_FIELDS = ("url", "dump", "date", "file_path", "language")
 
 
 def pages(
@@ -43,22 +49,22 @@ def pages(
     min_tokens: int = MIN_TOKENS,
     max_tokens: int = MAX_TOKENS,
 ) -> Iterator[Material]:
-    """Pages of the wanted length, each once, as they are read.
+    """Pages within the limits of length, each once, as they are read.
 
     A page's length is its ``token_count`` (GPT-2's tokens), or an estimate where it has none.
 
     Args:
-        source: a .json, .jsonl or .parquet file, or a folder of them, with ``text`` and whatever else is published,
-            at the top or under ``metadata``; None streams ``sample-10BT`` from the Hub.
+        source: a .json, .jsonl or .parquet file, or a folder of them, with ``text`` and the other published fields at
+            the top or under ``metadata``; None streams ``sample-10BT`` from the Hub.
         skipped: counts what is left out, by reason.
-        min_tokens: shorter pages are left out.
-        max_tokens: longer ones as well.
+        min_tokens: tokens of the shortest page.
+        max_tokens: tokens of the longest page.
 
     Raises:
         DataError: the source cannot be read, or a record is malformed; one line that names the file and the record.
     """
     seen: set[str] = set()
-    for where, record in published_records(NAME, source, HUB_DATASET, HUB_SUBSET):
+    for where, record in reading.published_records(NAME, source, HUB_DATASET, HUB_SUBSET):
         page, tokens = read_page(record, where)
         if not page.texts:
             skipped["pages without text"] += 1
@@ -74,18 +80,18 @@ def pages(
 
 
 def read_page(record: Any, where: str) -> tuple[Material, int]:
-    """A published page and its length in tokens; without an id of its own it gets one of its content.
+    """A published page and its length in tokens; a page without an id gets one from its content.
 
     Raises:
         DataError: a field is missing or of the wrong type; one line that begins with ``where``.
     """
     page_text = reading.text(record, "text", where)
-    fields = {**(optional(record, "metadata", dict, where) or {}), **record}
-    origin = {key: value for key in _ORIGIN if (value := optional(fields, key, str, where))}
-    tokens = optional(fields, "token_count", int, where)
+    fields = {**(reading.optional(record, "metadata", dict, where) or {}), **record}
+    origin = {key: value for key in _ORIGIN_FIELDS if (value := reading.optional(fields, key, str, where))}
+    tokens = reading.optional(fields, "token_count", int, where)
     page = Material(
         task=NAME,
-        id=optional(fields, "id", str, where) or content_id(page_text),
+        id=reading.optional(fields, "id", str, where) or reading.content_id(page_text),
         texts=(page_text,) if page_text else (),
         origin=origin,
     )
@@ -93,10 +99,11 @@ def read_page(record: Any, where: str) -> tuple[Material, int]:
 
 
 def load(request: Request) -> Loaded:
-    """Pages with the questions that were written for them; longer ones than ``context_tokens`` are left out.
+    """Pages with the questions that were written for them; pages longer than ``context_tokens`` are left out.
 
     Raises:
-        DataError: no source, or one that is no synthesised set of pages; one line that names the file and the record.
+        DataError: no source, or a source that is no synthesised set of pages; one line that names the file and the
+            record.
     """
     documents, skipped = [], Counter[str]()
     for where, row in read_rows(NAME, request):

@@ -1,11 +1,11 @@
 """LongHealth, multiple choice on long patient records (Adams et al. 2024), from its published ``benchmark_v5.json``.
 
-Three protocols. 1: the patient's notes. 2: with up to ten notes of other patients, and a sixth option that says the
-notes hold no answer. 3: only notes of other patients, so that the sixth option is right. As published, a context holds
-the notes with the answer, then others as far as a token budget goes, in an order that is drawn.
+There are three protocols. 1: a context holds the patient's notes. 2: it also holds up to ten notes of other patients,
+and a sixth option says that the notes hold no answer. 3: it holds only notes of other patients, and the sixth option is
+right. As published, a context takes the notes with the answer, then others up to a token budget, in random order.
 
-Here the draws are a patient's, not a question's: questions whose notes are the same share one context, which is then
-read once, and no context is the negative of its own reordering.
+Here notes and their order are drawn once a patient, not once a question: questions with the same notes share one
+context, which is then read once, and no context becomes the negative of its own reordering.
 """
 
 import bisect
@@ -25,6 +25,8 @@ from data.task import Loaded, Request, draw
 
 NAME = "longhealth"
 VERSION = 1
+"""Version of the task's documents and questions: results of different versions do not compare."""
+
 VARIANTS = ("1", "2", "3")
 """The protocols, the default first."""
 
@@ -33,7 +35,7 @@ FILE = "benchmark_v5.json"
 FILE_URL = f"https://github.com/kbressem/LongHealth/blob/main/data/{FILE}"
 
 CONTEXT_TOKENS = 16_000
-"""The published token budget, which holds any patient's notes whole (5,090 to 6,754 words)."""
+"""The published token budget, in which any patient's notes fit whole (5,090 to 6,754 words)."""
 
 OTHER_NOTES = 10
 """Most notes of other patients in a context, as published."""
@@ -42,7 +44,7 @@ NOT_ANSWERED = "cannot be answered with the provided documents"
 """The sixth option of protocols 2 and 3, in the published words."""
 
 SEPARATOR = "\n\n--------------\n\n"
-"""Stands between the notes of a context."""
+"""Separates the notes of a context."""
 
 INSTRUCTION = (
     "Write a short note for a reader who has this question and cannot see the patient's records. Note what the records "
@@ -60,7 +62,7 @@ _OPTION_KEYS = tuple(f"answer_{letter}" for letter in "abcde")
 
 @dataclass(frozen=True)
 class _Patient:
-    """A patient: the notes by their names, and the questions as published with where they stand, for messages."""
+    """A patient: notes by name, and published questions, each with its file and record for messages."""
 
     id: str
     notes: dict[str, str]
@@ -78,13 +80,13 @@ class _NoteQuestion:
 def load(request: Request) -> Loaded:
     """The patients' records with their questions by one of the protocols.
 
-    A document is one context; its source and its group are the patient. Contexts of a patient differ where the budget
-    does not hold all notes. The notes that may hold an answer are never shortened or left out; where they alone are
-    beyond the budget, that is counted.
+    A document is one context; its group and its cluster are the patient. A patient has several contexts where the notes
+    do not all fit into the budget. Notes that may hold an answer are never shortened or left out; contexts in which
+    they alone exceed the budget are counted.
 
     Raises:
-        DataError: the request does not fit, or the file cannot be read or is malformed; one line that names the file
-            and the record.
+        DataError: no source, a protocol that needs another patient, a budget that holds no word, or a file that cannot
+            be read or is malformed; one line that names the file and the record.
     """
     variant = VARIANTS[0] if request.variant is None else request.variant
     budget = CONTEXT_TOKENS if request.context_tokens is None else request.context_tokens
@@ -172,21 +174,21 @@ class _Contexts:
     def _notes_of_others(self, patient: _Patient, generator: random.Random) -> list[str]:
         if self.variant == "1":
             return []
-        others = [note for other in self.patients if other.id != patient.id for note in other.notes.values()]
-        return generator.sample(others, min(OTHER_NOTES, len(others)))
+        notes = [note for neighbour in self.patients if neighbour.id != patient.id for note in neighbour.notes.values()]
+        return generator.sample(notes, min(OTHER_NOTES, len(notes)))
 
     def _context(self, needed: Sequence[str], rest: Sequence[str], order: Sequence[str]) -> str:
-        """The needed notes, and of the rest as many as the budget holds; the last of these is shortened."""
+        """The needed notes, then as many of the rest as the budget holds, the last of these shortened; in ``order``."""
         chosen = {note: note for note in needed}
-        left = self.budget - sum(self.note_tokens[note] for note in chosen)
-        if left < 0:
+        tokens_left = self.budget - sum(self.note_tokens[note] for note in chosen)
+        if tokens_left < 0:
             self.skipped["contexts beyond the token budget: notes that may hold the answer are never cut"] += 1
         for number, note in enumerate(rest):
-            if self.note_tokens[note] <= left:
+            if self.note_tokens[note] <= tokens_left:
                 chosen[note] = note
-                left -= self.note_tokens[note]
+                tokens_left -= self.note_tokens[note]
                 continue
-            if shortened := beginning(note, left - self.separator_tokens, self.count_tokens):
+            if shortened := beginning(note, tokens_left - self.separator_tokens, self.count_tokens):
                 chosen[note] = shortened
                 self.skipped["notes shortened to the token budget"] += 1
             self.skipped["notes beyond the token budget"] += len(rest) - number - bool(shortened)
@@ -197,7 +199,7 @@ class _Contexts:
 
 
 def beginning(text: str, tokens: int, count_tokens: Callable[[str], int]) -> str:
-    """The longest beginning of a text in whole words that has at most so many tokens; empty where no word fits."""
+    """The longest beginning of a text, in whole words, of at most ``tokens`` tokens; empty where no word fits."""
     ends = [match.end() for match in re.finditer(r"\S+", text)]
     fitting = bisect.bisect_right(ends, tokens, key=lambda end: count_tokens(text[:end]))
     return text[: ends[fitting - 1]] if fitting else ""
@@ -206,7 +208,7 @@ def beginning(text: str, tokens: int, count_tokens: Callable[[str], int]) -> str
 def _question(
     record: Any, patient: _Patient, question_id: str, variant: str, where: str, skipped: Counter[str]
 ) -> _NoteQuestion:
-    """One question by a protocol.
+    """A published question as its protocol asks it.
 
     Raises:
         DataError: a field is missing or of the wrong type, or no option is the right answer.
@@ -229,10 +231,10 @@ def _question(
 
 
 def _right_option(correct: str, options: Sequence[str], where: str) -> str:
-    """The option that is the right answer's text, up to white space and case.
+    """The option with the right answer's text, up to white space and case.
 
     Raises:
-        DataError: there is none.
+        DataError: no option has it.
     """
     plain = " ".join(correct.casefold().split())
     for option in options:
@@ -267,7 +269,7 @@ def _note_passages(located: dict[str, Any], name: str, note: str, where: str, sk
     """The passages of one note, whole words; locations that are no part of the note are counted.
 
     Raises:
-        DataError: start and end are no lists of numbers, of one length.
+        DataError: start and end are not two lists of numbers of the same length.
     """
     spans = reading.field(located, name, (dict,), f"{where}, answer_location")
     location = f"{where}, answer_location, {name}"
@@ -287,6 +289,11 @@ def _note_passages(located: dict[str, Any], name: str, note: str, where: str, sk
 
 
 def _fractions(spans: Any, key: str, where: str) -> list[float]:
+    """Where passages start or end, as fractions of their note's length.
+
+    Raises:
+        DataError: they are not a list of numbers.
+    """
     items = reading.field(spans, key, (list,), where)
     numbered = {str(number): item for number, item in enumerate(items, start=1)}
     return [float(reading.field(numbered, number, (int, float), f"{where}, {key}")) for number in numbered]
@@ -303,10 +310,10 @@ def _passage(note: str, start: float, end: float) -> str:
 
 
 def _file(source: str | None) -> Path:
-    """The file that a source means.
+    """The benchmark's file: the source itself, or in the folder that the source is.
 
     Raises:
-        DataError: there is none.
+        DataError: no source, or there is no such file.
     """
     if source is None:
         raise DataError(f"{NAME}: is not on the Hub; get {FILE_URL} and name the file as its source")

@@ -18,6 +18,8 @@ from data.task import Loaded, Request, draw
 
 NAME = "qasper"
 VERSION = 1
+"""Version of the task's documents and questions: results of different versions do not compare."""
+
 VARIANTS: tuple[str, ...] = ()
 SPLITS: tuple[str, ...] = ()
 """Any split that a file or the Hub names: see `data.reading.split_name`."""
@@ -33,11 +35,14 @@ ANSWER_INSTRUCTION = (
 )
 
 HUB_DATASET = "allenai/qasper"
-# The default branch holds a loading script, which `datasets` no longer runs; this one holds what it produced.
 HUB_REVISION = "refs/convert/parquet"
+"""The Hub's conversion to parquet: the default branch holds a loading script, which `datasets` no longer runs."""
 
 UNANSWERABLE = "Unanswerable"
+"""The reference where a paper holds no answer, in the official evaluator's word."""
+
 FLOAT_MARK = "FLOAT SELECTED"
+"""What evidence begins with that is a figure or a table, as published."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class Reference:
 
     Attributes:
         text: the answer as the official evaluator compares it.
-        kind: the evaluator's name of its type: none (unanswerable), extractive, abstractive or boolean.
-        evidence: the passages it rests on, figures and tables among them.
+        kind: the evaluator's name of the answer's type: none (unanswerable), extractive, abstractive or boolean.
+        evidence: the passages that the answer rests on, figures and tables among them.
     """
 
     text: str
@@ -55,10 +60,20 @@ class Reference:
     evidence: tuple[str, ...]
 
 
+def load(request: Request) -> Loaded:
+    """Papers of a split with their questions.
+
+    Raises:
+        DataError: the source cannot be read: see `load_papers`.
+    """
+    documents, skipped = load_papers(request.source, request.split)
+    return draw(documents, skipped, request)
+
+
 def load_papers(source: str | None, split: str) -> tuple[list[Document], Counter[str]]:
     """Every paper of a split that has an answered question, in the source's order.
 
-    A file is read whole, whatever the split: neither layout says which one it is. In a folder and its sub-folders the
+    A file is read whole, whatever the split, since neither layout names it. In a folder and its sub-folders the
     split's file is the .json, .jsonl or .parquet whose name has the split among its words, or else whose folder's name
     has: ``qasper-train-v0.3.json``, ``train.jsonl``, ``train-00000-of-00002.parquet``, ``train/0000.parquet``. ``dev``,
     ``val`` and ``valid`` mean validation. Several .jsonl or several .parquet files are the parts of one.
@@ -68,7 +83,7 @@ def load_papers(source: str | None, split: str) -> tuple[list[Document], Counter
         split: train, validation (or dev) or test.
 
     Returns:
-        The documents, and how many of what was left out, by reason.
+        The documents, and how many things were left out, by reason.
 
     Raises:
         DataError: the split or the source is unknown or cannot be read, or a record is malformed; one line that names
@@ -101,8 +116,8 @@ def paper_document(record: Any, where: str, skipped: Counter[str]) -> Document |
 
     Args:
         record: a row of the Hub's layout, or a paper of the official one with its ``id`` added.
-        where: file and record, for messages.
-        skipped: what is left out is added here, by reason.
+        where: the file and the record, for messages.
+        skipped: counts what is left out, by reason.
 
     Raises:
         DataError: a field is missing or of the wrong type.
@@ -137,14 +152,15 @@ def paper_text(record: Any, where: str) -> str:
     abstract = reading.text(record, "abstract", where)
     blocks = [reading.text(record, "title", where), f"Abstract\n{abstract}" if abstract else ""]
     for number, section in enumerate(reading.rows(record, "full_text", where), start=1):
-        place = f"{where}, section {number}"
-        lines = [_heading(reading.text(section, "section_name", place)), *reading.texts(section, "paragraphs", place)]
+        section_where = f"{where}, section {number}"
+        heading = _heading(reading.text(section, "section_name", section_where))
+        lines = [heading, *reading.texts(section, "paragraphs", section_where)]
         blocks.append("\n".join(line for line in lines if line))
     return "\n\n".join(block for block in blocks if block)
 
 
 def reference(answer: Any, where: str) -> Reference | None:
-    """An annotation's answer by the official precedence: unanswerable, spans, free form, yes or no; None without any.
+    """An annotation's answer by the official precedence (unanswerable, spans, free form, yes or no); None without any.
 
     Raises:
         DataError: a field is missing or of the wrong type.
@@ -168,8 +184,8 @@ def _question(published: Any, text: str, where: str, skipped: Counter[str]) -> Q
     question_id, question = reading.text(published, "question_id", where), reading.text(published, "question", where)
     references = []
     for number, annotation in enumerate(reading.rows(published, "answers", where), start=1):
-        at = f"{where}, answer {number}"
-        annotated = reference(reading.field(annotation, "answer", (dict,), at), at)
+        answer_where = f"{where}, answer {number}"
+        annotated = reference(reading.field(annotation, "answer", (dict,), answer_where), answer_where)
         if annotated is None:
             skipped["annotations without an answer"] += 1
         else:
@@ -188,10 +204,10 @@ def _question(published: Any, text: str, where: str, skipped: Counter[str]) -> Q
 
 
 def _evidence(references: Sequence[Reference], text: str, skipped: Counter[str]) -> tuple[str, ...]:
-    """Every annotator's passages that stand in the text; figures and tables do not."""
+    """Every annotator's passages that are in the text; figures and tables are not."""
     passages = []
     for passage in dict.fromkeys(passage for answer in references for passage in answer.evidence):
-        # Annotators marked section names as well, and these stand in the text as headings.
+        # Annotators marked section names as well, which the text has as headings.
         as_in_text = next((form for form in (passage, _heading(passage)) if form and form in text), None)
         if FLOAT_MARK in passage:
             skipped["evidence in figures and tables"] += 1
@@ -209,23 +225,14 @@ def _heading(section_name: str) -> str:
 def _json_records(content: Any, path: Path) -> reading.Records:
     """The papers of a JSON file of either layout."""
     if isinstance(content, list):
-        yield from ((f"{path}, record {number}", record) for number, record in enumerate(content, start=1))
+        yield from reading.listed_records(content, path)
     elif isinstance(content, dict) and {"id", "qas"} <= content.keys():
         yield f"{path}, record 1", content
     elif isinstance(content, dict):
         for paper_id, paper in content.items():
-            place = f"{path}, paper {reading.shown(paper_id)}"
-            yield place, {**paper, "id": paper_id} if isinstance(paper, dict) else paper
+            where = f"{path}, paper {reading.shown(paper_id)}"
+            yield where, {**paper, "id": paper_id} if isinstance(paper, dict) else paper
     else:
-        said = "should hold an object of papers by id, or a list of papers"
-        raise DataError(f"{path}: {said}, it is {reading.shown(content)}")
-
-
-def load(request: Request) -> Loaded:
-    """Papers of a split with their questions.
-
-    Raises:
-        DataError: the source cannot be read: see `load_papers`.
-    """
-    documents, skipped = load_papers(request.source, request.split)
-    return draw(documents, skipped, request)
+        raise DataError(
+            f"{path}: should hold an object of papers by id, or a list of papers, it is {reading.shown(content)}"
+        )

@@ -1,8 +1,9 @@
 """Records of published data sets: JSON, JSON lines and parquet files, rows of the Hub, and the fields of a record.
 
-Whatever is wrong with them is a ``DataError`` of one line that names the file and the record.
+A record that is wrong raises a ``DataError`` of one line that names the file and the record.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ _TYPE_NAMES = {
 }
 
 Records = Iterator[tuple[str, Any]]
-"""Records, each with the place where it stands (file and line, row or record), for messages."""
+"""Records, each with its file and its line, row or number there, for messages."""
 
 
 def split_name(task: str, split: str) -> str:
@@ -67,10 +68,10 @@ def local_records(source: Path, split: str, parse_json: Callable[[Any, Path], Re
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
-    """The file of a split in a folder, or its parts: files whose name, or else whose folder's, has a word of the split.
+    """The files of a split in a folder: those whose name has a word of the split, or else whose folder's name has.
 
     Raises:
-        DataError: there is none, or several that are not parts of one.
+        DataError: there is no such file, or there are several that are not parts of one.
     """
     inside = [path.relative_to(folder) for path in record_files(folder)]
     files = [path for path in inside if split in _splits_named(path)]
@@ -113,7 +114,7 @@ def listed_records(content: Any, path: Path) -> Records:
     """The records of a JSON list.
 
     Raises:
-        DataError: it is none.
+        DataError: the value is no list.
     """
     if not isinstance(content, list):
         raise DataError(f"{path}: should hold a list of records, it is {shown(content)}")
@@ -146,15 +147,15 @@ def hub_records(
     Args:
         task: the task that is loaded, for messages.
         dataset: owner and name.
-        split: as the Hub calls it.
-        name: the subset; None takes the default.
+        split: the Hub's name of the split.
+        name: the Hub's name of the subset; None takes the default.
         revision: the branch; None takes the default.
         streaming: whether rows are read as they are used, instead of downloaded first.
 
     Raises:
-        DataError: it cannot be reached or read.
+        DataError: the data set cannot be reached or read.
     """
-    # Imported here: it takes seconds, which neither --help nor a local file should cost.
+    # Imported here, as pyarrow below: it takes seconds, which neither --help nor another kind of file should cost.
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
@@ -171,13 +172,38 @@ def hub_records(
         ) from error
 
 
+def published_records(task: str, source: str | None, dataset: str, subset: str | None = None) -> Records:
+    """The records of a data set without splits of its own.
+
+    Args:
+        task: the task that is read, for messages.
+        source: a .json, .jsonl or .parquet file, or a folder of them; None streams the Hub.
+        dataset: owner and name on the Hub.
+        subset: the part of the data set; None takes the default.
+
+    Raises:
+        DataError: the data set cannot be reached or read, or a folder has no such file.
+    """
+    if source is None:
+        yield from hub_records(task, dataset, "train", name=subset, streaming=True)
+        return
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    files = record_files(path) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path}: has no file that ends in {', '.join(SUFFIXES)}")
+    for file in files:
+        yield from file_records(file)
+
+
 def field(record: Any, key: str, types: tuple[type, ...], where: str) -> Any:
     """A field of a record.
 
     Args:
-        record: should be an object.
+        record: a record as it was read, an object if it is sound.
         key: the field's name.
-        types: the types it may have, of those that JSON knows; true and false are no numbers.
+        types: the types of JSON that the field may have; true and false are no numbers.
         where: the file and the record, for messages.
 
     Raises:
@@ -192,6 +218,16 @@ def field(record: Any, key: str, types: tuple[type, ...], where: str) -> Any:
         expected = " or ".join(_TYPE_NAMES[kind] for kind in types)
         raise DataError(f"{where}: {key!r} should be {expected}, it is {shown(value)}")
     return value
+
+
+def optional(record: Any, key: str, kind: type, where: str) -> Any:
+    """An optional field; None where it is null or absent.
+
+    Raises:
+        DataError: the record is no object, or has another type there.
+    """
+    absent = isinstance(record, dict) and key not in record
+    return None if absent else field(record, key, (kind, NoneType), where)
 
 
 def text(record: Any, key: str, where: str) -> str:
@@ -210,7 +246,7 @@ def required_text(record: Any, key: str, where: str) -> str:
     """A text that is present and not blank, without the white space around it.
 
     Raises:
-        DataError: see ``text``; or it is blank or null.
+        DataError: see ``text``; or the text is blank or null.
     """
     value = text(record, key, where)
     if not value:
@@ -243,8 +279,13 @@ def rows(record: Any, key: str, where: str) -> list[Any]:
     return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
 
 
+def content_id(*parts: str) -> str:
+    """An id for what was published without a usable one: 64 bits of the hash of its texts, in hexadecimal digits."""
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def shown(value: Any) -> str:
-    """A value as JSON, shortened to one line."""
+    """A wrong value for a message: as JSON on one line, its beginning where it is long."""
     line = json.dumps(value, default=repr)
     return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}..."
 
@@ -273,9 +314,8 @@ def _parquet_records(path: Path) -> Records:
 
 def _json_records(path: Path, parse_json: Callable[[Any, Path], Records]) -> Records:
     """The records in the one value of a file, or its lines where it holds several values."""
-    text = _file_text(path)
     try:
-        content = _json(text, str(path))
+        content = _json(_file_text(path), str(path))
     except json.JSONDecodeError as error:
         # Many tools write JSON lines under this name as well; then something follows the first value.
         if error.msg != "Extra data":
@@ -287,14 +327,14 @@ def _json_records(path: Path, parse_json: Callable[[Any, Path], Records]) -> Rec
 
 def _file_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text (byte {error.start})") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    if not text.strip():
+    if not content.strip():
         raise DataError(f"{path}: is empty")
-    return text
+    return content
 
 
 def _line_records(path: Path) -> Records:
@@ -302,16 +342,16 @@ def _line_records(path: Path) -> Records:
     empty = True
     # Bytes are split at line feeds alone; as text they would also split at characters that JSON allows inside a text.
     for number, line in enumerate(_lines(path), start=1):
-        place = f"{path}, line {number}"
+        where = f"{path}, line {number}"
         try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            if text:
+            value_text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            if value_text:
                 empty = False
-                yield place, _json(text, place)
+                yield where, _json(value_text, where)
         except UnicodeDecodeError as error:
-            raise DataError(f"{place}: is not UTF-8 text (byte {error.start})") from error
+            raise DataError(f"{where}: is not UTF-8 text (byte {error.start})") from error
         except json.JSONDecodeError as error:
-            raise DataError(f"{place}: {_broken(error)}") from error
+            raise DataError(f"{where}: {_broken(error)}") from error
     if empty:
         raise DataError(f"{path}: is empty")
 
@@ -328,15 +368,15 @@ def _broken(error: json.JSONDecodeError) -> str:
     return f"broken JSON: {error.msg} (column {error.colno})"
 
 
-def _json(text: str, where: str) -> Any:
+def _json(content: str, where: str) -> Any:
     """The value in a JSON text.
 
     Raises:
-        JSONDecodeError: it is broken.
-        DataError: Python cannot hold it.
+        JSONDecodeError: the text is broken.
+        DataError: Python cannot hold the value: numbers of thousands of digits, or too many brackets in one another.
     """
     try:
-        return json.loads(text)
+        return json.loads(content)
     except json.JSONDecodeError:
         raise
     except (ValueError, RecursionError) as error:

@@ -5,7 +5,6 @@ A record has ``context``, ``question`` and ``answers``; it may have ``id``, ``do
 """
 
 import csv
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,8 @@ from objectives.accuracy import METRICS
 
 NAME = "records"
 VERSION = 1
+"""Version of the task's documents and questions: results of different versions do not compare."""
+
 VARIANTS: tuple[str, ...] = ()
 SPLITS: tuple[str, ...] = ()
 
@@ -38,13 +39,13 @@ ANSWER_INSTRUCTION = (
 REQUIRED = ("context", "question", "answers")
 OPTIONAL = ("id", "document", "options", "evidence", "negatives", "split")
 FIELDS = (*REQUIRED, *OPTIONAL)
-"""What a record holds, and what ``columns`` may map to other names."""
+"""Fields of a record, which ``columns`` may map to other names."""
 
 HUB = "hub:"
-"""Begins the source of records on the Hub: ``hub:owner/name``, with a subset ``hub:owner/name/subset``."""
+"""Beginning of a source on the Hub: ``hub:owner/name``, or with a subset ``hub:owner/name/subset``."""
 
 MOST_PROBLEMS = 8
-"""Wrong records that one message names: enough to see the pattern, few enough to read."""
+"""The most wrong records that one message names: enough to see the pattern, few enough to read."""
 
 CELL_CHARACTERS = 1 << 30
 """Longest cell of a CSV file: a context is longer than the 131,072 characters that Python allows by default."""
@@ -59,7 +60,7 @@ class _Reader:
     problems: list[str] = field(default_factory=list)
 
     def value(self, record: Mapping[str, Any], name: str) -> Any:
-        """A field by its own name or the one it is mapped to; None where the record lacks it."""
+        """The field that ``name`` is mapped to, or that has that name; None where the record lacks it."""
         return record.get(self.columns.get(name, name))
 
 
@@ -69,8 +70,8 @@ def load(request: Request) -> Loaded:
     Where records have a ``split``, those of the request's split are read; a source without any is read whole.
 
     Raises:
-        DataError: no source, a source that cannot be read, or wrong records, all of which are counted and the first of
-            which are named in one line.
+        DataError: no source, or a source that cannot be read, or wrong records; one line that counts them and names the
+            first of them.
     """
     if request.source is None:
         raise DataError(f"{NAME}: needs a source: a .jsonl, .json, .csv or .parquet file, a folder, or hub:owner/name")
@@ -97,7 +98,7 @@ def load(request: Request) -> Loaded:
 
 
 def _records(request: Request) -> Records:
-    """The records of a source, each with its place."""
+    """The records of a source, each with its file and its line, row or number there, for messages."""
     assert request.source is not None
     if request.source.startswith(HUB):
         owner, name, *subset = [*request.source.removeprefix(HUB).split("/"), ""][:3]
@@ -152,8 +153,8 @@ def _squad_records(articles: list[Any], path: Path) -> Records:
         for paragraph_number, paragraph in enumerate(reading.rows(article, "paragraphs", title), start=1):
             where = f"{path}, {title}, paragraph {paragraph_number}"
             context = reading.required_text(paragraph, "context", where)
-            for asked in reading.rows(paragraph, "qas", where):
-                yield where, {"context": context, "title": title, **(asked if isinstance(asked, dict) else {})}
+            for question in reading.rows(paragraph, "qas", where):
+                yield where, {"context": context, "title": title, **(question if isinstance(question, dict) else {})}
 
 
 def _add(
@@ -164,10 +165,10 @@ def _add(
     where: str,
     split: str,
 ) -> None:
-    """Put a record's question to its document.
+    """Add a record's question to its document.
 
     Raises:
-        DataError: naming the record and what is wrong with it.
+        DataError: the record is wrong; one line that names it and what is wrong.
     """
     if not isinstance(record, dict):
         raise DataError(f"{where}: should be an object, it is {shown(record)}")
@@ -180,7 +181,7 @@ def _add(
     elif missing:
         raise DataError(f"{where}: {_missing(missing, reader, record)}")
     context = _text(reader, record, "context", where)
-    key = _identity(reader.value(record, "document")) or _content_id(context)
+    key = _identity(reader.value(record, "document")) or reading.content_id(context)
     question = _question(reader, record, where, context)
     if question is None:
         skipped["questions without an answer"] += 1
@@ -191,20 +192,20 @@ def _add(
         documents[key] = Document(key, NAME, context, (question,), group=title or key, cluster=title or key)
     elif known.text != context:
         raise DataError(f"{where}: document {shown(key)} has another context than before")
-    elif any(question.id == other.id for other in known.questions):
+    elif question.id in [earlier.id for earlier in known.questions]:
         raise DataError(f"{where}: id {shown(question.id)} is a duplicate")
     else:
         documents[key] = replace(known, questions=(*known.questions, question))
 
 
 def _belongs(named: Any, split: str) -> bool:
-    """Whether a record is of the split that is asked for; one that names none belongs to every split."""
+    """Whether a record is of the requested split; a record that names none belongs to every split."""
     words = next((words for words in reading.SPLIT_WORDS.values() if split in words), (split,))
     return named is None or str(named).strip().lower() in words
 
 
 def _question(reader: _Reader, record: dict[str, Any], where: str, context: str) -> Question | None:
-    """A record's question; None where it has no answer, as SQuAD's impossible ones."""
+    """A record's question; None where it has no answer, as SQuAD's impossible questions have none."""
     text = _text(reader, record, "question", where)
     answers = _answers(reader, record, where)
     options = _texts(reader, record, "options", where)
@@ -216,7 +217,7 @@ def _question(reader: _Reader, record: dict[str, Any], where: str, context: str)
     if absent := [passage for passage in evidence if passage not in context]:
         raise DataError(f"{where}: 'evidence' should be passages of the context, one is {shown(absent[0])}")
     return Question(
-        id=_identity(reader.value(record, "id")) or _content_id(context, text),
+        id=_identity(reader.value(record, "id")) or reading.content_id(context, text),
         text=text,
         answers=answers,
         metric=reader.metric or ("multiple_choice" if options else "qasper_f1"),
@@ -261,20 +262,16 @@ def _identity(value: Any) -> str:
     return "" if value is None or isinstance(value, list | dict) else str(value).strip()
 
 
-def _content_id(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
 def _missing(names: list[str], reader: _Reader, record: dict[str, Any]) -> str:
-    wanted = " and ".join(repr(reader.columns.get(name, name)) for name in names)
-    held = one_line(", ".join(map(str, record)), 80) or "none"
+    source_names = " and ".join(repr(reader.columns.get(name, name)) for name in names)
+    present = one_line(", ".join(map(str, record)), 80) or "none"
     unmapped = [name for name in names if name not in reader.columns]
     hint = f"; map it with columns: {{{unmapped[0]}: ...}}" if unmapped else ""
-    return f"has no field {wanted}; it has {held}{hint}"
+    return f"has no field {source_names}; it has {present}{hint}"
 
 
 def _summary(source: str, problems: list[str], count: int) -> str:
-    """All that is wrong with a source on one line."""
+    """What is wrong with a source, on one line."""
     if len(problems) == 1:
         return problems[0]
     further = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
@@ -283,11 +280,11 @@ def _summary(source: str, problems: list[str], count: int) -> str:
 
 
 def _without(source: str, problem: str) -> str:
-    """A problem without the file's name, which the message begins with."""
+    """A problem without the file's name, with which the whole message begins."""
     return problem.removeprefix(f"{source}, ")
 
 
 def paths(source: str | None) -> Iterator[Path]:
-    """The local path that a source names, to be checked before anything is loaded; nothing for the Hub."""
+    """The local path that a source names, to be checked before anything is loaded; none for the Hub."""
     if source is not None and not source.startswith(HUB):
         yield Path(source).expanduser()

@@ -40,11 +40,11 @@ TASKS: dict[str, Task] = {
 
 
 def load_documents(name: str, request: Request) -> Loaded:
-    """Documents of a task with their questions: see `Request`.
+    """Documents of a task with their questions.
 
     Args:
         name: a key of ``TASKS``.
-        request: which of them. What a published task has beyond it is counted as skipped.
+        request: which documents and questions; what a published task has beyond them is counted as skipped.
 
     Raises:
         DataError: there is no such task, the request does not fit it, or its data cannot be read.

@@ -1,10 +1,10 @@
-"""The records every task speaks: documents, their questions, and the (document, question) pairs drawn from them."""
+"""What every task gives: documents with their questions, and samples, each of which is one question of a document."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 UNSCORED = ("judge", "perplexity")
-"""Metrics that are no function of an answer and its references: a judge's verdict, the gold answer's perplexity."""
+"""Metrics that an answer and its references do not decide: a judge's verdict, and the gold answer's perplexity."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Question:
         text: the question as the compressor and the predictor read it.
         answers: gold references; a metric takes the best over them.
         metric: a name in ``objectives.accuracy.METRICS``; or ``judge`` where only a judge can tell, or ``perplexity``
-            where the gold answer's perplexity is reported.
+            where the perplexity of the gold answer is reported.
         options: multiple-choice options, shown to the predictor and never to the compressor.
         kind: the task's own label of the question type ("span", "yes_no", "numeric", "open", ...).
         evidence: passages of the document that the answer rests on, where the task knows them.
@@ -36,20 +36,20 @@ class Question:
 
     @property
     def scored(self) -> bool:
-        """Whether its metric is one of ``objectives.accuracy.METRICS``."""
+        """Whether the metric is one of ``objectives.accuracy.METRICS``."""
         return self.metric not in UNSCORED
 
 
 @dataclass(frozen=True)
 class Document:
-    """A long context and the questions asked of it.
+    """A long context and the questions about it.
 
     Attributes:
         id: unique within its task.
         task: the name of the task it belongs to.
         text: the context, untrusted text.
         questions: at least one.
-        group: documents of one group (patient, company, topic, user) are neighbours, the harder negatives.
+        group: the patient, company, topic or user; documents of one group are neighbours, which are harder negatives.
         cluster: the unit that statistics resample, since questions of one patient, filing or user are not independent;
             empty where the document is a cluster by itself.
         parts: pieces of the text that are compressed one by one, and whose messages are joined; empty where the text is
@@ -73,8 +73,8 @@ class Sample:
     question: Question
 
     @property
-    def asked(self) -> str:
-        """The question as the compressor is told it; empty where it has to write without one."""
+    def compressor_question(self) -> str:
+        """The question as the compressor is told it; empty where it writes without a question."""
         return "" if self.question.blind else self.question.text
 
     @property
@@ -89,13 +89,13 @@ class Sample:
 
 
 def neighbours(documents: Iterable[Document]) -> dict[tuple[str, str], tuple[str, ...]]:
-    """By task and id of each document, the texts of the others of its group (patient, company, paper, user)."""
+    """Texts of the other documents in each document's group (patient, company, paper, user), by task and id."""
     distinct = {(document.task, document.id): document for document in documents}
     groups: dict[tuple[str, str], list[Document]] = {}
     for document in distinct.values():
         groups.setdefault((document.task, document.group or document.id), []).append(document)
     return {
-        (document.task, document.id): tuple(other.text for other in group if other.id != document.id)
+        (document.task, document.id): tuple(neighbour.text for neighbour in group if neighbour.id != document.id)
         for group in groups.values()
         for document in group
     }

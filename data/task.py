@@ -1,4 +1,4 @@
-"""What a task is: what is asked of it, what it gives back, and how fewer documents are drawn than there are."""
+"""A task: what a run requests of it, what it gives back, and how a seed draws some of its documents and questions."""
 
 import random
 from collections import Counter
@@ -9,11 +9,11 @@ from data.errors import DataError
 from data.sample import Document
 
 CHARACTERS_PER_TOKEN = 4
-"""Characters that a token of English text has on average, whichever usual tokenizer makes it."""
+"""Average characters of a token of English text: near what the common tokenizers come to."""
 
 
 def estimated_tokens(text: str) -> int:
-    """Roughly the tokens of an English text, where no tokenizer is at hand."""
+    """The approximate tokens of an English text, where no tokenizer is at hand."""
     return -(-len(text) // CHARACTERS_PER_TOKEN)
 
 
@@ -24,17 +24,18 @@ class Request:
     Attributes:
         split: the part of the task: train or test of the embedded suite, a split that a published task has.
         source: a local file or folder in the task's published layout; None takes the Hub. The embedded suite has none.
-        documents: the most documents; None takes all. The embedded suite, which is generated without limit, needs one.
+        documents: the most documents; None takes all. The embedded suite, which is generated without limit, needs a
+            number.
         questions_per_document: the most questions of each document; None takes all.
         facts: facts that a generated document states; None takes the suite's default.
-        seed: another seed gives other generated documents; of a published task it draws which documents and questions
-            are taken where there are more than asked for.
+        seed: decides what is generated, or, where a published task has more than is requested, which documents and
+            questions are taken.
         variant: the protocol of a task that has several; None takes its first.
-        context_tokens: the length of contexts that a task puts together from parts, in tokens; None takes the task's
-            default.
-        columns: the field's name in the source, by the field of a record; of the task ``records``.
-        metric: what scores answers; None takes the task's own. Of the task ``records``.
-        count_tokens: the length of a text in tokens.
+        context_tokens: the longest context, in tokens: tasks put contexts together up to it, or leave longer ones out;
+            None takes the task's default.
+        columns: names of fields in the source by the names that a record has; for the task ``records`` alone.
+        metric: the metric of every answer; None takes the task's own. For the task ``records`` alone.
+        count_tokens: gives the length of a text in tokens.
     """
 
     split: str
@@ -53,8 +54,8 @@ class Request:
         """Refuse what the task cannot give.
 
         Raises:
-            DataError: a count below 1, a split or variant that the task does not have, or facts asked of documents that
-                are not generated.
+            DataError: a count below 1, a split or variant that the task does not have, facts of documents that are not
+                generated, or columns or a metric for another task than ``records``.
         """
         for key in ("documents", "questions_per_document", "facts", "context_tokens"):
             count = getattr(self, key)
@@ -74,7 +75,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The documents of a task, and the number of what was left out, by reason."""
+    """The documents of a task, and how many things were left out, by reason."""
 
     documents: list[Document] = field(repr=False)
     skipped: dict[str, int]
@@ -92,9 +93,9 @@ class Task:
         answer_instruction: trusted text that tells the predictor how to answer.
         load: gives the documents of a request that was checked.
         variants: the names of its protocols, the default first; empty where there is only one.
-        splits: the splits it has; empty where the source decides.
+        splits: the names of its splits; empty where the source decides.
         generated: whether documents are generated, without a source.
-        mapped: whether the source's columns and the metric are the user's to name.
+        mapped: whether a request may name the source's columns and the metric.
     """
 
     name: str
@@ -109,7 +110,7 @@ class Task:
 
 
 def draw(documents: list[Document], skipped: Counter[str], request: Request) -> Loaded:
-    """At most as many documents, and questions of each, as asked for: drawn by the seed, left in their order."""
+    """At most as many documents, and questions of each, as are requested: drawn by the seed, kept in their order."""
     chosen = _draw(len(documents), request.documents, f"{request.seed}")
     surplus = Counter({"documents beyond the number asked for": len(documents) - len(chosen)})
     kept = []

@@ -16,11 +16,13 @@ from typing import Any
 from data import reading
 from data.errors import DataError
 from data.sample import Document, Question
-from data.synthesis import Material, Synthetic, content_id, evidence, optional, published_records, read_rows, skipped_of
 from data.task import Loaded, Request, draw, estimated_tokens
+from data.written_questions import Material, Synthetic, evidence, read_rows, skipped_of
 
 NAME = "wildchat"
 VERSION = 1
+"""Version of the task's documents and questions: results of different versions do not compare."""
+
 VARIANTS = ("natural", "study")
 """What a history is, the default first: one user's sessions in time order, or ten consecutive conversations of any
 users, as in the study."""
@@ -72,9 +74,9 @@ def histories(
 ) -> Iterator[Material]:
     """Histories of several sessions each, for the writer of their question.
 
-    natural: the conversations of one hashed IP and user agent in time order, from the first to as many as the limits
-    allow, for every user that has two or more. All conversations are read before the first history. study: ten
-    consecutive conversations, as they are read.
+    In the variant ``natural`` a history is the conversations of one hashed IP and user agent in time order, from the
+    first to as many as the limits allow, for every user that has two or more; all conversations are read before the
+    first history. In the variant ``study`` it is ten consecutive conversations, as they are read.
 
     Args:
         source: a .json, .jsonl or .parquet file, or a folder of them, in the published format; None streams the Hub.
@@ -89,15 +91,15 @@ def histories(
     """
     if variant not in VARIANTS:
         raise DataError(f"{NAME}: no variant {variant!r}; there are {', '.join(VARIANTS)}")
-    records = islice(published_records(NAME, source, HUB_DATASET), conversations)
-    read = (session for where, record in records if (session := read_session(record, where, skipped)))
-    grouped = _by_user(read, skipped, max_tokens) if variant == "natural" else _by_tens(read, skipped)
-    for user, sessions in grouped:
-        texts = tuple(session.text for session in sessions)
+    records = islice(reading.published_records(NAME, source, HUB_DATASET), conversations)
+    sessions = (session for where, record in records if (session := read_session(record, where, skipped)))
+    grouped = _by_user(sessions, skipped, max_tokens) if variant == "natural" else _by_tens(sessions, skipped)
+    for user, user_sessions in grouped:
+        texts = tuple(session.text for session in user_sessions)
         if estimated_tokens(SEPARATOR.join(texts)) > max_tokens:
             skipped[f"histories above {max_tokens} tokens"] += 1
         else:
-            identity = user or content_id(*texts)
+            identity = user or reading.content_id(*texts)
             yield Material(task=NAME, id=identity, texts=texts, variant=variant, group=identity)
 
 
@@ -108,7 +110,7 @@ def read_session(record: Any, where: str, skipped: Counter[str]) -> Session | No
     and time are the conversation's, or else its turns', as a user's turns have no time.
 
     Args:
-        record: a row.
+        record: a row as published.
         where: file and record, for messages.
         skipped: counts what is left out, by reason.
 
@@ -118,28 +120,30 @@ def read_session(record: Any, where: str, skipped: Counter[str]) -> Session | No
     turns = [
         (turn, f"{where}, turn {n}") for n, turn in enumerate(reading.rows(record, "conversation", where), start=1)
     ]
-    everything = [(record, where), *turns]
-    written = [(reading.required_text(turn, "role", at), reading.text(turn, "content", at)) for turn, at in turns]
+    # What is known of a conversation stands at its top, or at its turns, or at both.
+    levels = [(record, where), *turns]
+    utterances = [
+        (reading.required_text(turn, "role", turn_where), reading.text(turn, "content", turn_where))
+        for turn, turn_where in turns
+    ]
     for flag in ("toxic", "redacted"):
-        if any(optional(item, flag, bool, at) for item, at in everything):
+        if any(reading.optional(level, flag, bool, level_where) for level, level_where in levels):
             skipped[f"{flag} conversations"] += 1
             return None
-    if not any(role == "user" and said for role, said in written):
+    if not any(role == "user" and content for role, content in utterances):
         skipped["conversations in which the user says nothing"] += 1
         return None
-    skipped["turns without text"] += sum(not said for _, said in written)
-    text = SEPARATOR.join(f"{role.capitalize()}: {said}" for role, said in written if said)
-    return Session(
-        text, _first(_user(item, at) for item, at in everything), _first(_time(*item) for item in everything)
-    )
+    skipped["turns without text"] += sum(not content for _, content in utterances)
+    text = SEPARATOR.join(f"{role.capitalize()}: {content}" for role, content in utterances if content)
+    return Session(text, _first(_user(*level) for level in levels), _first(_time(*level) for level in levels))
 
 
 def load(request: Request) -> Loaded:
-    """Histories with the question that was written for each; longer ones than ``context_tokens`` are left out.
+    """Histories with the question that was written for each; histories longer than ``context_tokens`` are left out.
 
     Raises:
-        DataError: no source, one that is no synthesised set of histories, or an unknown variant; one line that names
-            the file and the record.
+        DataError: no source, or a source that is no synthesised set of histories; one line that names the file and the
+            record.
     """
     variant = request.variant or VARIANTS[0]
     documents, skipped = [], Counter[str]()
@@ -173,14 +177,14 @@ def _document(material: Material, text: str, questions: tuple[Question, ...]) ->
 
 
 def _questions(written: Iterable[Synthetic], sessions: tuple[str, ...]) -> Iterator[Question]:
-    for number, item in enumerate(written, start=1):
+    for number, synthetic in enumerate(written, start=1):
         yield Question(
-            id=f"{number}-{item.kind}",
-            text=item.question,
-            answers=(item.answer,),
+            id=f"{number}-{synthetic.kind}",
+            text=synthetic.question,
+            answers=(synthetic.answer,),
             metric="perplexity",
             kind="memory",
-            evidence=evidence(item.quote, sessions),
+            evidence=evidence(synthetic.quote, sessions),
         )
 
 
@@ -199,7 +203,7 @@ def _by_user(
         else:
             users[session.user][session] = None
     for user, user_sessions in users.items():
-        kept = _first_sessions(sorted(user_sessions, key=_when), max_tokens)
+        kept = _first_sessions(sorted(user_sessions, key=_session_time), max_tokens)
         if len(kept) < MIN_SESSIONS:
             skipped[f"users with fewer than {MIN_SESSIONS} sessions within the limits"] += 1
         else:
@@ -211,7 +215,7 @@ def _first_sessions(sessions: list[Session], max_tokens: int) -> list[Session]:
     """As many of the first sessions as are allowed, in number and in tokens together."""
     kept: list[Session] = []
     for session in sessions[:MAX_SESSIONS]:
-        if estimated_tokens(SEPARATOR.join(item.text for item in [*kept, session])) > max_tokens:
+        if estimated_tokens(SEPARATOR.join(chosen.text for chosen in [*kept, session])) > max_tokens:
             break
         kept.append(session)
     return kept
@@ -219,25 +223,25 @@ def _first_sessions(sessions: list[Session], max_tokens: int) -> list[Session]:
 
 def _by_tens(sessions: Iterable[Session], skipped: Counter[str]) -> Iterator[tuple[str | None, list[Session]]]:
     """Ten consecutive conversations at a time; what is left over at the end is counted."""
-    rest = iter(sessions)
-    while ten := list(islice(rest, STUDY_SESSIONS)):
-        if len(ten) == STUDY_SESSIONS:
-            yield None, ten
+    stream = iter(sessions)
+    while group := list(islice(stream, STUDY_SESSIONS)):
+        if len(group) == STUDY_SESSIONS:
+            yield None, group
         else:
-            skipped[f"conversations left over from groups of {STUDY_SESSIONS}"] += len(ten)
+            skipped[f"conversations left over from groups of {STUDY_SESSIONS}"] += len(group)
 
 
-def _when(session: Session) -> datetime:
+def _session_time(session: Session) -> datetime:
     assert session.time is not None
     return session.time
 
 
 def _user(record: Any, where: str) -> str | None:
     """The user as a hash of address and browser; None where either is not known."""
-    address = optional(record, "hashed_ip", str, where)
-    header = optional(record, "header", dict, where)
-    agent = optional(header, "user-agent", str, f"{where}, header") if header else None
-    return content_id(address, agent) if address and agent else None
+    address = reading.optional(record, "hashed_ip", str, where)
+    header = reading.optional(record, "header", dict, where)
+    agent = reading.optional(header, "user-agent", str, f"{where}, header") if header else None
+    return reading.content_id(address, agent) if address and agent else None
 
 
 def _time(record: Any, where: str) -> datetime | None:

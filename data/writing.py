@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, flushed to the disk, and moved there in one step."""
+"""Files that are whole or absent: written under another name, flushed to the disk, and renamed in one step."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file so that a reader, or a kill at any moment, finds the former file or the new one.
+    """Write a UTF-8 file so that a reader finds the former file or the new one, even after a kill at any moment.
 
     Raises:
         OSError: the folder is missing or cannot be written, or the disk is full; the former file is still there.

@@ -29,7 +29,7 @@ def by_compressor(compressor: Compressor, temperature: float, seed: int) -> Writ
     def write(samples: Sequence[Sample]) -> list[Message]:
         return compressor.write(
             [sample.document.text for sample in samples],
-            [sample.asked for sample in samples],
+            [sample.compressor_question for sample in samples],
             temperature=temperature,
             seeds=[sampling_seed(seed, sample.id) for sample in samples],
         )

@@ -84,7 +84,7 @@ def fits_window(
     prompts = bound.scorer.prompts
     contexts = torch.tensor([len(prompts.prefix(context)[0]) for context in columns.contexts])
     rest = [
-        len(prompts.suffix(piece.asked))
+        len(prompts.suffix(piece.compressor_question))
         + (message.tokens if bound.shares_vocabulary else len(prompts.format.text_ids(message.text)) + message.ended)
         for piece, message in zip(pieces, messages, strict=True)
     ]

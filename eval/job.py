@@ -136,7 +136,8 @@ def costs(
         except ValueError as error:
             say(f"what a message costs is not counted, stage {stage}: {error}")
             continue
-        prompt_tokens = sum(len(compressor.prompt(piece.document.text, piece.asked).ids) for piece in pieces)
+        prompts = (compressor.prompt(piece.document.text, piece.compressor_question) for piece in pieces)
+        prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
         message_tokens = sum(record["message_tokens"] for record in records if record["stage"] == stage)
         mean = cost(size, round(prompt_tokens / len(pieces)), max(1, round(message_tokens / len(pieces))))
         yield {

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from data.errors import DataError
 from data.reading import file_records
-from data.synthesis import PROMPT_VERSION, Material, Messages, Row, Write, read_row, synthesise
+from data.synthesis import PROMPT_VERSION, Messages, Write, synthesise
+from data.written_questions import Material, Row, read_row
 from models.endpoint import Endpoint, EndpointError, Sampling
 
 REFUSALS = (400, 413, 422)

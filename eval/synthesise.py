@@ -14,7 +14,7 @@ from typing import Any
 
 from configs.command import status
 from data import fineweb, wildchat
-from data.synthesis import Material
+from data.written_questions import Material
 from models.endpoint import CONCURRENCY, KEY_VARIABLE, RETRIES, TIMEOUT_SECONDS
 
 TEST_SHARE = 0.2

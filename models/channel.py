@@ -53,7 +53,7 @@ class BoundScorer:
         written = [message.token_ids if self.shares_vocabulary else message.text for message in messages]
         # A budget of one token can end before anything scorable is written; such a message is scored as an ended one.
         ended = [message.ended or not message.token_ids for message in messages]
-        return self.scorer.fill(written, [sample.asked for sample in samples], contexts, valid, ended)
+        return self.scorer.fill(written, [sample.compressor_question for sample in samples], contexts, valid, ended)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Rollout:
         if len(sizes) != 1:
             raise ValueError(f"prompts of one group must lie next to each other in groups of one size, got {sizes}")
         questions = [self.samples[sample_id] for sample_id, _ in groups]
-        reads = [self.compressor.prompt(sample.document.text, sample.asked) for sample in questions]
+        reads = [self.compressor.prompt(sample.document.text, sample.compressor_question) for sample in questions]
         group_size = sizes.pop()
         prompt_ids = [prompt.ids for prompt in reads for _ in range(group_size)]
         if trainer.use_vllm:

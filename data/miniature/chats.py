@@ -1,4 +1,4 @@
-"""The shape of the embedded chats."""
+"""Embedded chat sessions, after WildChat: word lists and wordings."""
 
 from data.miniature.shape import Relation, Shape, words
 

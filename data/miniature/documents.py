@@ -1,6 +1,6 @@
 """The embedded five-task suite: seeded documents in natural-looking English whose every fact is known.
 
-Each task mirrors one of the five real ones in shape: patient notes with multiple-choice questions (LongHealth), filings
+Each task has the shape of a real one: patient notes with multiple-choice questions (LongHealth), filings
 with tables and numeric answers (FinanceBench), papers with span, yes/no and unanswerable questions (QASPER), web pages
 with extractive and open tasks (FineWeb), chat sessions with memory questions (WildChat). Every question carries
 counterfactual twins of its document: the same text with only the answer-bearing fact changed.
@@ -22,10 +22,19 @@ VERSION = 2
 """Version of the documents and questions: the same version and arguments give the same bytes."""
 
 DEFAULT_FACTS = 24
-"""Facts that a document states: some 350 to 700 tokens, the longest that `make run` can train on in minutes."""
+"""Facts that a document states: 350 to 700 tokens, the longest documents that `make run` can train on in minutes."""
 
 DEFAULT_FILLER = 0.6
-"""Probability that a sentence without a fact follows one that states a fact."""
+"""Probability that a sentence without a fact follows one that states a fact: documents are more than lists of facts."""
+
+MIN_SECTION_FACTS = 4
+"""Fewest facts under a heading: with fewer, a short document would be mostly headings."""
+
+WRONG_OPTIONS = 4
+"""Options beside the right one: five in all, as in LongHealth."""
+
+ABSENT_SHARE = 0.1
+"""Share of a paper's questions whose answer it does not state: about that of unanswerable questions in QASPER."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Fact:
 class Layout:
     """Everything a document is rendered from, so that a twin differs in one value and in nothing else.
 
-    ``order`` interleaves facts (their index) and filler or section texts.
+    ``order`` interleaves the indices of facts with filler sentences and headings.
     """
 
     shape: Shape
@@ -74,14 +83,16 @@ class Layout:
 
 
 SHAPES: dict[str, Shape] = {shape.name: shape for shape in (NOTES, FILINGS, PAPERS, PAGES, CHATS)}
+"""The five kinds of document by the names of their tasks."""
+
 UNANSWERABLE = "Unanswerable"
-"""The gold answer where the document does not state what is asked for."""
+"""The gold answer to a question about a fact that the document does not state."""
 
 NOT_STATED = "The {k} is not stated."
 """The message about a key that the document does not state."""
 
 OPEN_QUESTION = "Write a short note about the {k}."
-"""The question that asks for a text of its own, which has one right wording so that it can be scored."""
+"""The question that asks for a short text; one wording of it is right, so that it can be scored."""
 
 OPEN_ANSWER = "Dear reader, the {k}: {v}. Best wishes."
 """The gold answer to an open question."""
@@ -92,13 +103,13 @@ def make_layout(shape: Shape, seed: int, split: Split, facts: int, filler: float
 
     Args:
         shape: the kind of document.
-        seed: tells documents apart; the same arguments give the same document.
-        split: ``test`` draws from what is held out.
-        facts: how many facts it states; more than ``shape.max_facts`` are that many.
+        seed: the document's number; the same arguments give the same document.
+        split: ``test`` draws values and wordings that are held out of training.
+        facts: the number of facts that the document states, at most ``shape.max_facts``.
         filler: probability that a filler sentence follows a fact.
 
     Returns:
-        The layout, and the values it has left to draw from.
+        The layout, and the values that are left to draw from.
     """
     generator = random.Random(f"{shape.name}/{split}/{seed}/{facts}")
     values = Values(generator, split)
@@ -110,7 +121,7 @@ def make_layout(shape: Shape, seed: int, split: Split, facts: int, filler: float
         for relation, key in chosen
     )
     order: list[int | str] = []
-    per_section = max(4, -(-len(chosen_facts) // len(shape.sections)))
+    per_section = max(MIN_SECTION_FACTS, -(-len(chosen_facts) // len(shape.sections)))
     for index in range(len(chosen_facts)):
         if index % per_section == 0:
             order.append("\n" + shape.sections[index // per_section % len(shape.sections)])
@@ -121,16 +132,16 @@ def make_layout(shape: Shape, seed: int, split: Split, facts: int, filler: float
 
 
 def options_for(layout: Layout, index: int, values: Values, generator: random.Random) -> tuple[str, ...]:
-    """Five options of the fact's type: the right one, others of the same document first."""
+    """The right option and ``WRONG_OPTIONS`` wrong ones of its type, those of the same document first; shuffled."""
     fact = layout.facts[index]
-    others = [f.value for i, f in enumerate(layout.facts) if i != index and f.relation.value == fact.relation.value]
-    others = generator.sample(others, min(4, len(others)))
-    others += [values.draw(fact.relation.value, fact.key) for _ in range(4 - len(others))]
-    return tuple(generator.sample([fact.value, *others], 5))
+    wrong = [f.value for i, f in enumerate(layout.facts) if i != index and f.relation.value == fact.relation.value]
+    wrong = generator.sample(wrong, min(WRONG_OPTIONS, len(wrong)))
+    wrong += [values.draw(fact.relation.value, fact.key) for _ in range(WRONG_OPTIONS - len(wrong))]
+    return tuple(generator.sample([fact.value, *wrong], 1 + WRONG_OPTIONS))
 
 
 def twin_values(fact: Fact, values: Values, count: int) -> list[str]:
-    """Other values the fact could have had: all different; a yes/no fact has only one."""
+    """Other values that the fact could have had, all different; a yes/no fact has only one."""
     if fact.relation.value == "yes_no":
         return ["no" if fact.value == "yes" else "yes"]
     return [values.draw(fact.relation.value, fact.key) for _ in range(count)]
@@ -155,16 +166,16 @@ def ask(layout: Layout, index: int, values: Values, generator: random.Random, tw
 
 
 def absent_keys(layout: Layout) -> list[tuple[Relation, str]]:
-    """What the document could have stated and does not; a yes/no question always has an answer to guess."""
+    """The keys that the document states nothing about, without yes/no ones, whose answers could be guessed."""
     present = {fact.key for fact in layout.facts}
     return [(r, k) for r in layout.shape.relations for k in r.keys if k not in present and r.value != "yes_no"]
 
 
 def ask_absent(layout: Layout, generator: random.Random, values: Values, twins: int) -> Question:
-    """A question the document does not answer; its twins are documents that do.
+    """A question that the document does not answer; its twins are documents that do.
 
     Raises:
-        IndexError: the document leaves out nothing that can be asked (see ``absent_keys``).
+        IndexError: the document states a fact about every key (see ``absent_keys``).
     """
     relation, key = generator.choice(absent_keys(layout))
     template = wording(relation.document, layout.split, generator)
@@ -197,25 +208,26 @@ def make_document(
 
     Args:
         task: a key of ``SHAPES``.
-        seed: the document; the same arguments give the same document.
-        split: ``test`` holds out names, numbers and wordings.
-        facts: how many facts the document states; more than the shape's ``max_facts`` are that many.
+        seed: the document's number; the same arguments give the same document.
+        split: ``test`` draws names, numbers and wordings that are held out of training.
+        facts: the number of facts that the document states, at most the shape's ``max_facts``.
         filler: probability that a filler sentence follows a fact.
-        questions: how many of the facts are asked, all by default. About a tenth of a paper's questions ask for a fact
-            it does not state; where two of these are the same, the document has one question fewer.
-        twins: counterfactual twins a question; a yes/no question has one.
+        questions: the number of questions, at most one a fact; None asks about every fact. About ``ABSENT_SHARE`` of a
+            paper's questions ask for a fact it does not state; where two of these are the same, it has one question
+            fewer.
+        twins: counterfactual twins of a question; a yes/no question has one.
     """
     layout, values = make_layout(SHAPES[task], seed, split, facts, filler)
     generator = values.generator
     count = len(layout.facts) if questions is None else min(questions, len(layout.facts))
-    asked_questions = []
+    document_questions = []
     for index in generator.sample(range(len(layout.facts)), count):
-        absent = task == PAPERS.name and generator.random() < 0.1 and bool(absent_keys(layout))
+        absent = task == PAPERS.name and generator.random() < ABSENT_SHARE and bool(absent_keys(layout))
         fork = values.fork()
-        asked_questions.append(
+        document_questions.append(
             ask_absent(layout, generator, fork, twins) if absent else ask(layout, index, fork, generator, twins)
         )
-    unique = {question.id: question for question in asked_questions}
+    unique = {question.id: question for question in document_questions}
     return Document(f"{split}-{seed}", task, layout.render(), tuple(unique.values()), group=f"{split}-{seed}")
 
 

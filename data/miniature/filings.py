@@ -1,4 +1,4 @@
-"""The shape of the embedded filings."""
+"""Embedded filings, after FinanceBench: word lists and wordings."""
 
 from data.miniature.shape import Relation, Shape, words
 

@@ -1,4 +1,4 @@
-"""The shape of the embedded notes."""
+"""Embedded patient notes, after LongHealth: word lists and wordings."""
 
 from data.miniature.shape import Relation, Shape, words
 

@@ -1,4 +1,4 @@
-"""The shape of the embedded pages."""
+"""Embedded web pages, after FineWeb: word lists and wordings."""
 
 from data.miniature.shape import Relation, Shape, words
 

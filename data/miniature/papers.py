@@ -1,4 +1,4 @@
-"""The shape of the embedded papers."""
+"""Embedded papers, after QASPER: word lists and wordings."""
 
 from data.miniature.shape import Relation, Shape, words
 

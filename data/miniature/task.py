@@ -11,10 +11,11 @@ from data.task import Loaded, Request
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 TWINS = 3
-"""Counterfactual twins of each question, its hard negatives: with as many other documents they allow almost 3 bits."""
+"""Counterfactual twins of each question, its hard negatives: with three other documents beside them, the seven columns
+allow at most log2(7), almost 3 bits."""
 
 SEED_STRIDE = 1_000_000
-"""Distance between the first documents of two seeds: more documents than a run can read."""
+"""Distance between the first documents of two seeds: more documents than a run reads, so that seeds share none."""
 
 
 def load(shape: Shape, request: Request) -> Loaded:

@@ -1,4 +1,4 @@
-"""Invented values: names, numbers, and what is held out of training."""
+"""Invented values: names and numbers, and which of them are held out of training."""
 
 import random
 from typing import Literal
@@ -7,14 +7,12 @@ from data.miniature.shape import ValueType, words
 
 Split = Literal["train", "test"]
 
-
+# The order and the number of syllables decide every generated document: a change needs another VERSION.
 FIRST_SYLLABLES = words(
     "Bal Ber Bol Cal Cor Dal Del Dor Fal Fen Gar Gil Hal Hen Hol Jar Jon Kal Kel Kor Lan Lor Lun Mal Mar Mel Mor Nal "
     "Nor Pal Pel Pol Ral Ren Rol Sal Sel Sor Tal Ten Tol Tor Ulm Val Ver Vol Wal Wen Wil Yar Zan Zel Zor Bram Crom "
     "Drev Flin Grat Klos Prin Stel Trov"
 )
-
-
 SECOND_SYLLABLES = words(
     "bex dak dim fop gat gix hup jev kesh kip lodd mox neb nuck pim quat rax sopp tiv tuz vack vish wopp yod zeth "
     "bruk crit drup flom glim plit skev"
@@ -22,12 +20,14 @@ SECOND_SYLLABLES = words(
 
 
 def held_out_name(first: int, second: int) -> bool:
-    """Whether the name of these two syllables belongs to the test split."""
+    """Whether the name of these two syllables belongs to the test split, by their indices."""
+    # A fifth of the names; the two factors spread them, so that either split has every syllable.
     return (first * 7 + second * 3) % 5 == 0
 
 
 def held_out_number(key: str, number: int) -> bool:
-    """Whether this number as this key's value belongs to the test split: every number is known, the pair is not."""
+    """Whether this number as this key's value belongs to the test split; in training the key has other values."""
+    # A fifth of the pairs, shifted by the key, so that training has every number with some key.
     return (sum(key.encode()) + number) % 5 == 0
 
 
@@ -35,7 +35,7 @@ class Values:
     """Draws values that are distinct within one document: names by their first syllable, two-digit numbers as such."""
 
     def __init__(self, generator: random.Random, split: Split) -> None:
-        """Start with every first part unused."""
+        """Start with every first syllable and every two-digit number unused."""
         self.generator, self.held_out = generator, split == "test"
         self.syllables = generator.sample(range(len(FIRST_SYLLABLES)), len(FIRST_SYLLABLES))
         self.numbers = generator.sample(range(10, 100), 90)
@@ -53,7 +53,7 @@ class Values:
         return str(number)
 
     def fork(self) -> "Values":
-        """A copy to draw from without using up this one: twins of different questions may share values."""
+        """A copy that draws without using up the values of this one: twins of different questions may share values."""
         twin = object.__new__(Values)
         twin.generator, twin.held_out = self.generator, self.held_out
         twin.syllables, twin.numbers = list(self.syllables), list(self.numbers)
@@ -67,7 +67,7 @@ class Values:
 
 
 def wording(choices: tuple[str, ...], split: Split, generator: random.Random) -> str:
-    """A wording of the split: the last is held out for the test split, which uses it half of the time."""
+    """A wording of the split: the last choice is held out for the test split, which takes it half of the time."""
     if split == "test" and generator.random() < 0.5:
         return choices[-1]
     return generator.choice(choices[:-1])

@@ -122,7 +122,7 @@ class Rounds:
     ) -> tuple[list[str], list[bool]]:
         """What the compressor is asked next, and for which samples the predictor had no question."""
         if not rounds:
-            return [sample.asked for sample in samples], [False] * len(samples)
+            return [sample.compressor_question for sample in samples], [False] * len(samples)
         messages = [joined(sample_messages) for sample_messages in _messages(rounds, pieces)]
         prompts = [
             request(sample.question.text, message.text) for sample, message in zip(samples, messages, strict=True)

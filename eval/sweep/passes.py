@@ -83,7 +83,7 @@ def write_batch(
     pieces = Pieces.of(samples)
     messages = compressor.write(
         [piece.document.text for piece in pieces.samples],
-        [piece.asked for piece in pieces.samples],
+        [piece.compressor_question for piece in pieces.samples],
         temperature=config.eval.temperature,
         seeds=[
             sampling_seed(seeds[owner], piece.id) for owner, piece in zip(pieces.owners, pieces.samples, strict=True)
@@ -111,7 +111,7 @@ def flops(
     if size is None:
         return {"prefill_flops": None, "generation_flops": None}
     costs = [
-        cost(size, len(compressor.prompt(piece.document.text, piece.asked).ids), max(1, message.tokens))
+        cost(size, len(compressor.prompt(piece.document.text, piece.compressor_question).ids), max(1, message.tokens))
         for piece, message in zip(pieces, written, strict=True)
     ]
     return {

@@ -9,6 +9,7 @@ import pytest
 
 from data import filings
 from data.filings import default_cache, page_texts
+from tests.record_files import refusal_of
 
 PUBLISHED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "financebench"
 
@@ -52,11 +53,10 @@ def filing(tmp_path: Path) -> Path:
 
 
 def refusal(path: Path, cache: Path) -> str:
-    with pytest.raises(ValueError) as caught:
-        page_texts(path, cache)
-    text = str(caught.value)
-    assert text.startswith(f"{path}: ") and "\n" not in text
-    return text
+    """What the refusal of a PDF says; it begins with the file's name."""
+    message = refusal_of(lambda: page_texts(path, cache))
+    assert message.startswith(f"{path}: ")
+    return message
 
 
 def test_every_page_has_a_text_and_a_blank_ones_is_empty(filing: Path, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_changed_pdf_or_another_extractor_is_read_again(
     page_texts(filing, cache)
     filing.write_bytes(pdf("Restated"))
     assert page_texts(filing, cache) == ["Restated"]
-    monkeypatch.setattr(filings, "version", lambda package: "0.0.0")
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "0.0.0")
     page_texts(filing, cache)
     assert len(list(cache.iterdir())) == 3
 
@@ -164,11 +164,13 @@ def test_every_published_filing_cut_in_half_is_refused(tmp_path: Path) -> None:
 @needs_published
 def test_pages_hold_the_published_evidence_where_its_number_counted_from_zero_says(tmp_path: Path) -> None:
     questions = [json.loads(line) for line in (PUBLISHED / "financebench_open_source.jsonl").read_text().splitlines()]
-    asked = [one for one in questions if (PUBLISHED / "pdfs" / f"{one['doc_name']}.pdf").is_file()]
-    assert len(asked) == 14
-    for one in asked:
-        texts = page_texts(PUBLISHED / "pdfs" / f"{one['doc_name']}.pdf", tmp_path)
-        for evidence in one["evidence"]:
+    with_filings = [
+        question for question in questions if (PUBLISHED / "pdfs" / f"{question['doc_name']}.pdf").is_file()
+    ]
+    assert len(with_filings) == 14
+    for question in with_filings:
+        texts = page_texts(PUBLISHED / "pdfs" / f"{question['doc_name']}.pdf", tmp_path)
+        for evidence in question["evidence"]:
             sought = words(evidence["evidence_text"])
             shares = [len(sought & words(text)) / len(sought) for text in texts]
             assert shares[evidence["evidence_page_num"]] == max(shares) > 0.95

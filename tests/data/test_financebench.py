@@ -14,6 +14,7 @@ from data.registry import load_documents
 from data.sample import Question
 from data.task import Loaded, Request
 from objectives.accuracy import METRICS, score
+from tests.record_files import refusal_of
 
 PUBLISHED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "financebench"
 
@@ -36,7 +37,7 @@ def evidence(page: int, passage: str = "Sales were 42.", **fields: Any) -> dict[
     return row | {"evidence_text_full_page": f"Page {page}.\n{passage}\nMore."} | fields
 
 
-def asked(number: int, *rows: dict[str, Any], **fields: Any) -> dict[str, Any]:
+def entry(number: int, *rows: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """A question as published, with the nulls that occur."""
     return {
         "financebench_id": f"financebench_id_{number:05}",
@@ -73,7 +74,7 @@ def filings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "pdfs").mkdir()
     (tmp_path / "pdfs" / "ACME_2022_10K.pdf").touch()
     monkeypatch.setattr(financebench, "page_texts", lambda pdf: [f"Page {n} of {pdf.stem}" for n in range(10)])
-    return write(tmp_path, asked(1))
+    return write(tmp_path, entry(1))
 
 
 def loaded(source: str | Path | None, variant: str | None = None, **fields: Any) -> Loaded:
@@ -81,35 +82,30 @@ def loaded(source: str | Path | None, variant: str | None = None, **fields: Any)
     return load(Request("test", None if source is None else str(source), variant=variant, **count, **fields))
 
 
-def questions_of(found: Loaded) -> list[Question]:
-    return [question for document in found.documents for question in document.questions]
+def questions_of(result: Loaded) -> list[Question]:
+    return [question for document in result.documents for question in document.questions]
 
 
 def refusal(source: str | Path | None, variant: str | None = "evidence", split: str = "test", **fields: Any) -> str:
     """What the refusal of a request says; always one line."""
-    with pytest.raises(ValueError) as caught:
-        load_documents(
-            "financebench", Request(split, None if source is None else str(source), variant=variant, **fields)
-        )
-    text = str(caught.value)
-    assert text and "\n" not in text
-    return text
+    request = Request(split, None if source is None else str(source), variant=variant, **fields)
+    return refusal_of(lambda: load_documents("financebench", request))
 
 
 @needs_published
 def test_the_150_published_questions_are_about_84_filings_of_32_companies() -> None:
-    found = loaded(PUBLISHED, "evidence")
-    assert len(questions_of(found)) == 150
-    assert len({document.cluster for document in found.documents}) == 84
-    assert len({document.group for document in found.documents}) == 32
-    assert found.skipped == {"document rows with a name that is taken": 1}
+    result = loaded(PUBLISHED, "evidence")
+    assert len(questions_of(result)) == 150
+    assert len({document.cluster for document in result.documents}) == 84
+    assert len({document.group for document in result.documents}) == 32
+    assert result.skipped == {"document rows with a name that is taken": 1}
 
 
 @needs_published
 def test_published_questions_have_one_evidence_or_two_or_three() -> None:
     records = financebench.reading.file_records(PUBLISHED / QUESTIONS_FILE)
     questions = financebench.read_questions(records, "")
-    assert Counter(len(one.evidence) for one in questions) == {1: 115, 2: 31, 3: 4}
+    assert Counter(len(question.evidence) for question in questions) == {1: 115, 2: 31, 3: 4}
     assert len(financebench.read_document_links(PUBLISHED / DOCUMENTS_FILE, questions, Counter())) == 360
 
 
@@ -120,7 +116,7 @@ def test_of_the_published_answers_52_are_numbers_and_37_start_with_yes_or_no() -
     assert Counter(question.metric for question in questions) == {"financebench": 89, "judge": 61}
     assert "judge" not in METRICS
     decided = [question for question in questions if question.metric == "financebench"]
-    assert all(score(one.metric, one.answers[0], one.answers) == 1 for one in decided)
+    assert all(score(question.metric, question.answers[0], question.answers) == 1 for question in decided)
 
 
 @needs_published
@@ -136,9 +132,9 @@ def test_published_evidence_stands_in_the_context_of_its_question() -> None:
 def test_windows_and_filings_take_the_eight_published_pdfs_and_count_the_questions_of_the_others() -> None:
     expected = {"document rows with a name that is taken": 1, "questions whose PDF is missing": 136}
     filings, windows = loaded(PUBLISHED, "filing"), loaded(PUBLISHED, "window")
-    for found in (filings, windows):
-        assert len(questions_of(found)) == 14
-        assert found.skipped == expected
+    for result in (filings, windows):
+        assert len(questions_of(result)) == 14
+        assert result.skipped == expected
     names = {path.stem for path in (PUBLISHED / "pdfs").glob("*.pdf")}
     assert {document.id for document in filings.documents} == names
     assert {document.cluster for document in windows.documents} == names
@@ -163,11 +159,11 @@ def test_the_published_questions_are_a_source_by_themselves(tmp_path: Path) -> N
 
 def test_nulls_do_no_harm_and_the_answer_decides_kind_and_metric(tmp_path: Path) -> None:
     answers = ["$42.00", "-3.7", "65.4%", "Yes, they rose.", "No", "None of them", "Sales rose by 3%."]
-    source = write(tmp_path, *(asked(number, answer=answer) for number, answer in enumerate(answers)))
+    source = write(tmp_path, *(entry(number, answer=answer) for number, answer in enumerate(answers)))
     questions = questions_of(loaded(source, "evidence"))
-    assert [one.kind for one in questions] == ["numeric"] * 3 + ["stance"] * 2 + ["open"] * 2
-    assert [one.metric for one in questions] == ["financebench"] * 5 + ["judge"] * 2
-    assert [one.answers for one in questions] == [(answer,) for answer in answers]
+    assert [question.kind for question in questions] == ["numeric"] * 3 + ["stance"] * 2 + ["open"] * 2
+    assert [question.metric for question in questions] == ["financebench"] * 5 + ["judge"] * 2
+    assert [question.answers for question in questions] == [(answer,) for answer in answers]
     assert questions[0].text == "What were the sales (in USD millions)?"
 
 
@@ -177,7 +173,7 @@ def test_evidence_pages_stand_in_order_and_once(tmp_path: Path) -> None:
         evidence(2, "Two."),
         evidence(9, "Nine.\nMore.", evidence_text_full_page="Nine.\nMore."),
     )
-    source = write(tmp_path, asked(1, evidence(2, "Two.")), asked(2, *rows), asked(3, evidence(2, "Page 2.\nTwo.")))
+    source = write(tmp_path, entry(1, evidence(2, "Two.")), entry(2, *rows), entry(3, evidence(2, "Page 2.\nTwo.")))
     first, second = loaded(source, "evidence").documents
     assert (first.id, first.text) == ("ACME_2022_10K/pages 2", "Page 2.\nTwo.\nMore.")
     assert [question.evidence for question in first.questions] == [("Two.",), ("Page 2.\nTwo.",)]
@@ -216,49 +212,49 @@ def test_a_whole_filing_has_every_page(filings: str) -> None:
 def test_a_window_grows_outward_from_the_evidence_by_whole_pages(
     filings: str, evidence_pages: list[int], tokens: int, pages: str
 ) -> None:
-    source = write(Path(filings), asked(1, *map(evidence, evidence_pages)))
-    found = loaded(source, context_tokens=tokens)
-    (document,) = found.documents
+    source = write(Path(filings), entry(1, *map(evidence, evidence_pages)))
+    result = loaded(source, context_tokens=tokens)
+    (document,) = result.documents
     assert document.id == f"ACME_2022_10K/pages {pages}"
     assert document.text.count("Page") * 4 == len(document.text.split()) <= tokens
     assert document.questions[0].evidence == tuple(f"Page {page} of ACME_2022_10K" for page in evidence_pages)
-    assert not found.skipped
+    assert not result.skipped
 
 
 def test_evidence_beyond_the_budget_stays_whole_and_is_counted(filings: str) -> None:
-    source = write(Path(filings), asked(1, evidence(1), evidence(8)))
-    found = loaded(source, "window", context_tokens=7)
-    assert found.documents[0].id == "ACME_2022_10K/pages 1,8"
-    assert found.skipped == {"windows beyond the token budget: evidence pages are never cut": 1}
+    source = write(Path(filings), entry(1, evidence(1), evidence(8)))
+    result = loaded(source, "window", context_tokens=7)
+    assert result.documents[0].id == "ACME_2022_10K/pages 1,8"
+    assert result.skipped == {"windows beyond the token budget: evidence pages are never cut": 1}
 
 
 def test_questions_with_the_same_window_share_a_document(filings: str) -> None:
-    source = write(Path(filings), asked(1), asked(2, evidence(4)), asked(3, evidence(3)))
+    source = write(Path(filings), entry(1), entry(2, evidence(4)), entry(3, evidence(3)))
     tight = loaded(source, "window", context_tokens=4).documents
-    assert [[one.id[-1] for one in document.questions] for document in tight] == [["1", "3"], ["2"]]
+    assert [[question.id[-1] for question in document.questions] for document in tight] == [["1", "3"], ["2"]]
     (wide,) = loaded(source, "window", context_tokens=40).documents
     assert len(wide.questions) == 3
 
 
 def test_questions_on_pages_without_text_are_counted(filings: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(financebench, "page_texts", lambda pdf: ["Cover", "", "", "", "Page 4"])
-    found = loaded(write(Path(filings), asked(1), asked(2, evidence(4))), "filing")
-    assert [question.id[-1] for question in questions_of(found)] == ["2"]
-    assert found.documents[0].text == "Cover\n\nPage 4"
-    assert found.skipped == {"questions without text on their evidence pages": 1}
+    result = loaded(write(Path(filings), entry(1), entry(2, evidence(4))), "filing")
+    assert [question.id[-1] for question in questions_of(result)] == ["2"]
+    assert result.documents[0].text == "Cover\n\nPage 4"
+    assert result.skipped == {"questions without text on their evidence pages": 1}
 
 
 def test_no_more_documents_are_taken_than_asked_for(filings: str) -> None:
-    source = write(Path(filings), *(asked(number, evidence(number)) for number in range(8)))
-    found = loaded(source, "window", context_tokens=4, documents=3)
-    assert len(found.documents) == 3
-    assert found.skipped == {"documents beyond the number asked for": 5}
+    source = write(Path(filings), *(entry(number, evidence(number)) for number in range(8)))
+    result = loaded(source, "window", context_tokens=4, documents=3)
+    assert len(result.documents) == 3
+    assert result.skipped == {"documents beyond the number asked for": 5}
 
 
 def test_document_rows_with_a_taken_name_and_filings_without_a_row_are_counted(tmp_path: Path) -> None:
     rows = [document_row("OTHER_10K"), document_row("OTHER_10K"), document_row("OTHER_10K")]
-    found = loaded(write(tmp_path, asked(1), documents=rows), "evidence")
-    assert found.skipped == {"document rows with a name that is taken": 2, "filings without a document row": 1}
+    result = loaded(write(tmp_path, entry(1), documents=rows), "evidence")
+    assert result.skipped == {"document rows with a name that is taken": 2, "filings without a document row": 1}
 
 
 def test_page_ranges_name_runs_by_their_ends() -> None:
@@ -267,7 +263,7 @@ def test_page_ranges_name_runs_by_their_ends() -> None:
 
 def test_a_pdf_is_named_to_the_letter(filings: str) -> None:
     name = "ACME_2022_8K_dated_2022-08-19"
-    source = write(Path(filings), asked(1, evidence(1, doc_name=name), doc_name=name), documents=[document_row(name)])
+    source = write(Path(filings), entry(1, evidence(1, doc_name=name), doc_name=name), documents=[document_row(name)])
     (Path(filings) / "pdfs" / "ACME_2022_8K_dated-2022-08-19.pdf").touch()
     text = refusal(source, "filing")
     assert f"holds no PDF of the filings asked about, such as {name}.pdf" in text
@@ -278,16 +274,16 @@ def test_a_broken_pdf_is_one_line_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "pdfs").mkdir()
     file = tmp_path / "pdfs" / "ACME_2022_10K.pdf"
     file.write_text("<html>")
-    assert refusal(write(tmp_path, asked(1)), "window").startswith(f"{file}: is not a PDF")
+    assert refusal(write(tmp_path, entry(1)), "window").startswith(f"{file}: is not a PDF")
 
 
 def test_evidence_beyond_the_last_page_is_refused(filings: str) -> None:
-    text = refusal(write(Path(filings), asked(1, evidence(10))), "window")
+    text = refusal(write(Path(filings), entry(1, evidence(10))), "window")
     assert "line 1, financebench_id_00001: evidence is on page 10, from zero, but" in text and "has 10 pages" in text
 
 
 def without(key: str) -> dict[str, Any]:
-    return {name: value for name, value in asked(2).items() if name != key}
+    return {name: value for name, value in entry(2).items() if name != key}
 
 
 @pytest.mark.parametrize(
@@ -298,27 +294,27 @@ def without(key: str) -> dict[str, Any]:
         (without("financebench_id"), ["line 2", "no field 'financebench_id'", "company"]),
         (without("doc_name"), ["line 2, financebench_id_00002", "no field 'doc_name'"]),
         (without("evidence"), ["line 2, financebench_id_00002", "no field 'evidence'"]),
-        (asked(1), ["line 2", "financebench_id_00001 is a duplicate of", "line 1"]),
-        (asked(2, question=None), ["financebench_id_00002", "'question' should not be empty", "null"]),
-        (asked(2, answer=" "), ["financebench_id_00002", "'answer' should not be empty"]),
-        (asked(2, answer=42), ["financebench_id_00002", "'answer' should be text", "it is 42"]),
-        (asked(2, company=""), ["financebench_id_00002", "'company' should not be empty"]),
-        (asked(2, doc_name="../x"), ["financebench_id_00002", "'doc_name' should be the name of a PDF", '"../x"']),
-        (asked(2, evidence=[]), ["financebench_id_00002", "'evidence' is empty"]),
-        (asked(2, evidence="p. 3"), ["financebench_id_00002", "'evidence' should be a list or an object"]),
-        (asked(2, evidence(3), evidence(-1)), ["00002, evidence 2", "count pages from zero", "it is -1"]),
-        (asked(2, evidence(3, evidence_page_num="3")), ["evidence 1", "'evidence_page_num' should be a whole number"]),
-        (asked(2, evidence(3, evidence_page_num=True)), ["evidence 1", "'evidence_page_num'", "it is true"]),
-        (asked(2, evidence(3, doc_name="OTHER")), ["evidence 1", 'is of "OTHER"', '"ACME_2022_10K"']),
-        (asked(2, evidence(3, evidence_text="Else.")), ["evidence 1", "does not stand in 'evidence_text_full_page'"]),
-        (asked(2, evidence(3, evidence_text_full_page=None)), ["evidence 1", "'evidence_text_full_page'", "null"]),
-        (asked(2, {"evidence_text": "Sales"}), ["evidence 1", "no field 'doc_name'"]),
+        (entry(1), ["line 2", "financebench_id_00001 is a duplicate of", "line 1"]),
+        (entry(2, question=None), ["financebench_id_00002", "'question' should not be empty", "null"]),
+        (entry(2, answer=" "), ["financebench_id_00002", "'answer' should not be empty"]),
+        (entry(2, answer=42), ["financebench_id_00002", "'answer' should be text", "it is 42"]),
+        (entry(2, company=""), ["financebench_id_00002", "'company' should not be empty"]),
+        (entry(2, doc_name="../x"), ["financebench_id_00002", "'doc_name' should be the name of a PDF", '"../x"']),
+        (entry(2, evidence=[]), ["financebench_id_00002", "'evidence' is empty"]),
+        (entry(2, evidence="p. 3"), ["financebench_id_00002", "'evidence' should be a list or an object"]),
+        (entry(2, evidence(3), evidence(-1)), ["00002, evidence 2", "count pages from zero", "it is -1"]),
+        (entry(2, evidence(3, evidence_page_num="3")), ["evidence 1", "'evidence_page_num' should be a whole number"]),
+        (entry(2, evidence(3, evidence_page_num=True)), ["evidence 1", "'evidence_page_num'", "it is true"]),
+        (entry(2, evidence(3, doc_name="OTHER")), ["evidence 1", 'is of "OTHER"', '"ACME_2022_10K"']),
+        (entry(2, evidence(3, evidence_text="Else.")), ["evidence 1", "does not stand in 'evidence_text_full_page'"]),
+        (entry(2, evidence(3, evidence_text_full_page=None)), ["evidence 1", "'evidence_text_full_page'", "null"]),
+        (entry(2, {"evidence_text": "Sales"}), ["evidence 1", "no field 'doc_name'"]),
     ],
 )
 def test_malformed_questions_are_one_line_that_names_file_and_record(
     tmp_path: Path, second: Any, said: list[str]
 ) -> None:
-    text = refusal(write(tmp_path, asked(1), second))
+    text = refusal(write(tmp_path, entry(1), second))
     assert all(part in text for part in [QUESTIONS_FILE, *said]), text
 
 
@@ -334,7 +330,7 @@ def test_malformed_questions_are_one_line_that_names_file_and_record(
 def test_malformed_document_rows_are_one_line_that_names_file_and_record(
     tmp_path: Path, row: Any, said: list[str]
 ) -> None:
-    text = refusal(write(tmp_path, asked(1), documents=[document_row(), row]))
+    text = refusal(write(tmp_path, entry(1), documents=[document_row(), row]))
     assert all(part in text for part in [DOCUMENTS_FILE, *said]), text
 
 
@@ -364,7 +360,7 @@ def test_a_published_file_that_is_cut_off_or_empty_is_one_line_that_names_it(
     ],
 )
 def test_a_request_that_does_not_fit_is_refused(tmp_path: Path, arguments: dict[str, Any], said: list[str]) -> None:
-    text = refusal(**{"source": write(tmp_path, asked(1))} | arguments)
+    text = refusal(**{"source": write(tmp_path, entry(1))} | arguments)
     assert text.startswith("financebench: ") and all(part in text for part in said), text
 
 
@@ -374,7 +370,7 @@ def test_a_source_without_the_questions_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_hubs_rows_give_the_same_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [asked(1), asked(2, evidence(4), evidence(5), answer="Yes")]
+    rows = [entry(1), entry(2, evidence(4), evidence(5), answer="Yes")]
     reached = {}
 
     def load_dataset(path: str, **arguments: str) -> datasets.Dataset:

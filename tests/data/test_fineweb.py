@@ -12,9 +12,10 @@ import pytest
 
 from data.fineweb import load, pages
 from data.sample import neighbours
-from data.synthesis import Material
 from data.task import Request
-from tests.written_questions import halve, rows_of, write_records
+from data.written_questions import Material
+from tests.record_files import assert_damage_is_refused, halve, refusal_of, write_records
+from tests.written_questions import rows_of
 
 PUBLISHED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "fineweb"
 CARD_ROW = PUBLISHED / "fineweb_dataset_card_row.jsonl"
@@ -38,83 +39,80 @@ def record(number: int, **fields: Any) -> dict[str, Any]:
     } | fields
 
 
-def found(source: str | None, **limits: int) -> tuple[list[Material], dict[str, int]]:
+def read_pages(source: str | None, **limits: int) -> tuple[list[Material], dict[str, int]]:
     skipped: Counter[str] = Counter()
     return list(pages(source, skipped, **limits)), dict(skipped)
 
 
 def refusal(source: str | None) -> str:
     """What the refusal of a source of pages says; always one line."""
-    with pytest.raises(ValueError) as caught:
-        found(source)
-    text = str(caught.value)
-    assert text and "\n" not in text
-    return text
+    return refusal_of(lambda: read_pages(source))
 
 
 def refused_set(source: str | None, **request: Any) -> str:
     """What the refusal of a synthesised set says; always one line."""
-    with pytest.raises(ValueError) as caught:
-        load(Request(**{"split": "train", "source": source, **request}))
-    text = str(caught.value)
-    assert text and "\n" not in text
-    return text
+    return refusal_of(lambda: load(Request("train", source, **request)))
 
 
 @needs_published
 def test_the_published_row_is_a_page_with_its_origin_and_too_short_for_the_study() -> None:
-    [page], skipped = found(str(CARD_ROW), min_tokens=69, max_tokens=69)
+    [page], skipped = read_pages(str(CARD_ROW), min_tokens=69, max_tokens=69)
     assert page.id == "<urn:uuid:e5a3e79a-13d4-4147-a26e-167536fcac5d>"
     assert page.texts[0].startswith("This is basically a peanut flavoured cream")
     assert (page.origin["date"], page.origin["language"]) == ("2021-10-15T21:20:12Z", "en")
     assert skipped == {}
-    assert found(str(CARD_ROW)) == ([], {"pages below 15000 tokens": 1})
-    assert found(str(CARD_ROW), min_tokens=0, max_tokens=68) == ([], {"pages above 68 tokens": 1})
+    assert read_pages(str(CARD_ROW)) == ([], {"pages below 15000 tokens": 1})
+    assert read_pages(str(CARD_ROW), min_tokens=0, max_tokens=68) == ([], {"pages above 68 tokens": 1})
 
 
 @needs_published
 def test_the_published_texts_become_documents_of_five_questions(tmp_path: Path) -> None:
     source = tmp_path / "edu.jsonl"
     source.write_bytes(gzip.decompress(EDU_PAGES.read_bytes()))
-    read, skipped = found(str(source), min_tokens=0)
+    read, skipped = read_pages(str(source), min_tokens=0)
     assert len(read) == len({page.id for page in read}) == 150
     assert skipped == {}
     assert (
-        len(found(str(source), min_tokens=1000)[0])
-        == 150 - found(str(source), min_tokens=1000)[1]["pages below 1000 tokens"]
+        len(read_pages(str(source), min_tokens=1000)[0])
+        == 150 - read_pages(str(source), min_tokens=1000)[1]["pages below 1000 tokens"]
     )
     loaded = load(Request("train", write_records(tmp_path / "set.jsonl", rows_of(read))))
     assert len(loaded.documents) == 150
     assert loaded.skipped == {}
     for document in loaded.documents:
-        assert [one.kind for one in document.questions] == ["extractive"] * 2 + ["creative"] * 3
-        assert all(one.metric == "perplexity" and one.blind for one in document.questions)
-        assert all(one.evidence and one.evidence[0] in document.text for one in document.questions[:2])
-        assert not any(one.evidence for one in document.questions[2:])
+        assert [question.kind for question in document.questions] == ["extractive"] * 2 + ["creative"] * 3
+        assert all(question.metric == "perplexity" and question.blind for question in document.questions)
+        assert all(question.evidence and question.evidence[0] in document.text for question in document.questions[:2])
+        assert not any(question.evidence for question in document.questions[2:])
 
 
 @pytest.mark.parametrize("name", ["pages.jsonl", "pages.json", "pages.parquet"])
 def test_every_layout_gives_the_same_pages(tmp_path: Path, name: str) -> None:
     top = [record(1), record(2)]
     nested = [
-        {"text": one["text"], "id": one["id"], "metadata": {k: one[k] for k in one if k not in ("text", "id")}}
-        for one in top
+        {"text": page["text"], "id": page["id"], "metadata": {k: page[k] for k in page if k not in ("text", "id")}}
+        for page in top
     ]
-    assert found(write_records(tmp_path / "a" / name, top)) == found(write_records(tmp_path / "b" / name, nested))
-    assert [page.origin["url"] for page in found(str(tmp_path / "b" / name))[0]] == ["http://page/1", "http://page/2"]
+    assert read_pages(write_records(tmp_path / "a" / name, top)) == read_pages(
+        write_records(tmp_path / "b" / name, nested)
+    )
+    assert [page.origin["url"] for page in read_pages(str(tmp_path / "b" / name))[0]] == [
+        "http://page/1",
+        "http://page/2",
+    ]
 
 
 def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
     write_records(tmp_path / "a.jsonl", [record(1)])
     write_records(tmp_path / "more" / "b.parquet", [record(2)])
-    assert len(found(str(tmp_path))[0]) == 2
+    assert len(read_pages(str(tmp_path))[0]) == 2
 
 
 def test_pages_lack_what_some_dumps_leave_out(tmp_path: Path) -> None:
     edu = {key: value for key, value in record(1).items() if key != "date"}
     plain = {"text": "word " * 13_000}
     source = write_records(tmp_path / "pages.jsonl", [edu, plain, plain | {"id": None, "metadata": None}])
-    [first, second], skipped = found(source)
+    [first, second], skipped = read_pages(source)
     assert "date" not in first.origin
     assert len(second.id) == 16
     assert second.origin == {}
@@ -133,7 +131,7 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path: Path) -> None:
         record(7, token_count=28_000),
         record(8, token_count=None),
     ]
-    kept, skipped = found(write_records(tmp_path / "pages.jsonl", records))
+    kept, skipped = read_pages(write_records(tmp_path / "pages.jsonl", records))
     assert [page.id[-2] for page in kept] == ["1", "6", "7"]
     assert skipped == {
         "pages below 15000 tokens": 2,
@@ -153,16 +151,16 @@ def test_pages_are_read_as_they_are_used(tmp_path: Path) -> None:
 
 
 def test_without_a_source_the_hub_s_sample_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
+    requested: dict[str, Any] = {}
 
     def load_dataset(path: str, **options: Any) -> Iterator[dict[str, Any]]:
-        asked.update(options, path=path)
+        requested.update(options, path=path)
         return iter([record(1), record(2, token_count="many")])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     stream = pages(None, Counter())
     assert next(stream).id == "<urn:uuid:1>"
-    assert asked == {
+    assert requested == {
         "path": "HuggingFaceFW/fineweb",
         "name": "sample-10BT",
         "split": "train",
@@ -210,15 +208,11 @@ def test_records_of_something_else_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pages.jsonl", "pages.json", "pages.parquet"])
 def test_half_a_file_of_pages_and_an_empty_one_are_refused(tmp_path: Path, name: str) -> None:
-    source = write_records(tmp_path / name, [record(1)])
-    halve(source)
-    assert refusal(source).startswith(source)
-    Path(source).write_bytes(b"")
-    assert refusal(source).startswith(source)
+    assert_damage_is_refused(write_records(tmp_path / name, [record(1)]), refusal)
 
 
 def written(tmp_path: Path, *records: dict[str, Any]) -> list[dict[str, Any]]:
-    return rows_of(found(write_records(tmp_path / "pages.jsonl", list(records)))[0])
+    return rows_of(read_pages(write_records(tmp_path / "pages.jsonl", list(records)))[0])
 
 
 def test_documents_are_pages_and_no_neighbours_of_each_other(tmp_path: Path) -> None:
@@ -226,7 +220,13 @@ def test_documents_are_pages_and_no_neighbours_of_each_other(tmp_path: Path) -> 
     first, second = load(Request("train", source)).documents
     assert (first.task, first.id, first.text) == ("fineweb", "<urn:uuid:1>", record(1)["text"])
     assert first.parts == ()
-    assert [one.id for one in first.questions] == ["1-extractive", "2-extractive", "3-email", "4-rap", "5-poem"]
+    assert [question.id for question in first.questions] == [
+        "1-extractive",
+        "2-extractive",
+        "3-email",
+        "4-rap",
+        "5-poem",
+    ]
     assert first.questions[0].evidence == ("Page 1 begins.",)
     assert first.questions[2].answers == ("This is a email.",)
     assert neighbours([first, second]) == {("fineweb", first.id): (), ("fineweb", second.id): ()}

@@ -14,6 +14,7 @@ from data.registry import load_documents
 from data.sample import Document, Question, neighbours
 from data.task import Loaded, Request
 from objectives.accuracy import score
+from tests.record_files import refusal_of
 
 NOTES = 4
 OPTIONS = ("Metformin", "Insulin", "None of these", "Aspirin, 100 mg", "Warfarin")
@@ -28,7 +29,7 @@ def location(number: int, start: Sequence[Any] = (0.75,), end: Sequence[Any] = (
     return {f"text_{number}": {"start": list(start), "end": list(end)}}
 
 
-def asked(number: int, **fields: Any) -> dict[str, Any]:
+def entry(number: int, **fields: Any) -> dict[str, Any]:
     """A question as published, whose answer is in the note of its number."""
     options = {f"answer_{letter}": option for letter, option in zip("abcde", OPTIONS, strict=True)}
     record = {"No": number, "question": f"What does note {number} say?", **options, "correct": "Insulin"}
@@ -41,7 +42,7 @@ def patient(number: int, *questions: dict[str, Any], **fields: Any) -> dict[str,
         "name": f"Jane Doe {number}",
         "birthday": "01.01.1970",
         "diagnosis": "Diabetes",
-        "questions": list(questions) or [asked(n) for n in range(3)],
+        "questions": list(questions) or [entry(n) for n in range(3)],
         "canary-string": "LongHealth:canary",
     } | fields
 
@@ -55,8 +56,8 @@ def write(folder: Path, content: Any = None) -> str:
     return str(path)
 
 
-def one(*questions: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """A benchmark of a patient with these questions, behind another."""
+def pair(*questions: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A benchmark of a pair of patients, the second with these questions."""
     return {"patient_01": patient(1), "patient_02": patient(2, *questions, **fields)}
 
 
@@ -69,29 +70,25 @@ def notes_of(document: Document) -> list[str]:
     return document.text.split(SEPARATOR)
 
 
-def questions_of(found: Loaded) -> list[Question]:
-    return [question for document in found.documents for question in document.questions]
+def questions_of(result: Loaded) -> list[Question]:
+    return [question for document in result.documents for question in document.questions]
 
 
 def refusal(source: str | None, variant: str | None = None, split: str = "test", **fields: Any) -> str:
     """What the refusal of a request says; always one line."""
-    with pytest.raises(ValueError) as caught:
-        load_documents("longhealth", Request(split, source, variant=variant, **fields))
-    text = str(caught.value)
-    assert text and "\n" not in text
-    return text
+    return refusal_of(lambda: load_documents("longhealth", Request(split, source, variant=variant, **fields)))
 
 
 def test_protocol_1_is_the_patients_notes_in_a_drawn_order(tmp_path: Path) -> None:
-    found = loaded(write(tmp_path))
-    assert [document.id for document in found.documents] == [f"patient_{number:02}" for number in range(1, 5)]
+    result = loaded(write(tmp_path))
+    assert [document.id for document in result.documents] == [f"patient_{number:02}" for number in range(1, 5)]
     orders = []
-    for number, document in enumerate(found.documents, start=1):
+    for number, document in enumerate(result.documents, start=1):
         assert sorted(notes_of(document)) == [note(number, n) for n in range(NOTES)]
         assert (document.task, document.group, document.cluster) == ("longhealth", document.id, document.id)
         orders.append([text[5] for text in notes_of(document)])
     assert len({tuple(order) for order in orders}) > 1
-    assert not found.skipped
+    assert not result.skipped
 
 
 def test_protocol_1_asks_for_one_of_five_options_by_its_text(tmp_path: Path) -> None:
@@ -104,22 +101,22 @@ def test_protocol_1_asks_for_one_of_five_options_by_its_text(tmp_path: Path) -> 
 
 
 def test_protocol_2_adds_ten_notes_of_others_and_the_sixth_option(tmp_path: Path) -> None:
-    found = loaded(write(tmp_path), "2")
-    for number, document in enumerate(found.documents, start=1):
-        own = [text for text in notes_of(document) if f"patient {number}." in text]
-        assert sorted(own) == [note(number, n) for n in range(NOTES)]
+    result = loaded(write(tmp_path), "2")
+    for number, document in enumerate(result.documents, start=1):
+        own_notes = [text for text in notes_of(document) if f"patient {number}." in text]
+        assert sorted(own_notes) == [note(number, n) for n in range(NOTES)]
         assert len(set(notes_of(document))) == NOTES + 10
-    for question in questions_of(found):
+    for question in questions_of(result):
         assert question.options == (*OPTIONS, "cannot be answered with the provided documents")
         assert (question.answers, question.kind) == (("Insulin",), "answerable")
 
 
 def test_protocol_3_has_notes_of_others_alone_and_the_sixth_option_is_right(tmp_path: Path) -> None:
-    found = loaded(write(tmp_path), "3")
-    for number, document in enumerate(found.documents, start=1):
+    result = loaded(write(tmp_path), "3")
+    for number, document in enumerate(result.documents, start=1):
         assert len(set(notes_of(document))) == 10
         assert f"patient {number}." not in document.text
-    for question in questions_of(found):
+    for question in questions_of(result):
         assert question.options[5] == NOT_ANSWERED
         assert (question.answers, question.kind, question.evidence) == ((NOT_ANSWERED,), "unanswerable", ())
         assert score(question.metric, "F", question.answers, question.options) == 1
@@ -134,15 +131,15 @@ def test_the_same_request_gives_the_same_contexts_and_another_seed_others(tmp_pa
 
 
 def test_few_notes_of_others_are_all_taken(tmp_path: Path) -> None:
-    (_, second) = loaded(write(tmp_path, one()), "3").documents
+    (_, second) = loaded(write(tmp_path, pair()), "3").documents
     assert sorted(notes_of(second)) == [note(1, n) for n in range(NOTES)]
 
 
 @pytest.mark.parametrize("variant", ["1", "2"])
 @pytest.mark.parametrize("budget", [8, 12, 17, 20, 30, 60])
 def test_a_context_keeps_to_the_budget_and_holds_the_answers_note(tmp_path: Path, variant: str, budget: int) -> None:
-    found = loaded(write(tmp_path), variant, context_tokens=budget)
-    for document in found.documents:
+    result = loaded(write(tmp_path), variant, context_tokens=budget)
+    for document in result.documents:
         assert len(document.text.split()) <= budget
         for question in document.questions:
             number = int(question.id[-1]) - 1
@@ -158,7 +155,7 @@ def test_contexts_of_one_patient_that_differ_are_documents_of_one_cluster(tmp_pa
 
 
 def test_own_notes_come_before_those_of_others_and_the_last_is_shortened(tmp_path: Path) -> None:
-    source = write(tmp_path, one(asked(0)))
+    source = write(tmp_path, pair(entry(0)))
     # A separator is one word, so four notes take 4 * 8 + 3.
     document = loaded(source, "2", context_tokens=35 + 1 + 5).documents[1]
     others = [text for text in notes_of(document) if "patient 2." not in text]
@@ -168,18 +165,18 @@ def test_own_notes_come_before_those_of_others_and_the_last_is_shortened(tmp_pat
 
 
 def test_notes_left_out_and_shortened_are_counted(tmp_path: Path) -> None:
-    source = write(tmp_path, {"patient_1": patient(1, asked(0))})
+    source = write(tmp_path, {"patient_1": patient(1, entry(0))})
     assert loaded(source, context_tokens=35).skipped == {}
-    found = loaded(source, context_tokens=8 + 1 + 8 + 1 + 3)
-    assert found.skipped == {"notes shortened to the token budget": 1, "notes beyond the token budget": 1}
+    result = loaded(source, context_tokens=8 + 1 + 8 + 1 + 3)
+    assert result.skipped == {"notes shortened to the token budget": 1, "notes beyond the token budget": 1}
     assert loaded(source, context_tokens=9).skipped == {"notes beyond the token budget": 3}
 
 
 def test_an_answers_notes_beyond_the_budget_stay_whole_and_are_counted(tmp_path: Path) -> None:
     both = location(0) | location(3)
-    found = loaded(write(tmp_path, {"patient_1": patient(1, asked(0, answer_location=both))}), context_tokens=5)
-    assert sorted(notes_of(found.documents[0])) == [note(1, 0), note(1, 3)]
-    assert found.skipped == {
+    result = loaded(write(tmp_path, {"patient_1": patient(1, entry(0, answer_location=both))}), context_tokens=5)
+    assert sorted(notes_of(result.documents[0])) == [note(1, 0), note(1, 3)]
+    assert result.skipped == {
         "contexts beyond the token budget: notes that may hold the answer are never cut": 1,
         "notes beyond the token budget": 2,
     }
@@ -187,18 +184,18 @@ def test_an_answers_notes_beyond_the_budget_stay_whole_and_are_counted(tmp_path:
 
 def test_the_published_budget_is_the_default(tmp_path: Path) -> None:
     texts = {f"text_{number}": f"{number} " + "word " * words for number, words in enumerate((7_999, 7_998, 9))}
-    found = loaded(write(tmp_path, {"patient_1": patient(1, asked(0), texts=texts)}))
-    assert len(found.documents[0].text.split()) == longhealth.CONTEXT_TOKENS == 16_000
-    assert found.skipped == {"notes beyond the token budget": 1}
+    result = loaded(write(tmp_path, {"patient_1": patient(1, entry(0), texts=texts)}))
+    assert len(result.documents[0].text.split()) == longhealth.CONTEXT_TOKENS == 16_000
+    assert result.skipped == {"notes beyond the token budget": 1}
 
 
 def test_evidence_is_the_words_between_the_fractions(tmp_path: Path) -> None:
     texts = {"text_0": "He takes insulin daily.", "text_1": "No allergies known."}
     where = {"text_0": {"start": [9 / 23, 0], "end": [16 / 23, 0.1]}, "text_1": {"start": [0.25], "end": [0.5]}}
-    found = loaded(write(tmp_path, {"patient_1": patient(1, asked(0, answer_location=where), texts=texts)}))
-    (question,) = questions_of(found)
+    result = loaded(write(tmp_path, {"patient_1": patient(1, entry(0, answer_location=where), texts=texts)}))
+    (question,) = questions_of(result)
     assert question.evidence == ("insulin", "He takes", "allergies")
-    assert all(passage in found.documents[0].text for passage in question.evidence)
+    assert all(passage in result.documents[0].text for passage in question.evidence)
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.5, 0.5), (0.6, 0.4), (-0.1, 0.5), (0.5, 1.1), (float("nan"), 0.5)])
@@ -206,30 +203,30 @@ def test_locations_that_are_no_part_of_the_note_are_counted_and_their_note_is_ke
     tmp_path: Path, start: float, end: float
 ) -> None:
     where = location(2, [start, 0], [end, 1])
-    found = loaded(write(tmp_path, {"patient_1": patient(1, asked(0, answer_location=where))}), context_tokens=8)
-    (document,) = found.documents
+    result = loaded(write(tmp_path, {"patient_1": patient(1, entry(0, answer_location=where))}), context_tokens=8)
+    (document,) = result.documents
     assert document.text == note(1, 2)
     assert document.questions[0].evidence == (note(1, 2),)
-    assert found.skipped["answer locations that are no part of their note"] == 1
+    assert result.skipped["answer locations that are no part of their note"] == 1
 
 
 @pytest.mark.parametrize("where", [None, {}, "missing"])
 def test_without_an_answer_location_every_note_may_hold_the_answer(tmp_path: Path, where: Any) -> None:
-    question = asked(0, answer_location=where)
+    question = entry(0, answer_location=where)
     if where == "missing":
         del question["answer_location"]
-    found = loaded(write(tmp_path, one(question)), "2", context_tokens=35)
-    document = found.documents[-1]
+    result = loaded(write(tmp_path, pair(question)), "2", context_tokens=35)
+    document = result.documents[-1]
     assert sorted(notes_of(document)) == [note(2, n) for n in range(NOTES)]
     assert document.questions[0].evidence == ()
-    assert found.skipped["questions without an answer location, for which every note may hold the answer"] == 1
+    assert result.skipped["questions without an answer location, for which every note may hold the answer"] == 1
 
 
 def test_locations_in_notes_that_are_not_there_are_counted(tmp_path: Path) -> None:
-    question = asked(0, answer_location=location(0) | location(9))
-    found = loaded(write(tmp_path, {"patient_1": patient(1, question)}), context_tokens=8)
-    assert found.documents[0].text == note(1, 0)
-    assert found.skipped["answer locations in notes that are not there"] == 1
+    question = entry(0, answer_location=location(0) | location(9))
+    result = loaded(write(tmp_path, {"patient_1": patient(1, question)}), context_tokens=8)
+    assert result.documents[0].text == note(1, 0)
+    assert result.skipped["answer locations in notes that are not there"] == 1
 
 
 @pytest.mark.parametrize(
@@ -237,7 +234,7 @@ def test_locations_in_notes_that_are_not_there_are_counted(tmp_path: Path) -> No
     [("insulin", "Insulin"), ("  none  of\nTHESE ", "None of these"), ("Aspirin, 100 mg", "Aspirin, 100 mg")],
 )
 def test_the_right_option_is_found_up_to_white_space_and_case(tmp_path: Path, correct: str, right: str) -> None:
-    (question,) = questions_of(loaded(write(tmp_path, {"patient_1": patient(1, asked(0, correct=correct))})))
+    (question,) = questions_of(loaded(write(tmp_path, {"patient_1": patient(1, entry(0, correct=correct))})))
     assert question.answers == (right,)
 
 
@@ -253,7 +250,7 @@ def test_a_letter_or_the_options_text_is_right_and_what_names_no_option_is_wrong
 
 
 def test_unknown_keys_are_ignored(tmp_path: Path) -> None:
-    content = one(asked(0, difficulty="hard")) | {"canary": "LongHealth:canary", "version": 5}
+    content = pair(entry(0, difficulty="hard")) | {"canary": "LongHealth:canary", "version": 5}
     assert len(loaded(write(tmp_path, content)).documents) == 2
 
 
@@ -266,9 +263,9 @@ def test_a_folder_may_hold_the_file_or_a_copy_of_the_repository(tmp_path: Path) 
 
 
 def test_no_more_documents_and_questions_are_taken_than_asked_for(tmp_path: Path) -> None:
-    found = loaded(write(tmp_path), documents=3, questions_per_document=2)
-    assert [len(document.questions) for document in found.documents] == [2, 2, 2]
-    assert found.skipped == {
+    result = loaded(write(tmp_path), documents=3, questions_per_document=2)
+    assert [len(document.questions) for document in result.documents] == [2, 2, 2]
+    assert result.skipped == {
         "documents beyond the number asked for": 1,
         "questions beyond the number asked for": 3,
     }
@@ -279,12 +276,12 @@ def test_a_beginning_is_as_many_whole_words_as_there_are_tokens_for() -> None:
         return len(text)
 
     text = " He takes  insulin."
-    found = [beginning(text, tokens, letters) for tokens in (0, 2, 3, 8, 9, 18, 19, 99)]
-    assert found == ["", "", " He", " He", " He takes", " He takes", text, text]
+    beginnings = [beginning(text, tokens, letters) for tokens in (0, 2, 3, 8, 9, 18, 19, 99)]
+    assert beginnings == ["", "", " He", " He", " He takes", " He takes", text, text]
 
 
 def without(key: str) -> dict[str, Any]:
-    return {name: value for name, value in asked(0).items() if name != key}
+    return {name: value for name, value in entry(0).items() if name != key}
 
 
 @pytest.mark.parametrize(
@@ -292,26 +289,26 @@ def without(key: str) -> dict[str, Any]:
     [
         ("", ["is empty"]),
         ("{", ["line 1", "broken JSON"]),
-        (json.dumps(one())[: len(json.dumps(one())) // 2], ["line 1", "broken JSON"]),
+        (json.dumps(pair())[: len(json.dumps(pair())) // 2], ["line 1", "broken JSON"]),
         ([], ["should hold an object of patients", "[]"]),
         ({}, ["has no patient", "they are none"]),
         ({"canary": "x"}, ["has no patient", "they are canary"]),
         ({"patient_01": 3}, ["patient_01", "should be an object with the field 'texts'"]),
         ({"patient_01": {"questions": []}}, ["patient_01", "no field 'texts'"]),
-        (one(texts={}), ["patient_02", "'texts' is empty"]),
-        (one(texts={"text_0": " "}), ["patient_02, texts", "'text_0' should not be empty"]),
-        (one(texts={"text_0": 7}), ["patient_02, texts", "'text_0' should be text", "it is 7"]),
-        (one(questions=[]), ["patient_02", "'questions' is empty"]),
-        (one(questions={}), ["patient_02", "'questions' should be a list"]),
-        (one(asked(0), without("question")), ["patient_02, question 2", "no field 'question'"]),
-        (one(without("answer_e")), ["patient_02, question 1", "no field 'answer_e'"]),
-        (one(without("correct")), ["patient_02, question 1", "no field 'correct'"]),
-        (one(asked(0, answer_c=None)), ["patient_02, question 1", "'answer_c' should not be empty", "null"]),
-        (one(asked(0, correct="C")), ["patient_02, question 1", "'correct' should be the text of one of", '"C"']),
-        (one(asked(0, answer_location=[1])), ["patient_02, question 1", "'answer_location' should be an object"]),
-        (one(asked(0, answer_location={"text_0": {}})), ["question 1, answer_location, text_0", "no field 'start'"]),
-        (one(asked(0, answer_location=location(1, [0, 0.5]))), ["text_1", "of one length, they have 2 and 1"]),
-        (one(asked(0, answer_location=location(1, ["a"]))), ["text_1, start", "should be a whole number or a number"]),
+        (pair(texts={}), ["patient_02", "'texts' is empty"]),
+        (pair(texts={"text_0": " "}), ["patient_02, texts", "'text_0' should not be empty"]),
+        (pair(texts={"text_0": 7}), ["patient_02, texts", "'text_0' should be text", "it is 7"]),
+        (pair(questions=[]), ["patient_02", "'questions' is empty"]),
+        (pair(questions={}), ["patient_02", "'questions' should be a list"]),
+        (pair(entry(0), without("question")), ["patient_02, question 2", "no field 'question'"]),
+        (pair(without("answer_e")), ["patient_02, question 1", "no field 'answer_e'"]),
+        (pair(without("correct")), ["patient_02, question 1", "no field 'correct'"]),
+        (pair(entry(0, answer_c=None)), ["patient_02, question 1", "'answer_c' should not be empty", "null"]),
+        (pair(entry(0, correct="C")), ["patient_02, question 1", "'correct' should be the text of one of", '"C"']),
+        (pair(entry(0, answer_location=[1])), ["patient_02, question 1", "'answer_location' should be an object"]),
+        (pair(entry(0, answer_location={"text_0": {}})), ["question 1, answer_location, text_0", "no field 'start'"]),
+        (pair(entry(0, answer_location=location(1, [0, 0.5]))), ["text_1", "of one length, they have 2 and 1"]),
+        (pair(entry(0, answer_location=location(1, ["a"]))), ["text_1, start", "should be a whole number or a number"]),
     ],
 )
 def test_malformed_input_is_one_line_that_names_file_and_record(tmp_path: Path, content: Any, said: list[str]) -> None:

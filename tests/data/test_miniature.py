@@ -56,7 +56,7 @@ def layout_of(shape: Shape, seed: int, split: Split, facts: int = DEFAULT_FACTS)
     return make_layout(shape, seed, split, facts, DEFAULT_FILLER)[0]
 
 
-def asked(shape: Shape, split: Split) -> Iterator[tuple[Document, Question, Fact | None]]:
+def questions_with_facts(shape: Shape, split: Split) -> Iterator[tuple[Document, Question, Fact | None]]:
     """Every question of some documents with the fact it asks for, None where its document does not state it."""
     for seed in SEEDS:
         facts = {f"{index}-{fact.key}": fact for index, fact in enumerate(layout_of(shape, seed, split).facts)}
@@ -66,13 +66,16 @@ def asked(shape: Shape, split: Split) -> Iterator[tuple[Document, Question, Fact
 
 def stated(shape: Shape, split: Split) -> Iterator[tuple[Document, Question, Fact]]:
     """The questions whose documents state the answer."""
-    yield from ((document, question, fact) for document, question, fact in asked(shape, split) if fact)
+    yield from ((document, question, fact) for document, question, fact in questions_with_facts(shape, split) if fact)
 
 
 def absent(split: Split) -> list[tuple[Document, Question, str]]:
     """The questions whose documents do not state the answer, with the key they ask for."""
-    found = [(document, question) for document, question, fact in asked(PAPERS, split) if fact is None]
-    return [(document, question, question.id.removeprefix("absent-")) for document, question in found]
+    return [
+        (document, question, question.id.removeprefix("absent-"))
+        for document, question, fact in questions_with_facts(PAPERS, split)
+        if fact is None
+    ]
 
 
 def replaced(document: Document, question: Question, fact: Fact, twin: str) -> str:
@@ -229,7 +232,7 @@ def test_names_have_one_reading() -> None:
 @every_split
 def test_held_out_names_are_in_the_test_split_and_only_there(shape: Shape, split: Split) -> None:
     seen = 0
-    for document, question, _ in asked(shape, split):
+    for document, question, _ in questions_with_facts(shape, split):
         texts = (document.text, question.text, *question.answers, *question.options, *question.negatives)
         names = {word for text in texts for word in re.findall(r"[A-Z][a-z]+", text) if word in NAMES}
         assert all(held_out_name(*NAMES[name]) == (split == "test") for name in names)
@@ -252,21 +255,21 @@ def test_held_out_numbers_of_a_key_are_in_the_test_split_and_only_there(shape: S
 @every_shape
 def test_held_out_wordings_are_in_the_test_split_and_only_there(shape: Shape) -> None:
     for relation in shape.relations:
-        document = written_by(relation.document[-1], relation.keys)
-        question = written_by(relation.questions[-1], relation.keys)
+        statement = written_by(relation.document[-1], relation.keys)
+        inquiry = written_by(relation.questions[-1], relation.keys)
         for split in SPLITS:
-            pairs = [(document, question) for document, question, _ in asked(shape, split)]
-            texts = {text for found, one in pairs for text in (found.text, *one.negatives)}
-            assert any(document.search(text) for text in texts) == (split == "test"), relation.document[-1]
-            asks = any(question.fullmatch(one.text) for _, one in pairs)
+            triples = list(questions_with_facts(shape, split))
+            texts = {text for document, question, _ in triples for text in (document.text, *question.negatives)}
+            assert any(statement.search(text) for text in texts) == (split == "test"), relation.document[-1]
+            asks = any(inquiry.fullmatch(question.text) for _, question, _ in triples)
             assert asks == (split == "test"), relation.questions[-1]
 
 
 @every_split
 def test_unanswerable_questions_ask_for_what_the_document_lacks(split: Split) -> None:
-    found = absent(split)
-    assert len(found) > 5
-    for document, question, key in found:
+    unanswerable = absent(split)
+    assert len(unanswerable) > 5
+    for document, question, key in unanswerable:
         assert question.answers == (UNANSWERABLE,)
         assert question.kind == "unanswerable"
         assert question.evidence == question.options == ()
@@ -288,7 +291,7 @@ def test_twins_of_an_unanswerable_question_have_one_more_sentence_that_answers_i
 
 @every_shape
 def test_only_papers_have_unanswerable_questions(shape: Shape) -> None:
-    kinds = {question.kind for _, question, _ in asked(shape, "train")}
+    kinds = {question.kind for _, question, _ in questions_with_facts(shape, "train")}
     assert ("unanswerable" in kinds) == (shape is PAPERS)
 
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow
 import pytest
-from pyarrow import parquet
 
 from data.qasper import load_papers, paper_text, reference
+from tests.record_files import refusal_of, write_records
 
 
 def annotation(**fields: Any) -> dict[str, Any]:
@@ -45,8 +44,8 @@ def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 def columnar(paper_id: str, official: dict[str, Any]) -> dict[str, Any]:
     """A paper of the official layout as a row of the Hub's."""
-    asked = [row | {"answers": columns(row["answers"])} for row in official["qas"]]
-    return {"id": paper_id} | official | {"full_text": columns(official["full_text"]), "qas": columns(asked)}
+    questions = [row | {"answers": columns(row["answers"])} for row in official["qas"]]
+    return {"id": paper_id} | official | {"full_text": columns(official["full_text"]), "qas": columns(questions)}
 
 
 PAPERS = {
@@ -58,31 +57,13 @@ PAPERS = {
 }
 
 
-def write(path: Path, content: Any) -> str:
-    """Write a file of papers in the form its name asks for; text as it is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, str):
-        path.write_text(content, encoding="utf-8")
-    elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
-    elif path.suffix == ".parquet":
-        parquet.write_table(pyarrow.Table.from_pylist(content), path)
-    else:
-        path.write_text(json.dumps(content), encoding="utf-8")
-    return str(path)
-
-
 def rows() -> list[dict[str, Any]]:
     return [columnar(paper_id, official) for paper_id, official in PAPERS.items()]
 
 
 def refusal(source: str | None, split: str = "train") -> str:
     """What the refusal of a source says; always one line."""
-    with pytest.raises(ValueError) as caught:
-        load_papers(source, split)
-    text = str(caught.value)
-    assert text and "\n" not in text
-    return text
+    return refusal_of(lambda: load_papers(source, split))
 
 
 @pytest.mark.parametrize(
@@ -97,13 +78,13 @@ def refusal(source: str | None, split: str = "train") -> str:
     ],
 )
 def test_every_form_of_a_file_gives_the_same_documents(tmp_path: Path, name: str, content: Callable[[], Any]) -> None:
-    expected = load_papers(write(tmp_path / "official.json", PAPERS), "train")
+    expected = load_papers(write_records(tmp_path / "official.json", PAPERS), "train")
     assert [document.id for document in expected[0]] == list(PAPERS)
-    assert load_papers(write(tmp_path / name, content()), "train") == expected
+    assert load_papers(write_records(tmp_path / name, content()), "train") == expected
 
 
 def test_one_line_of_json_is_one_paper(tmp_path: Path) -> None:
-    documents, _ = load_papers(write(tmp_path / "one.json", json.dumps(rows()[0])), "train")
+    documents, _ = load_papers(write_records(tmp_path / "one.json", json.dumps(rows()[0])), "train")
     assert [document.id for document in documents] == ["1901.00001"]
 
 
@@ -135,9 +116,9 @@ def test_sections_without_name_or_text_leave_no_trace() -> None:
     ],
 )
 def test_references_follow_the_official_precedence(fields: dict[str, Any], text: str, kind: str) -> None:
-    found = reference(annotation(**fields)["answer"], "")
-    assert found is not None
-    assert (found.text, found.kind) == (text, kind)
+    answer = reference(annotation(**fields)["answer"], "")
+    assert answer is not None
+    assert (answer.text, answer.kind) == (text, kind)
 
 
 def test_an_annotation_without_an_answer_is_no_reference() -> None:
@@ -145,12 +126,12 @@ def test_an_annotation_without_an_answer_is_no_reference() -> None:
 
 
 def test_a_question_has_every_annotators_answer_and_the_first_ones_kind(tmp_path: Path) -> None:
-    asked = question("q", annotation(yes_no=True), annotation(free_form_answer="in part"), annotation(yes_no=True))
-    documents, skipped = load_papers(write(tmp_path / "papers.json", {"1": paper(asked)}), "train")
-    found = documents[0].questions[0]
-    assert found.answers == ("Yes", "in part")
-    assert (found.id, found.text, found.kind, found.metric) == ("q", "What is it?", "boolean", "qasper_f1")
-    assert found.negatives == found.options == ()
+    published = question("q", annotation(yes_no=True), annotation(free_form_answer="in part"), annotation(yes_no=True))
+    documents, skipped = load_papers(write_records(tmp_path / "papers.json", {"1": paper(published)}), "train")
+    loaded = documents[0].questions[0]
+    assert loaded.answers == ("Yes", "in part")
+    assert (loaded.id, loaded.text, loaded.kind, loaded.metric) == ("q", "What is it?", "boolean", "qasper_f1")
+    assert loaded.negatives == loaded.options == ()
     assert not skipped
 
 
@@ -163,15 +144,17 @@ def test_evidence_is_what_stands_in_the_text_and_the_rest_is_counted(tmp_path: P
         "",
         "Then we rank.",
     ]
-    asked = question("q", annotation(yes_no=True, evidence=passages), annotation(yes_no=True, evidence=["We parse."]))
-    documents, skipped = load_papers(write(tmp_path / "papers.json", {"1": paper(asked)}), "train")
+    published = question(
+        "q", annotation(yes_no=True, evidence=passages), annotation(yes_no=True, evidence=["We parse."])
+    )
+    documents, skipped = load_papers(write_records(tmp_path / "papers.json", {"1": paper(published)}), "train")
     assert documents[0].questions[0].evidence == ("Then we rank.", "Method > Data", "We parse.")
     assert skipped == {"evidence in figures and tables": 1, "evidence that is not in the text": 1}
 
 
 def test_an_unanswerable_annotation_has_no_evidence() -> None:
-    found = reference(annotation(unanswerable=True, evidence=["We parse."])["answer"], "")
-    assert found is not None and found.evidence == ()
+    answer = reference(annotation(unanswerable=True, evidence=["We parse."])["answer"], "")
+    assert answer is not None and answer.evidence == ()
 
 
 def test_what_cannot_be_asked_is_skipped_and_counted(tmp_path: Path) -> None:
@@ -188,7 +171,7 @@ def test_what_cannot_be_asked_is_skipped_and_counted(tmp_path: Path) -> None:
         "unanswered": paper(question("q5")),
         "blank": paper(question("q6", good), title="", abstract="", full_text=[]),
     }
-    documents, skipped = load_papers(write(tmp_path / "papers.json", papers), "train")
+    documents, skipped = load_papers(write_records(tmp_path / "papers.json", papers), "train")
     assert [(document.id, len(document.questions)) for document in documents] == [("kept", 1)]
     assert skipped == {
         "annotations without an answer": 2,
@@ -201,7 +184,7 @@ def test_what_cannot_be_asked_is_skipped_and_counted(tmp_path: Path) -> None:
 
 
 def row(**fields: Any) -> list[dict[str, Any]]:
-    """The first row of the Hub's layout with some fields changed, behind the second."""
+    """Two rows of the Hub's layout: the second, then the first with some fields changed."""
     return [rows()[1], rows()[0] | fields]
 
 
@@ -260,7 +243,7 @@ def reworded(**fields: Any) -> dict[str, Any]:
 def test_malformed_input_is_one_line_that_names_file_and_record(
     tmp_path: Path, name: str, content: Any, said: list[str]
 ) -> None:
-    text = refusal(write(tmp_path / name, content))
+    text = refusal(write_records(tmp_path / name, content))
     assert all(part in text for part in said), text
 
 
@@ -268,7 +251,7 @@ def test_a_broken_line_is_named_by_its_number_in_the_file(tmp_path: Path) -> Non
     # U+2028 may stand in a JSON text: it ends no line.
     first = json.dumps(rows()[0] | {"title": "On\u2028Parsing"}, ensure_ascii=False)
     broken = json.dumps(rows()[1])[:-20]
-    text = refusal(write(tmp_path / "papers.jsonl", f"{first}\n\n{broken}\n"))
+    text = refusal(write_records(tmp_path / "papers.jsonl", f"{first}\n\n{broken}\n"))
     assert "papers.jsonl, line 3: broken JSON" in text
 
 
@@ -286,7 +269,7 @@ def test_an_unknown_split_is_refused_before_anything_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("split", "wanted", "others"),
+    ("split", "file", "unrelated_files"),
     [
         ("train", "qasper-train-v0.3.json", ["qasper-dev-v0.3.json", "qasper-test-v0.3.json"]),
         ("validation", "qasper-dev-v0.3.json", ["qasper-train-v0.3.json", "constraint.json"]),
@@ -296,23 +279,23 @@ def test_an_unknown_split_is_refused_before_anything_is_read() -> None:
         ("train", "qasper-train-dev-v0.3/qasper-train-v0.3.json", ["qasper-train-dev-v0.3/qasper-dev-v0.3.json"]),
     ],
 )
-def test_a_splits_file_is_found_by_its_name(tmp_path: Path, split: str, wanted: str, others: list[str]) -> None:
-    write(tmp_path / wanted, rows())
-    for other in others:
-        write(tmp_path / other, "not read")
+def test_a_splits_file_is_found_by_its_name(tmp_path: Path, split: str, file: str, unrelated_files: list[str]) -> None:
+    write_records(tmp_path / file, rows())
+    for unrelated in unrelated_files:
+        write_records(tmp_path / unrelated, "not read")
     documents, _ = load_papers(str(tmp_path), split)
     assert [document.id for document in documents] == list(PAPERS)
 
 
 def test_parts_of_a_split_are_read_in_order(tmp_path: Path) -> None:
     for number, record in enumerate(rows()):
-        write(tmp_path / f"train-{number:05}-of-00002.parquet", [record])
+        write_records(tmp_path / f"train-{number:05}-of-00002.parquet", [record])
     documents, _ = load_papers(str(tmp_path), "train")
     assert [document.id for document in documents] == list(PAPERS)
 
 
 def test_a_folder_without_the_split_says_what_it_has(tmp_path: Path) -> None:
-    write(tmp_path / "qasper-train-v0.3.json", PAPERS)
+    write_records(tmp_path / "qasper-train-v0.3.json", PAPERS)
     text = refusal(str(tmp_path), "test")
     assert "'test'" in text and "qasper-train-v0.3.json" in text
 
@@ -320,22 +303,22 @@ def test_a_folder_without_the_split_says_what_it_has(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [("train.json", "train.jsonl"), ("train-v0.1.json", "train-v0.3.json")])
 def test_several_files_that_could_be_the_split_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
     for name in names:
-        write(tmp_path / name, rows())
+        write_records(tmp_path / name, rows())
     text = refusal(str(tmp_path))
     assert all(name in text for name in names)
 
 
 def test_the_hubs_rows_give_the_same_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
+    requested = {}
 
     def load_dataset(path: str, **arguments: str) -> datasets.Dataset:
-        asked.update(arguments, path=path)
+        requested.update(arguments, path=path)
         return datasets.Dataset.from_list(rows())
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    expected = load_papers(write(tmp_path / "papers.json", PAPERS), "train")
+    expected = load_papers(write_records(tmp_path / "papers.json", PAPERS), "train")
     assert load_papers(None, "dev") == expected
-    assert asked == {"path": "allenai/qasper", "revision": "refs/convert/parquet", "split": "validation"}
+    assert requested == {"path": "allenai/qasper", "revision": "refs/convert/parquet", "split": "validation"}
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,16 +32,16 @@ def test_both_layouts_of_the_ten_published_papers_give_the_same_documents() -> N
 @pytest.mark.parametrize(
     ("rule", "predict"),
     [
-        ("first_reference", lambda asked: asked.answers[0]),
-        ("always_unanswerable", lambda asked: "Unanswerable"),
-        ("always_yes", lambda asked: "Yes"),
-        ("question_words_as_answer", lambda asked: asked.text),
+        ("first_reference", lambda question: question.answers[0]),
+        ("always_unanswerable", lambda question: "Unanswerable"),
+        ("always_yes", lambda question: "Yes"),
+        ("question_words_as_answer", lambda question: question.text),
     ],
 )
 def test_answers_score_what_the_official_evaluator_prints(rule: str, predict: Callable[[Any], str]) -> None:
     documents, _ = load_papers(str(OFFICIAL), "train")
-    questions = [asked for document in documents for asked in document.questions]
-    scores = [score(asked.metric, predict(asked), asked.answers) for asked in questions]
+    questions = [question for document in documents for question in document.questions]
+    scores = [score(question.metric, predict(question), question.answers) for question in questions]
     expected = json.loads((PUBLISHED / "official_evaluator_expected.json").read_text())["results"][rule]
     assert sum(scores) / len(scores) == pytest.approx(expected["Answer F1"], abs=1e-9)
 
@@ -50,7 +50,10 @@ def test_answers_score_what_the_official_evaluator_prints(rule: str, predict: Ca
 def test_evidence_of_the_published_papers_stands_in_their_text() -> None:
     documents, _ = load_papers(str(OFFICIAL), "train")
     passages = [
-        (passage, document) for document in documents for asked in document.questions for passage in asked.evidence
+        (passage, document)
+        for document in documents
+        for question in document.questions
+        for passage in question.evidence
     ]
     assert len(passages) > 51
     assert all(passage in document.text for passage, document in passages)
@@ -59,7 +62,7 @@ def test_evidence_of_the_published_papers_stands_in_their_text() -> None:
 @needs_published
 def test_kinds_of_the_published_questions_are_those_of_the_first_annotators() -> None:
     documents, _ = load_papers(str(OFFICIAL), "train")
-    kinds = Counter(asked.kind for document in documents for asked in document.questions)
+    kinds = Counter(question.kind for document in documents for question in document.questions)
     first = [qa["answers"][0]["answer"] for paper in json.loads(OFFICIAL.read_text()).values() for qa in paper["qas"]]
     assert kinds["none"] == sum(answer["unanswerable"] for answer in first)
     assert kinds["extractive"] == sum(bool(answer["extractive_spans"]) for answer in first)

@@ -7,38 +7,25 @@ from types import NoneType
 from typing import Any
 
 import datasets
-import pyarrow
 import pytest
 from datasets.exceptions import DatasetNotFoundError
-from pyarrow import parquet
 
 from data import reading
+from tests.record_files import halve, refusal_of, write_records
 
 ROWS: list[dict[str, Any]] = [{"id": str(number), "text": f"line {number}\u2028 and on"} for number in range(600)]
 
 
 def write(path: Path, content: Any) -> Path:
-    """A file in the form its name asks for; text and bytes as they are."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif isinstance(content, str):
-        path.write_text(content, encoding="utf-8")
-    elif path.suffix == ".parquet":
-        parquet.write_table(pyarrow.Table.from_pylist(content), path)
-    elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content), encoding="utf-8")
-    else:
-        path.write_text(json.dumps(content), encoding="utf-8")
-    return path
+    """A file in the form its name asks for; JSON lines hold the characters of a text as they are, unescaped."""
+    if path.suffix == ".jsonl" and isinstance(content, list):
+        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
+    return Path(write_records(path, content))
 
 
 def refusal(records: Iterator[Any]) -> str:
-    with pytest.raises(ValueError) as caught:
-        list(records)
-    text = str(caught.value)
-    assert text and "\n" not in text
-    return text
+    """What the refusal of records says."""
+    return refusal_of(lambda: list(records))
 
 
 @pytest.mark.parametrize(
@@ -46,9 +33,9 @@ def refusal(records: Iterator[Any]) -> str:
 )
 def test_every_form_gives_the_same_records_and_says_where_each_stands(tmp_path: Path, name: str, place: str) -> None:
     path = write(tmp_path / name.lower(), ROWS).rename(tmp_path / name)
-    found = list(reading.file_records(path))
-    assert [record for _, record in found] == ROWS
-    assert [where for where, _ in found] == [f"{path}, {place} {number}" for number in range(1, 601)]
+    records = list(reading.file_records(path))
+    assert [record for _, record in records] == ROWS
+    assert [where for where, _ in records] == [f"{path}, {place} {number}" for number in range(1, 601)]
 
 
 def test_lines_are_read_as_they_are_used(tmp_path: Path) -> None:
@@ -89,23 +76,22 @@ def test_a_file_that_cannot_be_read_is_one_line_that_names_it(
     tmp_path: Path, name: str, content: Any, said: str
 ) -> None:
     path = write(tmp_path / name, content)
-    with pytest.raises(ValueError) as caught:
-        list(reading.file_records(path))
-    assert str(caught.value).startswith(str(path)) and said in str(caught.value)
+    message = refusal_of(lambda: list(reading.file_records(path)))
+    assert message.startswith(str(path)) and said in message
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.parquet"])
 def test_a_file_cut_in_half_is_one_line_that_names_it(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, ROWS)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    halve(path)
     assert refusal(reading.file_records(path)).startswith(str(path))
 
 
 def test_record_files_are_sorted_and_hidden_ones_are_left_out(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.parquet", "sub/c.json", ".cache/d.json", "sub/.e.json", "f.txt"):
         write(tmp_path / name, "")
-    found = [str(path.relative_to(tmp_path)) for path in reading.record_files(tmp_path)]
-    assert found == ["a.parquet", "b.jsonl", "sub/c.json"]
+    names = [str(path.relative_to(tmp_path)) for path in reading.record_files(tmp_path)]
+    assert names == ["a.parquet", "b.jsonl", "sub/c.json"]
 
 
 def test_a_missing_source_is_refused(tmp_path: Path) -> None:
@@ -123,9 +109,8 @@ def test_a_missing_source_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_field_of_another_type_is_refused(value: Any, types: tuple[type, ...], said: str) -> None:
-    with pytest.raises(ValueError) as caught:
-        reading.field({"key": value}, "key", types, "file, line 7")
-    assert str(caught.value).startswith(f"file, line 7: {said}") and len(str(caught.value)) < 200
+    message = refusal_of(lambda: reading.field({"key": value}, "key", types, "file, line 7"))
+    assert message.startswith(f"file, line 7: {said}") and len(message) < 200
 
 
 def test_a_missing_field_is_refused_with_those_that_are_there() -> None:
@@ -163,18 +148,18 @@ def test_rows_come_from_a_list_or_from_columns() -> None:
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_the_hubs_rows_are_read_with_the_options_that_are_set(monkeypatch: pytest.MonkeyPatch, streaming: bool) -> None:
-    asked = {}
+    requested = {}
 
     def load_dataset(path: str, **arguments: Any) -> Any:
-        asked.update(arguments, path=path)
+        requested.update(arguments, path=path)
         rows = datasets.Dataset.from_list([{"id": "a"}, {"id": "b"}])
         return rows.to_iterable_dataset() if streaming else rows
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    found = list(reading.hub_records("task", "owner/name", "train", name="sample-10BT", streaming=streaming))
-    assert found == [(f"owner/name on the Hub, split train, row {n}", {"id": i}) for n, i in ((1, "a"), (2, "b"))]
+    rows_read = list(reading.hub_records("task", "owner/name", "train", name="sample-10BT", streaming=streaming))
+    assert rows_read == [(f"owner/name on the Hub, split train, row {n}", {"id": i}) for n, i in ((1, "a"), (2, "b"))]
     expected = {"path": "owner/name", "split": "train", "name": "sample-10BT"}
-    assert asked == expected | ({"streaming": True} if streaming else {})
+    assert requested == expected | ({"streaming": True} if streaming else {})
 
 
 def test_a_hub_that_fails_at_once_or_on_the_way_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +178,6 @@ def test_a_hub_that_fails_at_once_or_on_the_way_is_one_line(monkeypatch: pytest.
 
 def test_what_is_wrong_where_records_are_used_is_not_blamed_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", lambda path, **arguments: [{"id": 1}])
-    [(place, record)] = reading.hub_records("task", "owner/name", "train")
+    [(where, record)] = reading.hub_records("task", "owner/name", "train")
     with pytest.raises(ValueError, match="^owner/name on the Hub, split train, row 1: 'id' should be text"):
-        reading.text(record, "id", place)
+        reading.text(record, "id", where)

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow
 import pytest
-from pyarrow import parquet
 
 from data.records import MOST_PROBLEMS
 from data.registry import load_documents
 from data.sample import Document
 from data.task import Loaded, Request
+from tests.record_files import refusal_of, write_records
 from tests.test_architecture import PROJECT
 
 HARBOUR = "A berth costs 24 euros. Ms Okafor keeps the code."
@@ -31,15 +30,7 @@ def load(source: Path | str | None, split: str = "train", **fields: Any) -> Load
 
 def refusal(source: Path | str | None, **fields: Any) -> str:
     """What the refusal says; always one line."""
-    with pytest.raises(ValueError) as caught:
-        load(source, **fields)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def write_lines(path: Path, records: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
+    return refusal_of(lambda: load(source, **fields))
 
 
 def write_csv(path: Path, records: list[dict[str, Any]]) -> Path:
@@ -52,13 +43,12 @@ def write_csv(path: Path, records: list[dict[str, Any]]) -> Path:
     return path
 
 
-def write_parquet(path: Path, records: list[dict[str, Any]]) -> Path:
+def write_parquet(path: Path, records: list[dict[str, Any]]) -> str:
     rows = [
         record | {"answers": [answers] if isinstance(answers := record["answers"], str) else answers}
         for record in records
     ]
-    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    return path
+    return write_records(path, rows)
 
 
 def questions(documents: list[Document]) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -66,10 +56,9 @@ def questions(documents: list[Document]) -> list[tuple[str, str, tuple[str, ...]
 
 
 def test_every_format_gives_the_same_documents(tmp_path: Path) -> None:
-    (tmp_path / "list.json").write_text(json.dumps(RECORDS))
     sources = [
-        write_lines(tmp_path / "lines.jsonl", RECORDS),
-        tmp_path / "list.json",
+        write_records(tmp_path / "lines.jsonl", RECORDS),
+        write_records(tmp_path / "list.json", RECORDS),
         write_csv(tmp_path / "table.csv", RECORDS),
         write_parquet(tmp_path / "table.parquet", RECORDS),
     ]
@@ -94,7 +83,7 @@ def test_the_example_of_the_repository_has_three_documents_and_six_questions() -
 def test_columns_of_other_names_are_mapped(tmp_path: Path) -> None:
     renamed = [{"passage": r["context"], "q": r["question"], "gold": r["answers"]} for r in RECORDS]
     columns = {"context": "passage", "question": "q", "answers": "gold"}
-    loaded = load(write_lines(tmp_path / "a.jsonl", renamed), columns=columns)
+    loaded = load(write_records(tmp_path / "a.jsonl", renamed), columns=columns)
     assert len(questions(loaded.documents)) == 3
     text = refusal(tmp_path / "a.jsonl")
     assert (
@@ -122,7 +111,7 @@ def test_squads_columns_and_its_published_file_are_understood(tmp_path: Path) ->
             "answers": {"text": [], "answer_start": []},
         },
     ]
-    loaded = load(write_lines(tmp_path / "squad.jsonl", rows))
+    loaded = load(write_records(tmp_path / "squad.jsonl", rows))
     published = {
         "version": "v2.0",
         "data": [
@@ -141,16 +130,16 @@ def test_squads_columns_and_its_published_file_are_understood(tmp_path: Path) ->
         ],
     }
     (tmp_path / "squad.json").write_text(json.dumps(published))
-    for found in (loaded, load(tmp_path / "squad.json")):
-        assert questions(found.documents) == [(HARBOUR, "Price?", ("24 euros",))]
-        assert found.documents[0].cluster == "T"
-        assert found.skipped == {"questions without an answer": 1}
+    for result in (loaded, load(tmp_path / "squad.json")):
+        assert questions(result.documents) == [(HARBOUR, "Price?", ("24 euros",))]
+        assert result.documents[0].cluster == "T"
+        assert result.skipped == {"questions without an answer": 1}
 
 
 def test_a_record_names_its_split_options_evidence_and_negatives(tmp_path: Path) -> None:
     first = RECORDS[0] | {"split": "train", "options": ["24 euros", "30 euros"], "evidence": "A berth costs 24 euros."}
     first |= {"negatives": [HARBOUR.replace("24", "30")], "document": "harbour"}
-    source = write_lines(tmp_path / "a.jsonl", [first, RECORDS[2] | {"split": "dev"}])
+    source = write_records(tmp_path / "a.jsonl", [first, RECORDS[2] | {"split": "dev"}])
     train, dev = load(source), load(source, split="validation")
     [question] = train.documents[0].questions
     assert (question.metric, question.options, question.evidence) == (
@@ -164,7 +153,7 @@ def test_a_record_names_its_split_options_evidence_and_negatives(tmp_path: Path)
 
 
 def test_the_metric_is_the_users(tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "a.jsonl", RECORDS)
+    source = write_records(tmp_path / "a.jsonl", RECORDS)
     assert {q.metric for d in load(source, metric="contains").documents for q in d.questions} == {"contains"}
     assert "no metric 'f2'" in refusal(source, metric="f2")
     with pytest.raises(ValueError, match="metric = 'exact' is read by the task records only"):
@@ -186,7 +175,7 @@ def test_the_metric_is_the_users(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_field_is_named_with_its_line(tmp_path: Path, change: Mapping[str, Any], problem: str | None) -> None:
-    source = write_lines(tmp_path / "a.jsonl", [RECORDS[2], RECORDS[0] | dict(change)])
+    source = write_records(tmp_path / "a.jsonl", [RECORDS[2], RECORDS[0] | dict(change)])
     if problem is None:
         assert load(source).documents[1].text == "7.5"
     else:
@@ -196,7 +185,7 @@ def test_a_wrong_field_is_named_with_its_line(tmp_path: Path, change: Mapping[st
 
 def test_all_wrong_records_are_named_at_once(tmp_path: Path) -> None:
     wrong = [RECORDS[0] | {"id": str(n), "answers": {}} for n in range(MOST_PROBLEMS + 3)]
-    text = refusal(write_lines(tmp_path / "a.jsonl", [*RECORDS[1:], *wrong, 7]))
+    text = refusal(write_records(tmp_path / "a.jsonl", [*RECORDS[1:], *wrong, 7]))
     assert text.startswith(f"{tmp_path / 'a.jsonl'}: {MOST_PROBLEMS + 4} of {MOST_PROBLEMS + 6} records cannot be used")
     assert "line 3: 'answers'" in text and text.endswith("and 4 more")
 
@@ -212,21 +201,21 @@ def test_what_is_no_source_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes("context,question,answers\nA b\xe4rth,Who?,x\n".encode("latin-1"))
     assert "is not UTF-8" in refusal(tmp_path / "latin.csv")
     assert "has no record of split 'test'" in refusal(
-        write_lines(tmp_path / "a.jsonl", [RECORDS[0] | {"split": "train"}]), split="test"
+        write_records(tmp_path / "a.jsonl", [RECORDS[0] | {"split": "train"}]), split="test"
     )
 
 
 def test_ids_and_contexts_of_a_document_do_not_contradict(tmp_path: Path) -> None:
-    twice = write_lines(tmp_path / "a.jsonl", [RECORDS[0], RECORDS[1] | {"id": "1"}])
+    twice = write_records(tmp_path / "a.jsonl", [RECORDS[0], RECORDS[1] | {"id": "1"}])
     assert 'id "1" is a duplicate' in refusal(twice)
-    two = write_lines(tmp_path / "b.jsonl", [RECORDS[0] | {"document": "d"}, RECORDS[2] | {"document": "d"}])
+    two = write_records(tmp_path / "b.jsonl", [RECORDS[0] | {"document": "d"}, RECORDS[2] | {"document": "d"}])
     assert 'document "d" has another context' in refusal(two)
 
 
 def test_rows_of_the_hub_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    asked: list[Any] = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda path, **options: asked.append((path, options)) or RECORDS)
+    requests: list[Any] = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, **options: requests.append((path, options)) or RECORDS)
     assert len(load("hub:rajpurkar/squad", split="dev").documents) == 2
-    assert asked == [("rajpurkar/squad", {"split": "validation"})]
+    assert requests == [("rajpurkar/squad", {"split": "validation"})]

@@ -1,28 +1,15 @@
-"""What a writer model is asked, which of its replies are used, and how bad rows of a set are refused."""
+"""What a writer model is asked, and which of its replies are used."""
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data.registry import load_documents
-from data.synthesis import (
-    PROMPT_VERSION,
-    Material,
-    Messages,
-    Write,
-    check,
-    content_id,
-    evidence,
-    prompt,
-    read_row,
-    read_rows,
-    synthesise,
-)
-from data.task import Request
-from tests.written_questions import fenced, good_writer, memory_reply, page_reply, rows_of, write_records
+from data.reading import content_id
+from data.synthesis import PROMPT_VERSION, Messages, Write, check, prompt, synthesise
+from data.written_questions import Material, read_row
+from tests.written_questions import fenced, good_writer, memory_reply, page_reply
 
 TEXT = "Ada Lovelace was born in 1815.\nShe wrote the first program in 1843.\nShe died in London."
 PAGE = Material("fineweb", "page-1", (TEXT,), origin={"url": "http://a"})
@@ -44,13 +31,13 @@ def reply_with(**changes: Any) -> str:
     return json.dumps(page_reply(TEXT) | changes)
 
 
-def asked(question: str, answer: str) -> dict[str, str]:
+def pair(question: str, answer: str) -> dict[str, str]:
     return {"question": question, "answer": answer}
 
 
 def test_a_page_gets_two_extractive_questions_an_email_a_rap_and_a_poem() -> None:
     row = synthesise(PAGE, "a-writer", good_writer)
-    assert [one.kind for one in row.questions] == ["extractive", "extractive", "email", "rap", "poem"]
+    assert [question.kind for question in row.questions] == ["extractive", "extractive", "email", "rap", "poem"]
     assert row.questions[0].answer == "Ada Lovelace was born in 1815."
     assert (row.writer, row.prompt_version, row.attempts, row.rejected) == ("a-writer", PROMPT_VERSION, 1, ())
 
@@ -107,10 +94,10 @@ def test_a_bad_reply_is_shown_to_the_writer_with_what_is_wrong_until_it_is_right
 
 
 def test_the_best_of_bad_replies_is_kept_and_what_it_lacks_is_said() -> None:
-    one_wrong = [asked("When was she born?", "in 1815"), asked("Who was her father?", "Lord Byron")]
+    one_wrong = [pair("When was she born?", "in 1815"), pair("Who was her father?", "Lord Byron")]
     write, _ = scripted("nonsense", reply_with(extractive=one_wrong), "nonsense")
     row = synthesise(PAGE, "a-writer", write, attempts=3)
-    assert [one.kind for one in row.questions] == ["extractive", "email", "rap", "poem"]
+    assert [question.kind for question in row.questions] == ["extractive", "email", "rap", "poem"]
     assert row.rejected == ('extractive: the answer is not in the page letter by letter: "Lord Byron"',)
     assert row.attempts == 3
 
@@ -125,15 +112,15 @@ def test_a_writer_that_never_gets_it_right_leaves_a_row_without_questions() -> N
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"email": asked("", "Dear all")}, "email: the question is empty"),
-        ({"poem": asked("Write a poem.", " \n")}, "poem: the answer is empty"),
-        ({"extractive": [asked("When?", "1815"), asked("Who?", "She wrote a program")]}, "is not in the page"),
-        ({"extractive": [asked("Was it 1815?", "1815"), asked("Who?", "She")]}, 'question holds its answer: "1815"'),
-        ({"extractive": [asked("When?", "1815")]}, "extractive: List should have at least 2 items"),
-        ({"extractive": [asked("When?", "1815")] * 3}, "extractive: List should have at most 2 items"),
+        ({"email": pair("", "Dear all")}, "email: the question is empty"),
+        ({"poem": pair("Write a poem.", " \n")}, "poem: the answer is empty"),
+        ({"extractive": [pair("When?", "1815"), pair("Who?", "She wrote a program")]}, "is not in the page"),
+        ({"extractive": [pair("Was it 1815?", "1815"), pair("Who?", "She")]}, 'question holds its answer: "1815"'),
+        ({"extractive": [pair("When?", "1815")]}, "extractive: List should have at least 2 items"),
+        ({"extractive": [pair("When?", "1815")] * 3}, "extractive: List should have at most 2 items"),
         ({"email": "Dear all"}, "email: Input should be"),
         ({"rap": {"question": "Write.", "answer": 3}}, "rap.answer: Input should be a valid string"),
-        ({"song": asked("Write.", "La")}, "song: Extra inputs are not permitted"),
+        ({"song": pair("Write.", "La")}, "song: Extra inputs are not permitted"),
     ],
 )
 def test_what_is_wrong_with_a_page_s_question_is_named(changes: dict[str, Any], problem: str) -> None:
@@ -164,15 +151,8 @@ def test_a_reply_may_stand_between_fences_or_after_thoughts(dress: Callable[[str
 
 
 def test_a_copied_answer_may_differ_in_white_space_and_case() -> None:
-    copied = [asked("When was she born?", "ada  lovelace was\nborn in 1815."), asked("Where?", "london")]
+    copied = [pair("When was she born?", "ada  lovelace was\nborn in 1815."), pair("Where?", "london")]
     assert len(check(PAGE, reply_with(extractive=copied))[0]) == 5
-
-
-def test_evidence_is_every_line_that_holds_a_passage() -> None:
-    texts = ("a cat\na dog", "the dog\nand the cat")
-    assert evidence("dog", texts) == ("a dog", "the dog")
-    assert evidence("cat\na", texts) == ("cat\na",)
-    assert evidence("bird", texts) == evidence("", texts) == ()
 
 
 def test_an_error_of_the_writer_s_is_not_swallowed() -> None:
@@ -181,89 +161,3 @@ def test_an_error_of_the_writer_s_is_not_swallowed() -> None:
 
     with pytest.raises(ValueError, match="the server is gone"):
         synthesise(PAGE, "a-writer", write)
-
-
-def rows() -> list[dict[str, Any]]:
-    return rows_of([PAGE, Material("fineweb", "page-2", ("Another page.\nIt ends.",))])
-
-
-def refusal(source: str | None, task: str = "fineweb", **request: Any) -> str:
-    """What the refusal of a set says; always one line."""
-    with pytest.raises(ValueError) as caught:
-        load_documents(task, Request(**{"split": "test", "source": source, **request}))
-    text = str(caught.value)
-    assert text and "\n" not in text
-    return text
-
-
-def test_a_file_is_read_whole_and_a_folder_by_the_split(tmp_path: Path) -> None:
-    first, second = rows()
-    write_records(tmp_path / "set" / "train.jsonl", [first])
-    write_records(tmp_path / "set" / "test.jsonl", [second])
-    whole = write_records(tmp_path / "all.jsonl", [first, second])
-
-    def ids(source: str, split: str) -> list[str]:
-        return [row.material.id for _, row in read_rows("fineweb", Request(split, source))]
-
-    assert ids(str(tmp_path / "set"), "train") == ["page-1"]
-    assert ids(str(tmp_path / "set"), "test") == ["page-2"]
-    assert ids(whole, "train") == ids(whole, "validation") == ["page-1", "page-2"]
-    assert "no .json, .jsonl or .parquet file is named after the split 'validation'" in refusal(
-        str(tmp_path / "set"), split="dev"
-    )
-
-
-def test_what_cannot_be_asked_for_is_refused(tmp_path: Path) -> None:
-    source = write_records(tmp_path / "all.jsonl", rows())
-    assert refusal(source, split="night") == "fineweb: no split 'night'; there are train, validation, test"
-    assert "facts = 3" in refusal(source, facts=3)
-    assert "python -m eval.synthesise --task fineweb" in refusal(None)
-    assert refusal(str(tmp_path / "none.jsonl")).endswith("none.jsonl: no such file or folder")
-    assert refusal(source, "wildchat") == f"{source}, line 1: is a row of \"fineweb\", not of 'wildchat'"
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({"task": None}, "'task' should not be empty, it is null"),
-        ({"id": ""}, "'id' should not be empty"),
-        ({"id": 7}, "'id' should be text or null, it is 7"),
-        ({"texts": "page"}, "'texts' should be a list, it is \"page\""),
-        ({"texts": [1]}, "texts: '1' should be text or null, it is 1"),
-        ({"origin": None}, "'origin' should be an object, it is null"),
-        ({"writer": None}, "'writer' should not be empty"),
-        ({"prompt_version": "1"}, "'prompt_version' should be a whole number"),
-        ({"attempts": 1.5}, "'attempts' should be a whole number"),
-        ({"questions": None}, "'questions' should be a list or an object, it is null"),
-        ({"questions": ["What?"]}, "question 1: should be an object with the field 'kind'"),
-        ({"questions": [{"kind": "ode", "question": "a", "answer": "b", "quote": ""}]}, "'kind' should be one of"),
-        ({"questions": [{"kind": "rap", "question": "a", "answer": "", "quote": ""}]}, "'answer' should not be empty"),
-        ({"rejected": "none"}, "'rejected' should be a list"),
-    ],
-)
-def test_a_wrong_field_of_a_row_is_named_with_file_and_line(
-    tmp_path: Path, change: dict[str, Any], problem: str
-) -> None:
-    first, second = rows()
-    source = write_records(tmp_path / "all.jsonl", [first, second | change])
-    text = refusal(source)
-    assert text.startswith(f"{source}, line 2")
-    assert problem in text
-
-
-@pytest.mark.parametrize("key", ["task", "id", "texts", "origin", "writer", "prompt_version", "questions", "rejected"])
-def test_a_field_that_a_row_lacks_is_named(tmp_path: Path, key: str) -> None:
-    row = rows()[0]
-    del row[key]
-    assert f"has no field {key!r}" in refusal(write_records(tmp_path / "all.jsonl", [row]))
-
-
-def test_a_material_may_stand_in_a_set_once(tmp_path: Path) -> None:
-    source = write_records(tmp_path / "all.jsonl", [rows()[0]] * 2)
-    assert refusal(source) == f'{source}, line 2: "page-1" is a duplicate of {source}, line 1'
-
-
-@pytest.mark.parametrize("name", ["all.jsonl", "all.json", "all.parquet"])
-@pytest.mark.parametrize("content", ["", "\n\n", "[1, 2]\n", "\u20ac{"])
-def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, content: str) -> None:
-    assert refusal(write_records(tmp_path / name, content)).startswith(str(tmp_path / name))

@@ -10,6 +10,7 @@ from configs.sections import TaskConfig
 from data.miniature import documents as miniature
 from data.miniature.task import TWINS
 from data.registry import TASKS, Loaded, Request, load_documents
+from tests.record_files import refusal_of
 
 EMBEDDED = tuple(miniature.SHAPES)
 QUESTIONS = 4
@@ -25,8 +26,8 @@ def papers(tmp_path: Path) -> str:
         return {"question_id": name, "question": f"Is it {name}?", "answers": [{"answer": answer}]}
 
     def paper(name: str, questions: int) -> dict[str, Any]:
-        asked = [question(f"{name}-{number}") for number in range(questions)]
-        return {"title": name, "abstract": "Short.", "full_text": [], "qas": asked}
+        published = [question(f"{name}-{number}") for number in range(questions)]
+        return {"title": name, "abstract": "Short.", "full_text": [], "qas": published}
 
     content = {f"p{number}": paper(f"p{number}", QUESTIONS) for number in range(9)} | {"p9": paper("p9", 0)}
     file = tmp_path / "papers.json"
@@ -36,11 +37,9 @@ def papers(tmp_path: Path) -> str:
 
 def refusal(name: str, **arguments: Any) -> str:
     """What the refusal of a request says; always one line that names the task."""
-    with pytest.raises(ValueError) as caught:
-        load_documents(name, Request(**DEFAULTS | arguments))
-    text = str(caught.value)
-    assert name in text and "\n" not in text
-    return text
+    message = refusal_of(lambda: load_documents(name, Request(**DEFAULTS | arguments)))
+    assert name in message
+    return message
 
 
 def generated(name: str = "miniature/chats", **arguments: Any) -> Loaded:

@@ -11,10 +11,11 @@ import pytest
 
 from data.registry import load_documents
 from data.sample import neighbours
-from data.synthesis import Material
 from data.task import Request
 from data.wildchat import SEPARATOR, histories, load, read_session
-from tests.written_questions import halve, rows_of, write_records
+from data.written_questions import Material
+from tests.record_files import assert_damage_is_refused, halve, refusal_of, write_records
+from tests.written_questions import rows_of
 
 PUBLISHED = (
     Path(__file__).resolve().parents[2].parent / "shared" / "data" / "wildchat" / "wildchat1m_row0_truncated.jsonl"
@@ -42,12 +43,12 @@ def turn(role: str, content: str | None, **fields: Any) -> dict[str, Any]:
 
 def record(number: int, *turns: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """A conversation in the published format; minutes go with its number."""
-    said = list(turns) or [turn("user", f"Question {number}?"), turn("assistant", f"Answer {number}.")]
+    conversation = list(turns) or [turn("user", f"Question {number}?"), turn("assistant", f"Answer {number}.")]
     return {
         "conversation_hash": f"hash{number}",
         "model": "gpt-4-0314",
         "timestamp": f"2023-04-09T00:{number:02}:00",
-        "conversation": said,
+        "conversation": conversation,
         "turn": 1,
         "language": "English",
         "toxic": False,
@@ -57,27 +58,19 @@ def record(number: int, *turns: dict[str, Any], **fields: Any) -> dict[str, Any]
     } | fields
 
 
-def found(source: str | None, **options: Any) -> tuple[list[Material], dict[str, int]]:
+def read_histories(source: str | None, **options: Any) -> tuple[list[Material], dict[str, int]]:
     skipped: Counter[str] = Counter()
     return list(histories(source, skipped, **options)), dict(+skipped)
 
 
 def refusal(source: str | None, **options: Any) -> str:
     """What the refusal of a source of histories says; always one line."""
-    with pytest.raises(ValueError) as caught:
-        found(source, **options)
-    text = str(caught.value)
-    assert text and "\n" not in text
-    return text
+    return refusal_of(lambda: read_histories(source, **options))
 
 
 def refused_set(source: str | None, **request: Any) -> str:
     """What the refusal of a synthesised set says; always one line."""
-    with pytest.raises(ValueError) as caught:
-        load_documents("wildchat", Request(**{"split": "train", "source": source, **request}))
-    text = str(caught.value)
-    assert text and "\n" not in text
-    return text
+    return refusal_of(lambda: load_documents("wildchat", Request("train", source, **request)))
 
 
 @needs_published
@@ -92,15 +85,15 @@ def test_the_published_row_is_a_session_of_a_known_user_and_time() -> None:
     assert session.user is not None
     assert +skipped == {}
     # One session is no memory across sessions, in either variant.
-    assert found(str(PUBLISHED)) == ([], {"users with fewer than 2 sessions within the limits": 1})
-    assert found(str(PUBLISHED), variant="study") == ([], {"conversations left over from groups of 10": 1})
+    assert read_histories(str(PUBLISHED)) == ([], {"users with fewer than 2 sessions within the limits": 1})
+    assert read_histories(str(PUBLISHED), variant="study") == ([], {"conversations left over from groups of 10": 1})
 
 
 @needs_published
 def test_the_published_row_makes_a_document_with_another_session_of_its_user(tmp_path: Path) -> None:
     row = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     later = row | {"timestamp": "2023-04-10T09:00:00", "conversation": [turn("user", "Where were we?")]}
-    [history], _ = found(write_records(tmp_path / "chats.jsonl", [later, row]))
+    [history], _ = read_histories(write_records(tmp_path / "chats.jsonl", [later, row]))
     [document] = load(Request("train", write_records(tmp_path / "set.jsonl", rows_of([history])))).documents
     assert document.parts[1] == "User: Where were we?"
     assert document.parts[0].startswith("User: Hey there!")
@@ -110,9 +103,15 @@ def test_the_published_row_makes_a_document_with_another_session_of_its_user(tmp
 
 @pytest.mark.parametrize("name", ["chats.jsonl", "chats.json", "chats.parquet"])
 def test_a_user_s_sessions_are_in_time_order_and_users_are_apart(tmp_path: Path, name: str) -> None:
-    other = {"header": {"accept-language": "en", "user-agent": "Safari"}}
-    records = [record(3), record(1), record(5, **other), record(4, **other), record(6, hashed_ip="bb22")]
-    kept, skipped = found(write_records(tmp_path / name, records))
+    another_browser = {"header": {"accept-language": "en", "user-agent": "Safari"}}
+    records = [
+        record(3),
+        record(1),
+        record(5, **another_browser),
+        record(4, **another_browser),
+        record(6, hashed_ip="bb22"),
+    ]
+    kept, skipped = read_histories(write_records(tmp_path / name, records))
     assert [history.texts for history in kept] == [
         ("User: Question 1?\n\nAssistant: Answer 1.", "User: Question 3?\n\nAssistant: Answer 3."),
         ("User: Question 4?\n\nAssistant: Answer 4.", "User: Question 5?\n\nAssistant: Answer 5."),
@@ -140,7 +139,7 @@ def test_address_browser_and_time_may_stand_in_the_turns_alone() -> None:
 
 def test_a_hash_that_occurs_twice_names_two_conversations(tmp_path: Path) -> None:
     records = [record(1), record(2, conversation_hash="hash1"), record(2, conversation_hash="hash9")]
-    [history], skipped = found(write_records(tmp_path / "chats.jsonl", records))
+    [history], skipped = read_histories(write_records(tmp_path / "chats.jsonl", records))
     assert len(history.texts) == 2
     assert skipped == {"duplicate conversations": 1}
 
@@ -161,7 +160,7 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path: Path) -> None:
         record(10, turn("user", "When?"), timestamp=None),
         record(11, conversation=[]),
     ]
-    [history], skipped = found(write_records(tmp_path / "chats.jsonl", records))
+    [history], skipped = read_histories(write_records(tmp_path / "chats.jsonl", records))
     assert history.texts[1] == "User: So?"
     assert skipped == {
         "toxic conversations": 2,
@@ -180,33 +179,33 @@ def test_columns_of_moderation_may_be_absent(tmp_path: Path) -> None:
         return {key: value for key, value in row.items() if key not in ("toxic", "redacted")}
 
     records = [bare(record(n)) | {"conversation": [bare(turn("user", f"Hi {n}"))]} for n in (1, 2)]
-    [history], skipped = found(write_records(tmp_path / "chats.jsonl", records))
+    [history], skipped = read_histories(write_records(tmp_path / "chats.jsonl", records))
     assert history.texts == ("User: Hi 1", "User: Hi 2")
     assert skipped == {}
 
 
 def test_a_history_keeps_its_first_sessions_within_the_limits(tmp_path: Path) -> None:
     source = write_records(tmp_path / "chats.jsonl", [record(number) for number in range(12)])
-    [history], skipped = found(source)
+    [history], skipped = read_histories(source)
     assert len(history.texts) == 10
     assert skipped == {"sessions beyond the limits": 2}
-    [shorter], skipped = found(source, max_tokens=31)
+    [shorter], skipped = read_histories(source, max_tokens=31)
     assert len(shorter.texts) == 3
     assert skipped == {"sessions beyond the limits": 9}
-    assert found(source, max_tokens=12) == ([], {"users with fewer than 2 sessions within the limits": 1})
+    assert read_histories(source, max_tokens=12) == ([], {"users with fewer than 2 sessions within the limits": 1})
 
 
 def test_the_study_takes_ten_consecutive_conversations_of_whomever(tmp_path: Path) -> None:
     records = [record(number, hashed_ip=f"ip{number}") for number in range(26)]
     records[4] |= {"toxic": True}
     source = write_records(tmp_path / "chats.jsonl", records)
-    kept, skipped = found(source, variant="study")
+    kept, skipped = read_histories(source, variant="study")
     assert [len(history.texts) for history in kept] == [10, 10]
     assert kept[0].texts[4].startswith("User: Question 5?")
     assert kept[1].texts[0].startswith("User: Question 11?")
     assert kept[0].variant == "study" and kept[0].id != kept[1].id
     assert skipped == {"toxic conversations": 1, "conversations left over from groups of 10": 5}
-    assert found(source, variant="study", max_tokens=50) == (
+    assert read_histories(source, variant="study", max_tokens=50) == (
         [],
         {"toxic conversations": 1, "conversations left over from groups of 10": 5, "histories above 50 tokens": 2},
     )
@@ -214,20 +213,20 @@ def test_the_study_takes_ten_consecutive_conversations_of_whomever(tmp_path: Pat
 
 def test_no_more_conversations_are_read_than_asked_for(tmp_path: Path) -> None:
     source = write_records(tmp_path / "chats.jsonl", [record(number) for number in range(6)])
-    assert len(found(source, conversations=3)[0][0].texts) == 3
+    assert len(read_histories(source, conversations=3)[0][0].texts) == 3
     assert refusal(source, variant="weekly") == "wildchat: no variant 'weekly'; there are natural, study"
 
 
 def test_without_a_source_the_hub_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
+    requested: dict[str, Any] = {}
 
     def load_dataset(path: str, **options: Any) -> list[dict[str, Any]]:
-        asked.update(options, path=path)
+        requested.update(options, path=path)
         return [record(number) for number in range(2)]
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert len(found(None)[0]) == 1
-    assert asked == {"path": "allenai/WildChat-1M", "split": "train", "streaming": True}
+    assert len(read_histories(None)[0]) == 1
+    assert requested == {"path": "allenai/WildChat-1M", "split": "train", "streaming": True}
 
 
 @pytest.mark.parametrize(
@@ -262,17 +261,13 @@ def test_records_of_something_else_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["chats.jsonl", "chats.json", "chats.parquet"])
 def test_half_a_file_of_chats_and_an_empty_one_are_refused(tmp_path: Path, name: str) -> None:
-    source = write_records(tmp_path / name, [record(1)])
-    halve(source)
-    assert refusal(source).startswith(source)
-    Path(source).write_bytes(b"")
-    assert refusal(source).startswith(source)
+    assert_damage_is_refused(write_records(tmp_path / name, [record(1)]), refusal)
 
 
 def written(tmp_path: Path, variant: str = "natural") -> list[dict[str, Any]]:
     """The rows of two users with two sessions each, or of twenty conversations."""
     records = [record(n, hashed_ip=f"ip{n % 2}") for n in range(4 if variant == "natural" else 20)]
-    return rows_of(found(write_records(tmp_path / f"{variant}.jsonl", records), variant=variant)[0])
+    return rows_of(read_histories(write_records(tmp_path / f"{variant}.jsonl", records), variant=variant)[0])
 
 
 def test_a_document_is_a_user_s_sessions_compressed_one_by_one(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_what_fits_the_window_to_the_token_is_scored(compressor: Compressor, cha
     samples = samples_of(documents)
     columns = EVALUATION.columns(samples, documents)
     longest = max(len(compressor.prompts.prefix(document.text)[0]) for document in documents)
-    room = 2048 - longest - max(len(compressor.prompts.suffix(sample.asked)) for sample in samples) - 1
+    room = 2048 - longest - max(len(compressor.prompts.suffix(sample.compressor_question)) for sample in samples) - 1
     for tokens, fits in ((room, True), (room + 1, False)):
         messages = [Message("", [5] * tokens, True, [])] * 2
         assert fits_window(channel.scorers[0], samples, messages, columns).all().item() == fits

@@ -14,7 +14,7 @@ from models.endpoint import Endpoint
 from tests.eval.small_evaluation import EVIDENCE_BATCH, evaluated, logged, records, small
 from tests.llama_server import serving_miniature
 from tests.local_server import Answer, Asked, LocalServer, Script, chat, serving
-from tests.written_questions import write_records
+from tests.record_files import write_records
 
 pytestmark = pytest.mark.command
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from configs.tree import PROJECT
-from data.synthesis import Material
+from data.written_questions import Material
 from eval.run import main
 from tests.eval.small_evaluation import EVIDENCE_BATCH, evaluated, logged, records, small
-from tests.written_questions import rows_of, write_records
+from tests.record_files import write_records
+from tests.written_questions import rows_of
 
 pytestmark = pytest.mark.command
 

@@ -14,7 +14,8 @@ from data.task import Request
 from eval.synthesise import main
 from tests.llama_server import serving_miniature
 from tests.local_server import Answer, Asked, LocalServer, chat, serving
-from tests.written_questions import good_writer, write_records
+from tests.record_files import write_records
+from tests.written_questions import good_writer
 
 ROOT = Path(__file__).resolve().parents[2]
 
