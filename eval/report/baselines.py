@@ -17,7 +17,7 @@ from eval.report.tables import Table
 TITLE = "Accuracy against message tokens"
 
 LINE_STYLES = tuple(zip((Colour.SECOND, Colour.THIRD, Colour.FOURTH, Colour.FIFTH, Colour.MUTED), "s^Dvo", strict=True))
-"""Colour and marker of a baseline's line; the marker tells lines apart for who cannot see the colours."""
+"""Colour and marker of a baseline's line; the marker tells lines apart for readers who cannot tell the colours."""
 
 TOKEN_TOLERANCE = 1.05
 """A baseline a twentieth longer than the adapter's messages still counts as no longer: lengths of texts are uneven."""

@@ -1,7 +1,7 @@
 """The report's tables as Markdown; names in them are free text, and stay text."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from eval.report.formats import printable
 from eval.report.headline import headline
@@ -35,7 +35,7 @@ def blocks(table: Table) -> list[str]:
     return [f"## {escaped(table.title)}", "\n".join(cells), escaped(table.note)]
 
 
-def _line(cells: "Sequence[str] | map[str]") -> str:
+def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 

@@ -42,7 +42,7 @@ from eval.report.rows import (
     missing_note,
     rows,
 )
-from eval.report.run_files import json_lines, read_results
+from eval.report.run_files import json_lines, read_results, with_whole_characters
 from eval.report.samples import browser_data, chosen_pairs, script_json
 from eval.report.sentence_counts import sentence_table
 from eval.report.tables import Table, result_tables
@@ -69,15 +69,17 @@ def write_report(run_folder: Path, seed: int = 0) -> Path:
     Raises:
         DataError: ``results.json`` or ``samples.jsonl`` is missing, is not JSON, or lacks what it must have.
     """
-    for name in ("results.json", "samples.jsonl"):
-        if not (run_folder / name).is_file():
-            raise DataError(f"{run_folder / name} is missing: the report is made from it")
+    for file in ("results.json", "samples.jsonl"):
+        if not (run_folder / file).is_file():
+            raise DataError(f"{run_folder / file} is missing: the report is made from it")
     results = read_results(run_folder / "results.json")
     metrics_path = run_folder / "metrics.jsonl"
     metrics = list(json_lines(metrics_path)) if metrics_path.is_file() else []
     pairs, total = chosen_pairs(run_folder / "samples.jsonl", seed)
+    # A folder's name may hold bytes that are no UTF-8; Python shows them as halves of surrogate pairs.
+    name = with_whole_characters(run_folder.resolve().name)
     page, tables = run_folder / "report.html", report_tables(results)
-    write_text(page, render(run_folder.resolve().name, results, metrics, browser_data(pairs), total))
+    write_text(page, render(name, results, metrics, browser_data(pairs), total))
     write_text(run_folder / "tables.md", markdown(results, tables))
     write_text(run_folder / "tables.tex", latex(results, tables))
     return page
@@ -236,7 +238,7 @@ def _shown(pairs: int, total: int, compared: bool) -> str:
 
 
 def _flattened(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted names and texts of a nested mapping, in its order; nothing for an empty one at the top."""
+    """Dotted names and texts of a nested mapping, in its order; an empty mapping has none."""
     if isinstance(value, Mapping) and (value or not name):
         for key, inner in value.items():
             yield from _flattened(inner, f"{name}.{key}" if name else str(key))

@@ -23,12 +23,12 @@ class OperatingPoint:
 
     @property
     def positions(self) -> list[Position]:
-        """Those of the two that were measured."""
+        """The measured ones of the two, the one before training first."""
         return [position for position in (self.before, self.after) if position is not None]
 
 
 def operating_points(results: Summary) -> list[OperatingPoint]:
-    """One for every task."""
+    """The operating points of every task, in the order of the results."""
     return [
         OperatingPoint(task, _position(stages["before"]), _position(stages["after"]))
         for task, stages in results["tasks"].items()

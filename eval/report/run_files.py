@@ -32,14 +32,17 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file of JSON lines, one at a time.
 
     Raises:
-        DataError: a line that is not JSON, by its number.
+        DataError: a line that is not a JSON object, by its number.
     """
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                yield with_whole_characters(json.loads(line))
+                value = json.loads(line)
             except ValueError as error:
                 raise DataError(f"{path} line {number} is not JSON: {error}") from error
+            if not isinstance(value, dict):
+                raise DataError(f"{path} line {number} is no object: {value!r:.60}")
+            yield with_whole_characters(value)
 
 
 def with_whole_characters(value: Any) -> Any:

@@ -21,8 +21,8 @@ MOST_CONTEXT_CHARACTERS = 20_000
 """Characters of a context on the page, about ten pages of print."""
 
 MOST_BYTES = 3_000_000
-"""Bytes of the embedded messages and contexts together, which a browser opens at once; one question is shown whatever
-its size."""
+"""Bytes of all embedded messages and contexts, few enough for a browser to open the page at once. The first question is
+shown whatever its size."""
 
 Pair = dict[str, Record]
 

@@ -73,14 +73,14 @@ def figure(value: float, spread: float) -> dict[str, float]:
 
 
 def baselines() -> Any:
-    made: list[dict[str, Any]] = [
+    budgeted: list[dict[str, Any]] = [
         {"name": name, "budget_tokens": budget, "accuracy": figure(accuracy, 0.06), "message_tokens": figure(budget, 1)}
         for name, best in (("first tokens", 0.5), ("random sentences", 0.6), (HOSTILE, 0.7))
         for budget, accuracy in ((8, best - 0.25), (32, best - 0.1), (128, best))
     ]
     whole = {"name": "full context", "accuracy": figure(0.86, 0.05), "message_tokens": figure(1330, 40)}
     nothing = {"name": "no context", "accuracy": figure(0.12, 0.05), "message_tokens": figure(1, 0)}
-    return [*made, whole, nothing]
+    return [*budgeted, whole, nothing]
 
 
 def correlation(x: str, y: str, coefficient: float) -> Any:
@@ -143,7 +143,7 @@ class Watched:
             route.abort()
 
     def count(self) -> tuple[int, str]:
-        """Cards on the page, and what the page says it found."""
+        """Cards on the page, and the number of matches that the page states."""
         return self.page.locator(".pair-card").count(), self.page.locator("#count").inner_text()
 
 
@@ -214,13 +214,13 @@ def test_the_task_filter_leaves_the_questions_of_that_task(report: Watched) -> N
 
 
 def test_the_verdict_filter_leaves_gained_lost_or_changed_answers(report: Watched) -> None:
-    found = {}
+    counts = {}
     for choice in ("better", "worse", "changed", "same", ""):
         report.page.locator("#change").select_option(choice)
-        found[choice] = int(report.count()[1].split()[0])
-    assert found["better"] > 0 and found["worse"] > 0
-    assert found["changed"] == found["better"] + found["worse"]
-    assert found["same"] + found["changed"] == found[""] == 54
+        counts[choice] = int(report.count()[1].split()[0])
+    assert counts["better"] > 0 and counts["worse"] > 0
+    assert counts["changed"] == counts["better"] + counts["worse"]
+    assert counts["same"] + counts["changed"] == counts[""] == 54
     report.page.locator("#change").select_option("better")
     first = report.page.locator(".pair-card").first
     assert first.locator(".side .wrong").count() == 1

@@ -37,13 +37,13 @@ def baseline(name: str, accuracy: float | None, tokens: float, budget: int | Non
 @pytest.fixture
 def results(records: Any) -> Any:
     """Messages of 6 tokens before and 3 after, with four baselines."""
-    made = [
+    baselines = [
         baseline("head", 0.3, 3, 3),
         baseline("head", 0.5, 6, 6),
         baseline("bm25 <b>$x$</b>", 0.4, 3, 3),
         baseline("full-context", 0.9, 900),
     ]
-    return summarise(records) | {"baselines": made}
+    return summarise(records) | {"baselines": baselines}
 
 
 def methods(results: Any) -> tuple[list[Method], list[Method]]:
@@ -99,7 +99,7 @@ def test_a_baseline_that_lacks_something_is_named(results: Any, key: str) -> Non
 
 def test_correlations_are_shown_as_the_evaluation_writes_them(records: Any) -> None:
     after = [record for record in records if record["stage"] == "after"]
-    measured: Any = [found.as_dict() for found in measure_correlations(after, bootstrap=Bootstrap(50))]
+    measured: Any = [estimate.as_dict() for estimate in measure_correlations(after, bootstrap=Bootstrap(50))]
     table = correlation_table(measured)
     assert table is not None
     assert [line[0] for line in table.lines][:2] == [
@@ -113,7 +113,9 @@ def test_correlations_are_shown_as_the_evaluation_writes_them(records: Any) -> N
 
 
 def test_no_defined_correlation_makes_no_figure(records: Any) -> None:
-    measured: Any = [found.as_dict() for found in measure_correlations(records[:1], bootstrap=Bootstrap(10))]
+    measured: Any = [
+        correlation.as_dict() for correlation in measure_correlations(records[:1], bootstrap=Bootstrap(10))
+    ]
     assert correlation_drawing(measured) is None
 
 

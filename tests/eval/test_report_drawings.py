@@ -64,8 +64,8 @@ def test_every_reference_inside_a_figure_meets_its_own_id_and_no_other_figures()
     drawings = training_curves([{"step": step, "reward": step, "message_tokens": step} for step in range(3)])
     ids = [set(re.findall(r'\bid="([^"]+)"', drawing.svg)) for drawing in drawings]
     assert not ids[0] & ids[1]
-    for drawing, own in zip(drawings, ids, strict=True):
-        assert set(re.findall(r'(?:url\(|href=")#([^")]+)', drawing.svg)) <= own
+    for drawing, own_ids in zip(drawings, ids, strict=True):
+        assert set(re.findall(r'(?:url\(|href=")#([^")]+)', drawing.svg)) <= own_ids
 
 
 def test_a_task_name_with_markup_or_mathematics_is_drawn_as_text() -> None:

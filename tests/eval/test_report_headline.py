@@ -5,9 +5,9 @@ from tests.records import summary
 
 
 def test_shorter_denser_and_as_accurate_is_better() -> None:
-    made = summary((0.8, 0.776), (-0.024, -0.06, 0.02), (4.6, 4.2, 5.0), (5.1, 4.6, 5.7))
-    made["change"]["accuracy_ratio"] = {"value": 0.97, "low": 0.93, "high": 1.02}
-    answer = headline(made)
+    results = summary((0.8, 0.776), (-0.024, -0.06, 0.02), (4.6, 4.2, 5.0), (5.1, 4.6, 5.7))
+    results["change"]["accuracy_ratio"] = {"value": 0.97, "low": 0.93, "high": 1.02}
+    answer = headline(results)
     assert answer.standing == "better"
     assert answer.sentence == (
         "The adapter keeps 97% [93%, 102%] of the accuracy in 22% of the tokens [20%, 24%], "
@@ -68,12 +68,12 @@ def test_an_interval_without_an_end_says_so() -> None:
 
 def test_where_nothing_has_an_accuracy_perplexity_takes_its_place() -> None:
     nothing = (None, None, None)
-    made = summary((0.8, 0.8), nothing, (1.0, 0.9, 1.1), (1.0, 0.9, 1.1))
-    made["overall"]["after"]["perplexity"] = {"value": 0.8, "low": 0.75, "high": 0.85}
-    answer = headline(made)
+    results = summary((0.8, 0.8), nothing, (1.0, 0.9, 1.1), (1.0, 0.9, 1.1))
+    results["overall"]["after"]["perplexity"] = {"value": 0.8, "low": 0.75, "high": 0.85}
+    answer = headline(results)
     assert answer.sentence.startswith(
         "The adapter lowers the perplexity of the answers from 1.00 [0.90, 1.10] to 0.80 [0.75, 0.85]"
     )
     assert answer.standing == "better"
-    made["overall"]["after"]["perplexity"] = {"value": 1.3, "low": 1.2, "high": 1.4}
-    assert headline(made).evidence.startswith("What got worse: perplexity.")
+    results["overall"]["after"]["perplexity"] = {"value": 1.3, "low": 1.2, "high": 1.4}
+    assert headline(results).evidence.startswith("What got worse: perplexity.")

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -148,13 +149,13 @@ def test_without_metrics_the_report_says_that_it_has_no_curves(run_folder: Path)
 
 def test_at_most_so_many_pairs_are_shown_evenly_over_tasks_and_it_says_so(run_folder: Path, record: Any) -> None:
     sizes = {"large": 300, "middle": 100, "small": 10}
-    made = [
+    records = [
         record(number, stage, task, f"d{number}")
         for task, size in sizes.items()
         for number in range(size)
         for stage in ("before", "after")
     ]
-    rewrite_samples(run_folder, made)
+    rewrite_samples(run_folder, records)
     shown = [pair["task"] for pair in embedded(run_folder)["pairs"]]
     assert {task: shown.count(task) for task in sizes} == {"large": 55, "middle": 55, "small": 10}
     assert f"{MOST_PAIRS} of 410 questions" in report(run_folder)
@@ -177,13 +178,13 @@ def test_contexts_that_would_make_a_large_page_leave_out_pairs_and_it_says_so(ru
 
 
 def test_where_a_task_has_no_accuracy_perplexity_comes_into_view(run_folder: Path, record: Any) -> None:
-    made = [
+    records = [
         record(number, stage, document=f"d{number}", accuracy=None, answer_nll_nats=nats, answer_tokens=2)
         for number in range(3)
         for stage, nats in (("before", 2.0), ("after", 1.0))
     ]
-    rewrite_samples(run_folder, made)
-    (run_folder / "results.json").write_text(json.dumps(summarise(made)), encoding="utf-8")
+    rewrite_samples(run_folder, records)
+    (run_folder / "results.json").write_text(json.dumps(summarise(records)), encoding="utf-8")
     source = report(run_folder)
     table = source[source.index("<table>") : source.index("</table>")]
     assert "Perplexity" in table and "Accuracy" not in table
@@ -228,10 +229,39 @@ def test_half_a_surrogate_pair_in_a_message_does_not_stop_the_report(run_folder:
     assert embedded(run_folder)["pairs"][0]["before"]["message"] == "cut \ufffd"
 
 
+def test_half_a_surrogate_pair_in_any_name_of_the_results_does_not_stop_the_report(run_folder: Path) -> None:
+    path = run_folder / "results.json"
+    results = json.loads(path.read_text())
+    tasks = {f"{task} \ud83d": stages for task, stages in results["tasks"].items()}
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6}
+    parts = {
+        "tasks": tasks,
+        "kinds": {task: {"\udc00": stages} for task, stages in tasks.items()},
+        "baselines": [{"name": "head \ud83d", "accuracy": figure, "message_tokens": figure}],
+        "meta": {"note \ud83d": "cut \ud83d"},
+    }
+    path.write_text(json.dumps(results | parts))
+    page = Page(report(run_folder))
+    for text in ("notes \ufffd", "head \ufffd", "note \ufffd", "cut \ufffd"):
+        assert text in page.text
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS takes names in UTF-8 only")
+def test_a_run_folder_whose_name_is_no_utf_8_has_a_report(run_folder: Path) -> None:
+    folder = run_folder.rename(Path(os.fsdecode(os.fsencode(run_folder) + b"\xff")))
+    assert f"<title>Shorthand: {run_folder.name}\ufffd</title>" in report(folder)
+
+
 def test_a_broken_line_is_named_with_its_number(run_folder: Path) -> None:
     with (run_folder / "samples.jsonl").open("a", encoding="utf-8") as samples:
         samples.write("{broken\n")
     with pytest.raises(ValueError, match="samples.jsonl line 49 is not JSON"):
+        write_report(run_folder)
+
+
+def test_a_line_that_is_no_object_is_named_with_its_number(run_folder: Path) -> None:
+    (run_folder / "samples.jsonl").write_text("[1]\n")
+    with pytest.raises(ValueError, match=r"samples.jsonl line 1 is no object: \[1\]"):
         write_report(run_folder)
 
 

@@ -23,7 +23,7 @@ HOSTILE = [
 ]
 
 
-def sheet(*names: str) -> Table:
+def named_table(*names: str) -> Table:
     return Table("names", "Names", ("Task", "Accuracy"), tuple((name, "-5.0% [1.0%, 2x]") for name in names))
 
 
@@ -47,7 +47,7 @@ def test_every_task_and_stage_has_a_line_with_its_figures_and_intervals(results:
 
 
 def test_greedy_messages_have_tables_of_their_own(results: Any) -> None:
-    names = [sheet.name for sheet in result_tables(results | {"greedy": results})]
+    names = [table.name for table in result_tables(results | {"greedy": results})]
     assert names == ["tasks", "changes", "greedy", "greedy_changes"]
 
 
@@ -55,15 +55,15 @@ def test_kinds_of_question_have_a_table_after_that_of_the_tasks(records: Any) ->
     mixed: Any = summarise(
         [record | {"kind": f"kind {record['id'][-1]}"} for record in records if record["task"] == "notes"]
     )
-    sheets = result_tables(mixed | {"greedy": mixed})
-    assert [sheet.name for sheet in sheets] == ["tasks", "kinds", "changes", "greedy", "greedy_kinds", "greedy_changes"]
-    assert [line[:4] for line in sheets[1].lines] == [
+    tables = result_tables(mixed | {"greedy": mixed})
+    assert [table.name for table in tables] == ["tasks", "kinds", "changes", "greedy", "greedy_kinds", "greedy_changes"]
+    assert [line[:4] for line in tables[1].lines] == [
         ("notes, kind 0", "before", "6", "6"),
         ("notes, kind 0", "after", "6", "6"),
         ("notes, kind 1", "before", "6", "6"),
         ("notes, kind 1", "after", "6", "6"),
     ]
-    assert r"\label{tab:greedy-kinds}" in latex(mixed, sheets)
+    assert r"\label{tab:greedy-kinds}" in latex(mixed, tables)
 
 
 def test_markdown_opens_with_the_answer_and_has_every_table(results: Any) -> None:
@@ -77,7 +77,7 @@ def test_markdown_opens_with_the_answer_and_has_every_table(results: Any) -> Non
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_in_markdown_can_open_nothing(results: Any, name: str) -> None:
-    line = markdown(results, [sheet(name)]).splitlines()[-1]
+    line = markdown(results, [named_table(name)]).splitlines()[-1]
     assert line.endswith("| -5.0% [1.0%, 2x] |")
     assert line.isprintable() and not set(line) & set("<>")
     assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 3
@@ -86,7 +86,7 @@ def test_a_name_in_markdown_can_open_nothing(results: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_in_latex_can_open_nothing(results: Any, name: str) -> None:
-    line = next(line for line in latex(results, [sheet(name)]).splitlines() if line.endswith(r"\times${]} \\"))
+    line = next(line for line in latex(results, [named_table(name)]).splitlines() if line.endswith(r"\times${]} \\"))
     cell = line.partition(" & $-$")[0]
     commands = set(re.findall(r"\\(?:[a-z]+|.)", cell))
     known = {"backslash", "bar", "less", "greater", "asciitilde", "asciicircum", "quotedbl"}
@@ -105,4 +105,4 @@ def test_latex_has_a_balanced_table_for_every_sheet(results: Any) -> None:
 
 
 def test_a_figure_in_latex_has_the_signs_of_print(results: Any) -> None:
-    assert r"x & $-$5.0\% {[}1.0\%, 2$\times${]} \\" in latex(results, [sheet("x")])
+    assert r"x & $-$5.0\% {[}1.0\%, 2$\times${]} \\" in latex(results, [named_table("x")])

@@ -8,11 +8,12 @@
   const task = document.getElementById("task");
   const change = document.getElementById("change");
   const search = document.getElementById("search");
+  // Cards that come into view at a time.
   const PAGE = 8;
-  // A compressor that was held against nothing has one side alone, and nothing that became of it.
+  // A compressor that was held against nothing has one side, and no verdict on a change.
   const compared = data.pairs.some((pair) => pair.before !== null);
   if (!compared) change.closest("label").remove();
-  let found = [];
+  let matches = [];
   let shown = 0;
 
   const element = (tag, className, text) => {
@@ -143,24 +144,24 @@
       .toLowerCase();
 
   const showMore = () => {
-    found.slice(shown, shown + PAGE).forEach((pair) => list.append(card(pair)));
-    shown = Math.min(found.length, shown + PAGE);
-    further.hidden = shown >= found.length;
+    matches.slice(shown, shown + PAGE).forEach((pair) => list.append(card(pair)));
+    shown = Math.min(matches.length, shown + PAGE);
+    further.hidden = shown >= matches.length;
   };
 
-  const changed = (what) =>
-    change.value === "" || what === change.value || (change.value === "changed" && (what === "better" || what === "worse"));
+  const hasVerdict = (verdict) =>
+    change.value === "" || verdict === change.value || (change.value === "changed" && ["better", "worse"].includes(verdict));
 
   const filter = () => {
-    const wanted = search.value.trim().toLowerCase();
-    found = data.pairs.filter((pair, index) =>
+    const query = search.value.trim().toLowerCase();
+    matches = data.pairs.filter((pair, index) =>
       (task.value === "" || pair.task === data.tasks[Number(task.value)]) &&
-      changed(pair.change) &&
-      (wanted === "" || texts[index].includes(wanted)));
+      hasVerdict(pair.change) &&
+      (query === "" || texts[index].includes(query)));
     list.replaceChildren();
     shown = 0;
-    count.textContent = found.length + " of " + data.pairs.length;
-    if (found.length === 0) list.append(element("p", "nothing", "No message fits this filter."));
+    count.textContent = matches.length + " of " + data.pairs.length;
+    if (matches.length === 0) list.append(element("p", "nothing", "No message fits this filter."));
     showMore();
   };
 
