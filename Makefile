@@ -47,7 +47,7 @@ sweep: CONFIG = sweep.yaml
 sweep: $(READY) ## compressors times predictors, and how accuracy scales with each: make sweep CONFIG=sweep.yaml
 	python -m eval.sweep --config $(CONFIG) $(ARGS)
 
-unit: $(READY) ## the tests of the parts alone, in less than a minute
+unit: $(READY) ## the tests of the parts alone, in about a minute
 	$(PYTEST) -m "not slow and not command" $(ARGS)
 
 test: $(READY) browser ## the tests, but for the slow ones
