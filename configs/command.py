@@ -5,15 +5,18 @@ work. Nothing imported here is heavy, so that ``--help`` and a refused configura
 """
 
 import argparse
+import mmap
 import os
 import shutil
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TextIO, TypeVar
 
-from configs.tree import Section, describe
-from data.errors import InputError
+from configs.tree import ConfigError, Section, describe
+from data.errors import InputError, one_line, os_error
 
 BAD_INPUT = 2
 """Exit status for input that has to be mended; argparse ends with the same for a wrong command line."""
@@ -55,7 +58,7 @@ def config_parser(
 
 
 def status(load: Callable[[], Loaded], work: Callable[[Loaded], int]) -> int:
-    """The exit status of a command: what ``work`` gives, 2 for bad input, 130 when interrupted.
+    """The exit status of a command: what ``work`` gives, 2 for bad input or a failing disk, 130 when interrupted.
 
     Args:
         load: reads arguments and configuration. Every process refuses the same, so the main one alone prints it.
@@ -65,18 +68,40 @@ def status(load: Callable[[], Loaded], work: Callable[[Loaded], int]) -> int:
     """
     try:
         loaded = load()
-    except InputError as error:
-        say(f"error: {error}", sys.stderr)
+    except (InputError, OSError) as error:
+        say(f"error: {_told(error)}", sys.stderr)
         return BAD_INPUT
     try:
         return work(loaded)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+    except (InputError, OSError) as error:
+        print(f"error: {_told(error)}", file=sys.stderr, flush=True)
         return BAD_INPUT
     except KeyboardInterrupt as interruption:
         origin = str(interruption) or "the last batch that was finished"
         say(f"\ninterrupted: the same command goes on from {origin}", sys.stderr)
         return INTERRUPTED
+
+
+def _told(error: InputError | OSError) -> str:
+    """An error on one line. An OSError is the machine's, never a mistake of the program: it is told like bad input."""
+    return os_error(error) if isinstance(error, OSError) else str(error)
+
+
+def make_run_folder(folder: Path) -> None:
+    """Make the folder that a run writes to, and write to it once: whether that works is known before any other work.
+
+    Raises:
+        ConfigError: something else is there, or nothing can be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(mmap.PAGESIZE))  # a full disk still has room for an empty file
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError(f"run_folder = {str(folder)!r}: is, or lies below, something that is no folder") from None
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise ConfigError(f"run_folder = {one_line(repr(str(folder)))}: cannot be written to ({reason})") from None
 
 
 def say(text: str, file: TextIO | None = None) -> None:

@@ -1,6 +1,7 @@
 """The sections that recipes share: models, tasks, negatives, the evaluation."""
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -253,6 +254,8 @@ class Recipe(Section):
     def _only_the_name_is_filled_in(cls, template: str) -> str:
         if not template or re.search(r"[{}]", template.replace("{name}", "")):
             raise ValueError("should be a folder, in which {name} alone is filled in")
+        if not template.isprintable():
+            raise ValueError("should be a folder whose name has no control characters")
         return template
 
     @model_validator(mode="after")
@@ -263,8 +266,8 @@ class Recipe(Section):
 
     @property
     def folder(self) -> Path:
-        """The run folder, the name filled in."""
-        return Path(self.run_folder.replace("{name}", self.name))
+        """The run folder, the name filled in, and ``~`` as the user's home."""
+        return Path(os.path.expanduser(self.run_folder.replace("{name}", self.name)))
 
 
 def _check_tasks(tasks: Sequence[TaskConfig]) -> None:

@@ -27,6 +27,12 @@ def one_line(text: object, limit: int = 200) -> str:
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
+def os_error(error: OSError) -> str:
+    """What the operating system refused, and of which file where it says so: ``'runs/a': Permission denied``."""
+    reason = error.strerror or one_line(error)
+    return reason if error.filename is None else f"{one_line(repr(error.filename))}: {reason}"
+
+
 def did_you_mean(value: str, names: Sequence[str]) -> str:
     """A hint for the end of a message, ``; did you mean 'name'?``; empty where no name is close to the value."""
     # Half of the letters: a dropped or doubled one in a short name still counts as close.

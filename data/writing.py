@@ -1,8 +1,12 @@
-"""Files that are whole or absent: written under another name, flushed to the disk, and renamed in one step."""
+"""Files that are whole or absent: written under another name, flushed to the disk, and renamed in one step.
+
+Logs are appended to instead. A failure names the file that was asked for.
+"""
 
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +25,27 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        # A full disk names no file, and the other failures name the partial one, which nobody has heard of.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append to a UTF-8 file, and return once it is on the disk; a kill can leave a part of the text.
+
+    Raises:
+        OSError: the file cannot be written, or the disk is full; it names the file.
+    """
+    try:
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -15,6 +15,7 @@ from accelerate import PartialState
 
 from configs.command import say
 from data.sample import Sample
+from data.writing import append_text
 from eval.record import SCHEMA_VERSION
 
 Logged = TypeVar("Logged", bound=Mapping[str, Any])
@@ -75,10 +76,7 @@ class RecordLog(Generic[Logged]):
         """Write a batch down for good, and return it as it will be read back."""
         key = self.key(origin, batch)
         line = json.dumps({"schema_version": SCHEMA_VERSION, "key": key, "records": records}) + "\n"
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        append_text(self.path, line)
         self.done[key] = json.loads(line)["records"]
         return self.done[key]
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.errors import DataError, InputError
+from data.errors import DataError, InputError, os_error
 from models.naming import adapter_folder, model_folder, names_adapter
 
 
@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_message(context, options.question, options.adapter, options.budget, options.model)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {os_error(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from configs.command import is_main
+from configs.command import is_main, make_run_folder
 from configs.tree import ConfigError, to_yaml
 from data.writing import write_text
 from train.config import Config
@@ -25,6 +25,7 @@ def open_run_folder(config: Config, fresh: bool) -> Path:
         ConfigError: the folder holds a run of another configuration, or with ``fresh`` something that is no run.
     """
     folder, everyone = config.folder, PartialState()
+    make_run_folder(folder)
     if fresh:
         check_droppable(folder)
         everyone.wait_for_everyone()
@@ -34,7 +35,7 @@ def open_run_folder(config: Config, fresh: bool) -> Path:
     everyone.wait_for_everyone()
     check_configuration(config, folder)
     everyone.wait_for_everyone()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_run_folder(folder)
     if is_main():
         write_text(folder / CONFIG_FILE, to_yaml(config))
     return folder

@@ -12,6 +12,8 @@ import wandb
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
+from configs.tree import ConfigError
+from data.errors import one_line
 from data.writing import write_text
 from eval.report.page import report_tables
 from eval.report.results import Results, Summary
@@ -33,19 +35,30 @@ SHOWN = {
 
 
 def start_wandb(config: Config, folder: Path) -> list[str]:
-    """Start a W&B run, unless it is disabled; Trainer's ``report_to``. Offline it writes to the run folder alone."""
+    """Start a W&B run, unless it is disabled; Trainer's ``report_to``. Offline it writes to the run folder alone.
+
+    Raises:
+        ConfigError: W&B does not start: a wrong setting in the environment, no account, a folder that it cannot write.
+    """
     if config.tracking.wandb == "disabled":
         return []
     os.environ.setdefault("WANDB_SILENT", "true")
-    if "LOCAL_RANK" in os.environ and "WANDB_SERVICE" not in os.environ:
-        os.environ["WANDB_SERVICE"] = start_service()
-    wandb.init(
-        mode=config.tracking.wandb,
-        project=config.tracking.project,
-        name=config.name,
-        dir=str(folder),
-        config=config.model_dump(mode="json"),
-    )
+    try:
+        if "LOCAL_RANK" in os.environ and "WANDB_SERVICE" not in os.environ:
+            os.environ["WANDB_SERVICE"] = start_service()
+        wandb.init(
+            mode=config.tracking.wandb,
+            project=config.tracking.project,
+            name=config.name,
+            dir=str(folder),
+            config=config.model_dump(mode="json"),
+        )
+    # Its settings, which the environment sets as well, are checked by pydantic, whose errors are a ValueError.
+    except (wandb.Error, OSError, ValueError, subprocess.SubprocessError) as error:
+        raise ConfigError(
+            f"tracking.wandb = {config.tracking.wandb!r}: W&B does not start ({one_line(error)}); "
+            "mend that (WANDB_MODE, wandb login), or choose tracking.wandb=disabled"
+        ) from error
     return ["wandb"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from accelerate import PartialState
 
 from configs.build import build_predictor, build_scorer, evaluation_request, instructions, load_samples
-from configs.command import say, start_processes
+from configs.command import make_run_folder, say, start_processes
 from data.writing import write_json
 from eval.config import EvaluationConfig
 from eval.provenance import provenance
@@ -28,6 +28,7 @@ def run(config: EvaluationConfig, rounds: int) -> int:
         InputError: a model, document or server cannot be used.
     """
     start_processes()
+    make_run_folder(config.folder)
     instruction, answer_instruction = instructions(config)
     compressor = build_compressor(config.compressor, instruction)
     predictor, predictor_model = build_predictor(config.predictor, answer_instruction)

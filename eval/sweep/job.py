@@ -7,7 +7,7 @@ from typing import Any
 from accelerate import PartialState
 
 from configs.build import instructions
-from configs.command import start_processes
+from configs.command import make_run_folder, start_processes
 from configs.tree import to_yaml
 from eval.judge.grade import grade
 from eval.provenance import provenance
@@ -33,6 +33,7 @@ from eval.sweep.results import summarise
 def run(config: SweepConfig) -> int:
     """Sweep, and write what was found."""
     start_processes()
+    make_run_folder(config.folder)
     recipe = config.recipe()
     instruction, answer_instruction = instructions(recipe)
     loaded = inspect_models(config, instruction, answer_instruction)
