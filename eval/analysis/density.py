@@ -13,8 +13,10 @@ from jaxtyping import Float
 
 from eval.analysis.significance import (
     BOOTSTRAP,
+    SHARE,
     Bootstrap,
     Estimate,
+    Limits,
     clipped,
     difference,
     exponential,
@@ -26,7 +28,7 @@ from eval.record import BaseRecord, Cluster, StagedRecord, cluster
 
 STAGES = ("before", "after")
 
-Figure = dict[str, float | None]
+Figure = dict[str, Any]
 Counts = Float[np.ndarray, "resamples documents"]
 
 
@@ -50,6 +52,7 @@ TERMS = {
     "accuracy": _mean_of("accuracy"),
     "message_tokens": _mean_of("message_tokens"),
     "information_bits": _mean_of("information_nats", 1 / math.log(2)),
+    "information_ceiling_bits": _mean_of("information_ceiling_nats", 1 / math.log(2)),
     "information_upper_bits": _mean_of("information_upper_nats", 1 / math.log(2)),
     "second_information_bits": _mean_of("second_information_nats", 1 / math.log(2)),
     "task_information_bits": _mean_of("task_information_nats", 1 / math.log(2)),
@@ -57,6 +60,9 @@ TERMS = {
     "perplexity": _ratio_of("answer_nll_nats", "answer_tokens"),
     "saturated_share": _mean_of("saturated"),
 }
+
+LIMITS: dict[str, Limits] = {"accuracy": SHARE, "saturated_share": SHARE}
+"""The figures whose values lie between known ends."""
 
 # Information passed cannot be negative, its estimate can: the reported mean stops at 0, the samples do not. Task
 # information stays as it is: below 0 the message misleads the predictor, which a reader must see.
@@ -80,8 +86,9 @@ def summarise(records: Sequence[StagedRecord], bootstrap: Bootstrap = BOOTSTRAP)
         ``overall`` and ``tasks``: per stage each figure in TERMS as value, low and high (bits, tokens, shares), with
         ``n`` records, ``documents``, and ``missing``: records without some score that others of their stage have.
         ``kinds``: the same by kind of question, for every task that has several. ``change``: accuracy after - before,
-        the ratios of accuracy and of bits per token (after / before) and that of message tokens (before / after), over
-        the questions scored at both stages. A figure nobody measured is None.
+        the ratios of accuracy, information and bits per token (after / before), that of message tokens (before / after)
+        and the difference of information (after - before, bits), over the questions scored at both stages. A figure
+        nobody measured is None.
 
     Raises:
         ValueError: an unknown stage, or two records of one question at one stage.
@@ -176,7 +183,7 @@ def _estimate(records: Sequence[StagedRecord], figure: str, documents: Sequence[
         numerator, denominator = TERMS[figure](record)
         if numerator is not None and denominator is not None:
             sums[:, row[cluster(record)]] += numerator, denominator
-    return ratio_of_sums(sums[0], sums[1], counts)
+    return ratio_of_sums(sums[0], sums[1], counts, LIMITS.get(figure))
 
 
 def _change(records: Sequence[StagedRecord], bootstrap: Bootstrap) -> dict[str, Figure]:
@@ -189,10 +196,13 @@ def _change(records: Sequence[StagedRecord], bootstrap: Bootstrap) -> dict[str, 
         return _estimate(before, figure, documents, counts), _estimate(after, figure, documents, counts)
 
     accuracy, tokens, density = sides("accuracy"), sides("message_tokens"), sides("bits_per_token")
+    information = sides("information_bits")
     return {
         "accuracy": interval(difference(after=accuracy[1], before=accuracy[0])).as_dict(),
         "accuracy_ratio": interval(quotient(accuracy[1], accuracy[0])).as_dict(),
         "message_tokens_ratio": interval(quotient(tokens[0], tokens[1])).as_dict(),
+        "information_bits": interval(difference(after=information[1], before=information[0])).as_dict(),
+        "information_ratio": interval(quotient(information[1], information[0])).as_dict(),
         "bits_per_token_ratio": interval(quotient(density[1], density[0])).as_dict(),
     }
 

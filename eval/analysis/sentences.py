@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from eval.analysis.significance import BOOTSTRAP, Bootstrap, clustered_mean, interval
+from eval.analysis.significance import BOOTSTRAP, SHARE, Bootstrap, clustered_mean, interval
 from eval.record import BaseRecord, cluster
 
 
@@ -34,8 +34,8 @@ def obedience(records: Sequence[BaseRecord], asked: int, bootstrap: Bootstrap = 
     obeyed = [float(all(count == asked for count in counts)) for counts in counted]
     means = [sum(counts) / len(counts) for counts in counted]
     figures = {
-        name: interval(clustered_mean(values, clusters, bootstrap)).as_dict()
-        for name, values in (("obeyed", obeyed), ("sentences", means))
+        name: interval(clustered_mean(values, clusters, bootstrap, limits)).as_dict()
+        for name, values, limits in (("obeyed", obeyed, SHARE), ("sentences", means, None))
     }
     counts = Counter(count for counts in counted for count in counts)
     return {"asked": asked, **figures, "n": len(records), "counts": {str(n): counts[n] for n in sorted(counts)}}

@@ -4,6 +4,10 @@ Questions of one document are not independent, so whole documents are resampled.
 bootstrap confidence intervals"), with the small-sample width of Hesterberg (2015, "What teachers should know about
 the bootstrap"): Student's t with one degree of freedom less than there are documents.
 
+Where every document gives the same value there is nothing to resample, and an interval of width zero would claim
+certainty. A figure whose range is known has Wilson's interval (1927, "Probable inference") there, with documents as
+trials: 80 of 80 right is [95.4%, 100%]. Another figure has no interval there.
+
 Intervals of 95% cover the truth 93 to 97% of the time over a hundred documents, or forty, as
 ``tests/eval/test_significance.py`` measures; some 92% where forty documents meet an accuracy near 1 or much skewness.
 """
@@ -11,6 +15,7 @@ Intervals of 95% cover the truth 93 to 97% of the time over a hundred documents,
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -41,6 +46,19 @@ BOOTSTRAP = Bootstrap()
 """The bootstrap of every reported interval, unless another one is asked for."""
 
 
+Limits = tuple[float, float]
+"""The least and the largest value that a figure can have in one document."""
+
+SHARE: Limits = (0.0, 1.0)
+"""The range of an accuracy or of any other share."""
+
+Method = Literal["bootstrap", "wilson", "constant"]
+"""How an interval was made: ``constant`` has none, since all documents gave one value and its range is unknown."""
+
+SAME = 1e-9
+"""Draws this close to each other, as a share of their size, differ by the rounding of sums alone."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """A figure and its confidence interval; None where the figure is undefined or a side of it has no bound."""
@@ -48,10 +66,12 @@ class Interval:
     value: float | None
     low: float | None
     high: float | None
+    method: Method = "bootstrap"
 
-    def as_dict(self) -> dict[str, float | None]:
-        """The form it has in ``results.json``."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+    def as_dict(self) -> dict[str, Any]:
+        """The form it has in ``results.json``; the method is named where it is not the bootstrap."""
+        ends = {"value": self.value, "low": self.low, "high": self.high}
+        return ends if self.method == "bootstrap" else ends | {"method": self.method}
 
 
 @dataclass(frozen=True)
@@ -63,18 +83,22 @@ class Estimate:
         draws: its value on each resample; estimates made with the same resamples are paired.
         influence: the derivative of the statistic in each document's weight (empirical influence).
         documents: how many documents carry weight: those with something observed.
+        limits: between what the statistic of one document can lie, where the statistic is a mean over documents and
+            that is known.
     """
 
     value: float
     draws: Float[np.ndarray, " resamples"]
     influence: Float[np.ndarray, " documents"]
     documents: int
+    limits: Limits | None = None
 
 
 def ratio_of_sums(
     numerators: Float[np.ndarray, " documents"],
     denominators: Float[np.ndarray, " documents"],
     counts: Float[np.ndarray, "resamples documents"],
+    limits: Limits | None = None,
 ) -> Estimate:
     """Sum of numerators over sum of denominators; a mean where the denominators count observations.
 
@@ -82,6 +106,7 @@ def ratio_of_sums(
         numerators: summed over the questions of each document.
         denominators: summed likewise, none negative; 0 for a document with nothing observed.
         counts: from `Bootstrap.counts`; share it between the two sides of a comparison to pair them.
+        limits: of the ratio in one document, where it is known.
 
     Returns:
         The estimate, nan where the denominators sum to 0.
@@ -91,11 +116,14 @@ def ratio_of_sums(
         value = numerators.sum() / weight
         draws = (counts @ numerators) / (counts @ denominators)
         influence = (numerators - value * denominators) / weight
-    return Estimate(float(value), draws, influence, int(np.count_nonzero(denominators)))
+    return Estimate(float(value), draws, influence, int(np.count_nonzero(denominators)), limits)
 
 
 def clustered_mean(
-    values: Sequence[float | None], clusters: Sequence[Hashable], bootstrap: Bootstrap = BOOTSTRAP
+    values: Sequence[float | None],
+    clusters: Sequence[Hashable],
+    bootstrap: Bootstrap = BOOTSTRAP,
+    limits: Limits | None = None,
 ) -> Estimate:
     """The mean of the values that are there.
 
@@ -105,6 +133,7 @@ def clustered_mean(
         values: one an observation; None or not finite is missing and left out.
         clusters: the document of each observation.
         bootstrap: how documents are resampled.
+        limits: of the values, where it is known.
 
     Returns:
         The estimate, nan where every value is missing.
@@ -119,14 +148,17 @@ def clustered_mean(
     for value, cluster in zip(values, clusters, strict=True):
         if value is not None and math.isfinite(value):
             sums[:, row[cluster]] += value, 1.0
-    return ratio_of_sums(sums[0], sums[1], bootstrap.counts(len(row)))
+    return ratio_of_sums(sums[0], sums[1], bootstrap.counts(len(row)), limits)
 
 
 def difference(after: Estimate, before: Estimate) -> Estimate:
     """The paired change after - before; both sides must come from the same resamples."""
     documents = min(after.documents, before.documents)
     influence = after.influence - before.influence
-    return Estimate(after.value - before.value, after.draws - before.draws, influence, documents)
+    limits = None
+    if after.limits is not None and before.limits is not None:
+        limits = (after.limits[0] - before.limits[1], after.limits[1] - before.limits[0])
+    return Estimate(after.value - before.value, after.draws - before.draws, influence, documents, limits)
 
 
 def quotient(numerator: Estimate, denominator: Estimate) -> Estimate:
@@ -146,26 +178,28 @@ def quotient(numerator: Estimate, denominator: Estimate) -> Estimate:
 def clipped(estimate: Estimate) -> Estimate:
     """The estimate with every value below 0 raised to 0."""
     # max(nan, 0) would be nan or 0 by the order of its arguments; numpy keeps nan.
-    return replace(estimate, value=float(np.maximum(estimate.value, 0.0)), draws=np.maximum(estimate.draws, 0.0))
+    value, draws = float(np.maximum(estimate.value, 0.0)), np.maximum(estimate.draws, 0.0)
+    return replace(estimate, value=value, draws=draws, limits=None)
 
 
 def exponential(estimate: Estimate) -> Estimate:
     """The exponential of the estimate: perplexity from a mean negative log-likelihood in nats."""
     with np.errstate(over="ignore", invalid="ignore"):
         value = float(np.exp(estimate.value))
-        return replace(estimate, value=value, draws=np.exp(estimate.draws), influence=value * estimate.influence)
+        draws, influence = np.exp(estimate.draws), value * estimate.influence
+    return replace(estimate, value=value, draws=draws, influence=influence, limits=None)
 
 
 def interval(estimate: Estimate, level: float = 0.95) -> Interval:
-    """The BCa interval of an estimate.
+    """The BCa interval of an estimate, or Wilson's where no resample differs from another.
 
     Args:
         estimate: from the functions above.
         level: its confidence.
 
     Returns:
-        The interval; without ends where fewer than two documents carry weight, since one document says nothing about
-        the spread between documents, and all None where the value is undefined.
+        The interval, never of width zero; without ends where fewer than two documents carry weight, since one document
+        says nothing about the spread between documents, and all None where the value is undefined.
     """
     if not math.isfinite(estimate.value):
         return Interval(None, None, None)
@@ -173,10 +207,26 @@ def interval(estimate: Estimate, level: float = 0.95) -> Interval:
     draws = np.sort(estimate.draws[~np.isnan(estimate.draws)])
     if estimate.documents < 2:
         return Interval(estimate.value, None, None)
-    if draws[0] == draws[-1]:
-        return Interval(estimate.value, estimate.value, estimate.value)
+    if math.isclose(draws[0], draws[-1], rel_tol=SAME, abs_tol=SAME):
+        return _where_all_agree(estimate, level)
     low, high = (_finite(draws[round(share * (len(draws) - 1))]) for share in _bca_shares(estimate, draws, level))
+    if low is not None and low == high:
+        return _where_all_agree(estimate, level)
     return Interval(estimate.value, low, high)
+
+
+def _where_all_agree(estimate: Estimate, level: float) -> Interval:
+    """The interval of a mean that is the same in all of n documents.
+
+    No document of n differs, so by Wilson's interval at most a share u = z^2 / (n + z^2) of all documents does. These
+    may lie anywhere within the limits, which bounds the mean. At a limit this is Wilson's interval for n of n.
+    """
+    if estimate.limits is None:
+        return Interval(estimate.value, None, None, "constant")
+    squared = float(ndtri(0.5 + level / 2)) ** 2
+    share = squared / (estimate.documents + squared)
+    low, high = (estimate.value + share * (end - estimate.value) for end in estimate.limits)
+    return Interval(estimate.value, low, high, "wilson")
 
 
 def _bca_shares(estimate: Estimate, draws: Float[np.ndarray, " resamples"], level: float) -> tuple[float, float]:

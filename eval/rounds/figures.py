@@ -56,12 +56,13 @@ def summarise_rounds(records: Sequence[RoundRecord], bootstrap: Bootstrap = BOOT
 
 def _gain(
     earlier: Sequence[RoundRecord], later: Sequence[RoundRecord], field: str, bootstrap: Bootstrap
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """The mean change of a field, paired by question; bits where the field is in nats."""
     before = {record["id"]: record[field] for record in earlier}
     changes = [_difference(record[field], before[record["id"]]) for record in later]
     values = _bits(changes) if field.endswith("_nats") else changes
-    return interval(clustered_mean(values, [cluster(record) for record in later], bootstrap)).as_dict()
+    limits = (-1.0, 1.0) if field == "accuracy" else None
+    return interval(clustered_mean(values, [cluster(record) for record in later], bootstrap, limits)).as_dict()
 
 
 def _difference(after: float | None, before: float | None) -> float | None:

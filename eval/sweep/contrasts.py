@@ -198,7 +198,11 @@ def compare(records: Sequence[SweepRecord], compressors: Pair, predictors: Pair,
 
 
 def scaled(estimate: Estimate, factor: float) -> Estimate:
-    """An estimate in another unit."""
+    """An estimate in another unit; the factor is positive."""
     return replace(
-        estimate, value=factor * estimate.value, draws=factor * estimate.draws, influence=factor * estimate.influence
+        estimate,
+        value=factor * estimate.value,
+        draws=factor * estimate.draws,
+        influence=factor * estimate.influence,
+        limits=estimate.limits and (factor * estimate.limits[0], factor * estimate.limits[1]),
     )

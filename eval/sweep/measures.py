@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from eval.analysis.density import FINISH, TERMS
-from eval.analysis.significance import Bootstrap, Estimate, clipped, interval, ratio_of_sums
+from eval.analysis.density import FINISH, LIMITS, TERMS
+from eval.analysis.significance import SHARE, Bootstrap, Estimate, clipped, interval, ratio_of_sums
 from eval.record import SweepRecord, cluster
 
 Terms = tuple[float | None, float | None]
@@ -36,7 +36,7 @@ BY_MESSAGE: dict[str, Callable[[SweepRecord], Terms]] = {
     "message_tokens": TERMS["message_tokens"],
     "information_bits": TERMS["information_bits"],
     "information_upper_bits": TERMS["information_upper_bits"],
-    "information_ceiling_bits": _mean("information_ceiling_nats", 1 / math.log(2)),
+    "information_ceiling_bits": TERMS["information_ceiling_bits"],
     "second_information_bits": _mean("second_information_nats", 1 / math.log(2)),
     "bits_per_token": TERMS["bits_per_token"],
     "second_bits_per_token": _second_density,
@@ -58,6 +58,8 @@ BY_ANSWER: dict[str, Callable[[SweepRecord], Terms]] = {
 
 MEASURES = BY_MESSAGE | BY_ANSWER
 
+
+_LIMITS = LIMITS | {"distortion": SHARE}
 
 _FINISH = FINISH | {"second_information_bits": clipped, "second_bits_per_token": clipped}
 
@@ -120,7 +122,7 @@ def estimate(records: Iterable[SweepRecord], measure: str, frame: Resamples) -> 
         numerator, denominator = MEASURES[measure](record)
         if numerator is not None and denominator is not None:
             sums[:, frame.rows[cluster(record)]] += numerator, denominator
-    found = ratio_of_sums(sums[0], sums[1], frame.counts)
+    found = ratio_of_sums(sums[0], sums[1], frame.counts, _LIMITS.get(measure))
     return _FINISH[measure](found) if measure in _FINISH else found
 
 

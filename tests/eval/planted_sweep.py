@@ -30,10 +30,12 @@ def grid(
     names: Sequence[tuple[str, str, int]] = (SMALL, MEDIUM, LARGE),
     settings: Sequence[str] = ("",),
     documents: int = 30,
+    spread: int = 0,
 ) -> list[SweepRecord]:
     """A grid of three compressors and three predictors, which find the same questions hard.
 
-    ``accuracy`` and ``tokens`` take sizes from 0 to 2.
+    ``accuracy`` and ``tokens`` take sizes from 0 to 2. Messages about every other document are ``spread`` tokens
+    longer: where all documents agree a ratio has no interval.
     """
     generator = np.random.default_rng(0)
     hardness = generator.random((documents, 2, 2))
@@ -50,7 +52,7 @@ def grid(
             predictor=names[p][0],
             predictor_family=names[p][1],
             predictor_parameters=names[p][2],
-            message_tokens=tokens(c),
+            message_tokens=tokens(c) + spread * (document % 2),
             information_nats=1 + 0.1 * (document % 5),
             accuracy=(right := float(hardness[document, question, seed] < accuracy(c, p, generator))),
             answer_nll_nats=2 - right,

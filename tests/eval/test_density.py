@@ -22,12 +22,12 @@ def test_the_summary_has_every_figure_overall_and_by_task(records: list[Record])
     summary = summarise(records)
     assert set(summary) == {"overall", "tasks", "kinds", "change"}
     assert set(summary["tasks"]) == {record["task"] for record in records}
-    ratios = {"accuracy_ratio", "message_tokens_ratio", "bits_per_token_ratio"}
-    assert set(summary["change"]) == {"accuracy", *ratios}
+    ratios = {"accuracy_ratio", "message_tokens_ratio", "information_ratio", "bits_per_token_ratio"}
+    assert set(summary["change"]) == {"accuracy", "information_bits", *ratios}
     for stages in (summary["overall"], *summary["tasks"].values()):
         for stage in ("before", "after"):
             assert set(stages[stage]) == {*TERMS, "n", "missing", "documents"}
-            assert all(set(stages[stage][figure]) == {"value", "low", "high"} for figure in TERMS)
+            assert all(set(stages[stage][figure]) >= {"value", "low", "high"} for figure in TERMS)
 
 
 def test_bits_per_token_is_a_ratio_of_sums_not_a_mean_of_ratios(record: Build) -> None:
@@ -128,7 +128,28 @@ def test_the_ratio_of_accuracies_is_paired_by_question_and_document(record: Buil
         return [record(0, stage, document=f"d{number}", accuracy=right * (number % 2)) for number in range(20)]
 
     ratio = summarise(made("before", 1.0) + made("after", 0.8))["change"]["accuracy_ratio"]
-    assert ratio == pytest.approx({"value": 0.8, "low": 0.8, "high": 0.8})
+    assert ratio["value"] == pytest.approx(0.8) and ratio["method"] == "constant"
+
+
+def test_every_answer_right_has_an_interval_by_documents(record: Build) -> None:
+    summary = summarise([record(question, document=f"d{number}") for number in range(20) for question in range(4)])
+    figure = summary["overall"]["before"]["accuracy"]
+    assert figure["method"] == "wilson" and figure["low"] == pytest.approx(20 / (20 + 1.96**2), abs=1e-4)
+    assert figure["high"] == 1.0
+
+
+def test_the_change_of_information_is_in_bits_and_as_a_share(record: Build) -> None:
+    sides = {"before": (3.0, 2.0), "after": (2.0, 1.0)}
+    summary = summarise(
+        [
+            record(0, stage, document=name, information_nats=bits * BIT)
+            for stage, both in sides.items()
+            for name, bits in zip("ab", both, strict=True)
+        ]
+    )
+    assert summary["change"]["information_bits"]["value"] == pytest.approx(-1.0)
+    assert summary["change"]["information_ratio"]["value"] == pytest.approx(1.5 / 2.5)
+    assert value(summary, "information_ceiling_bits") == pytest.approx(3.0)
 
 
 def test_an_evaluation_of_one_stage_has_no_changes(record: Build) -> None:

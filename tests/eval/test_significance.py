@@ -6,6 +6,7 @@ from scipy import stats
 
 from eval.analysis.significance import (
     BOOTSTRAP,
+    SHARE,
     Bootstrap,
     Estimate,
     Interval,
@@ -196,8 +197,45 @@ def test_nothing_observed_has_no_value() -> None:
     assert interval(ratio_of_sums(np.zeros(3), np.zeros(3), BOOTSTRAP.counts(3))) == Interval(None, None, None)
 
 
-def test_documents_that_all_agree_leave_no_width() -> None:
-    assert interval(ratio_of_sums(np.ones(9), np.ones(9), BOOTSTRAP.counts(9))) == Interval(1.0, 1.0, 1.0)
+@pytest.mark.parametrize(("right", "documents"), [(80, 80), (0, 6), (3, 3)])
+def test_a_share_that_all_documents_agree_on_has_wilsons_interval_with_documents_as_trials(
+    right: int, documents: int
+) -> None:
+    reference = stats.binomtest(right, documents).proportion_ci(method="wilson")
+    values = np.repeat(float(right > 0), 4 * documents)
+    found = interval(clustered_mean(values.tolist(), np.repeat(np.arange(documents), 4).tolist(), limits=SHARE))
+    assert found.method == "wilson" and found.as_dict()["method"] == "wilson"
+    assert found.low == pytest.approx(reference.low) and found.high == pytest.approx(reference.high)
+
+
+def test_a_change_that_no_document_shows_is_bounded_by_the_documents_that_may_change() -> None:
+    counts = BOOTSTRAP.counts(80)
+    side = ratio_of_sums(np.ones(80), np.ones(80), counts, SHARE)
+    found = interval(difference(side, side))
+    most = stats.binomtest(0, 80).proportion_ci(method="wilson").high
+    assert (found.value, found.method) == (0.0, "wilson")
+    assert found.low == pytest.approx(-most) and found.high == pytest.approx(most)
+
+
+def test_a_share_between_the_ends_that_all_documents_agree_on_lies_within_its_interval() -> None:
+    found = interval(clustered_mean([0.5] * 20, list(range(20)), limits=SHARE))
+    assert found.low is not None and found.high is not None
+    assert 0.4 < found.low < 0.5 < found.high < 0.6
+
+
+def test_another_figure_that_all_documents_agree_on_has_no_interval() -> None:
+    assert interval(ratio_of_sums(np.ones(9), np.ones(9), BOOTSTRAP.counts(9))) == Interval(1.0, None, None, "constant")
+
+
+def test_draws_that_differ_by_rounding_alone_are_the_same() -> None:
+    documents = np.arange(1, 8) * 1.0
+    found = interval(ratio_of_sums(0.1 * documents, documents, BOOTSTRAP.counts(7)))
+    assert found.method == "constant"
+
+
+def test_the_method_of_an_ordinary_interval_goes_without_saying() -> None:
+    found = interval(clustered_mean([0.1, 0.4, 0.5, 0.9], list(range(4)), limits=SHARE))
+    assert set(found.as_dict()) == {"value", "low", "high"}
 
 
 def test_a_quotient_whose_denominator_may_be_zero_has_no_upper_bound() -> None:
@@ -215,9 +253,9 @@ def test_a_quotient_by_nothing_is_undefined() -> None:
     assert interval(quotient(top, bottom)) == Interval(None, None, None)
 
 
-def test_clipping_raises_value_and_interval_to_zero() -> None:
+def test_clipping_raises_the_value_to_zero() -> None:
     estimate = ratio_of_sums(np.array([-1.0, -2.0, -3.0]), np.ones(3), BOOTSTRAP.counts(3))
-    assert interval(clipped(estimate)) == Interval(0.0, 0.0, 0.0)
+    assert interval(clipped(estimate)) == Interval(0.0, None, None, "constant")
 
 
 def test_the_interval_of_an_exponential_is_the_exponential_of_the_interval() -> None:

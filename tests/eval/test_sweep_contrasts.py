@@ -67,8 +67,8 @@ def test_a_comparison_takes_each_gain_by_its_own_doublings() -> None:
     [found] = compare_all(records, Bootstrap(QUICK))
     assert found.difference.value == pytest.approx(0.4 - 0.1)
     assert found.per_doubling.value == pytest.approx(0.4 / 2 - 0.1 / 1)
-    # Every document says the same, so there is no spread.
-    assert found.per_doubling.low == pytest.approx(0.1) and found.per_doubling.high == pytest.approx(0.1)
+    # Every document says the same, so there is nothing to resample.
+    assert found.difference.method == found.per_doubling.method == "wilson"
 
 
 def test_messages_count_once_however_many_predictors_answer() -> None:

@@ -47,14 +47,18 @@ def test_a_range_is_kept_to_left_or_neither() -> None:
 
 
 def test_a_grid_like_the_studys_agrees_with_it() -> None:
-    results = results_of(grid(lambda c, p, g: (0.3, 0.45, 0.8)[c], tokens=lambda size: (60, 40, 15)[size]))
+    results = results_of(
+        grid(lambda c, p, g: (0.3, 0.45, 0.8)[c] + 0.02 * p, tokens=lambda size: (60, 40, 15)[size], spread=2)
+    )
     for words in ("raise accuracy", "pay more", "shorter messages", "information per token", "bring little"):
         assert verdict_of(results, words) == "agrees", words
     assert verdict_of(results, "exact number") == "not measured"
 
 
 def test_a_grid_that_goes_the_other_way_disagrees_and_says_so() -> None:
-    results = results_of(grid(lambda c, p, g: (0.1, 0.4, 0.8)[p] - 0.03 * c, tokens=lambda size: 20 + 20 * size))
+    results = results_of(
+        grid(lambda c, p, g: (0.1, 0.4, 0.8)[p] - 0.03 * c, tokens=lambda size: 20 + 20 * size, spread=2)
+    )
     for words in ("raise accuracy", "pay more", "shorter messages", "information per token", "bring little"):
         assert verdict_of(results, words) == "disagrees", words
     page = console(results)
@@ -94,10 +98,9 @@ def test_sentence_counts_agree_where_scaling_goes_the_same_way_at_each(
     way: dict[str, int] = dict(zip(("3 sentences", "6 sentences"), by_setting, strict=True))
     for one in records:
         size = {"small": -1, "medium": 0, "large": 1}[one["compressor"].split(",")[0]]
-        one["accuracy"] = 0.5 + 0.4 * size * way[one["setting"]]
-        # No effect, but a spread between documents, or its interval would be a point.
-        if not way[one["setting"]]:
-            one["accuracy"] = 0.5 + 0.1 * size * (-1) ** int(one["document_id"][1:])
+        # A spread between documents, for where all agree a ratio has no interval.
+        either_way = (-1) ** int(one["document_id"][1:])
+        one["accuracy"] = 0.5 + 0.4 * size * way[one["setting"]] + 0.05 * size * either_way
     results = results_of(records)
     assert verdict_of(results, "exact number") == verdict
     assert [(one["name"], one["asked"]) for one in results["sentences"]][:2] == [
