@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Literal
 
 import peft
+import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, manual_seed
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.errors import one_line
+from models.adapter_settings import AdapterSettings, read_settings, write_settings
+from models.fingerprint import base_hash
 from models.naming import ADAPTER_CONFIG, ModelError, adapter_folder
 
 DEFAULT = "default"
@@ -28,6 +31,9 @@ DEFAULT = "default"
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 """PEFT's file of an adapter's tensors."""
+
+CARD_FILE = "README.md"
+"""The hub's name of a model card."""
 
 
 class _LoraFields(BaseModel):
@@ -54,11 +60,13 @@ class StoredAdapter:
         folder: where it lies.
         base: the model it was trained on, as its files name it; None where they do not.
         weights: its tensors by PEFT's names, on the CPU.
+        settings: what it was trained with; None where nothing says so.
     """
 
     folder: Path
     base: str | None
     weights: dict[str, Tensor]
+    settings: AdapterSettings | None = None
 
 
 def add_adapter(
@@ -86,7 +94,7 @@ def add_adapter(
         ValueError: the model has an adapter of this name.
     """
     _check_name(model, name)
-    manual_seed(seed)
+    torch.manual_seed(seed)
     lora = peft.LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -102,6 +110,8 @@ def add_adapter(
     except (ValueError, re.error) as error:
         raise ModelError(f"target_modules {target_modules!r} name no layers of the model: {one_line(error)}") from error
     assert isinstance(adapted, PeftModel)
+    # Every save would write PEFT's empty model card, which names the path of the base on this machine.
+    adapted.create_or_update_model_card = _no_card
     return adapted
 
 
@@ -112,7 +122,7 @@ def read_adapter(folder: str | Path) -> StoredAdapter:
         ModelError: no adapter there, or one that cannot be read, is damaged or has values that are not finite.
     """
     subject, path = f"adapter {str(folder)!r}", adapter_folder(str(folder))
-    fields = _read_fields(subject, path / ADAPTER_CONFIG)
+    fields, settings = _read_fields(subject, path / ADAPTER_CONFIG), read_settings(folder)
     weights = _read_weights(subject, path / WEIGHTS_FILE)
     # Compared before PEFT makes matrices of the configured rank, which may be larger than the memory.
     configured, stored = {fields.r, *fields.rank_pattern.values()}, _ranks(weights)
@@ -121,7 +131,7 @@ def read_adapter(folder: str | Path) -> StoredAdapter:
     if not stored <= configured:
         given, held = (", ".join(map(str, sorted(ranks))) for ranks in (configured, stored))
         raise ModelError(f"{subject}: {ADAPTER_CONFIG} gives rank {given}, and {WEIGHTS_FILE} has rank {held}")
-    return StoredAdapter(path, fields.base_model_name_or_path, weights)
+    return StoredAdapter(path, fields.base_model_name_or_path, weights, settings)
 
 
 def load_adapter(
@@ -142,6 +152,10 @@ def load_adapter(
     _check_name(model, name)
     path = str(stored.folder)
     misfit = f"adapter {path!r} does not fit model {base!r}"
+    if stored.settings is not None and not trained_on(stored.settings, model):
+        other = stored.settings.base
+        at = f" at {other.revision}" if other.revision else ""
+        raise ModelError(f"{misfit}: it was trained on {other.model}{at}, whose parameters have other values")
     try:
         with warnings.catch_warnings():
             # PEFT warns of tensors that are missing and goes on; below they are an error.
@@ -162,10 +176,41 @@ def load_adapter(
     return adapted.eval()
 
 
+def trained_on(settings: AdapterSettings, model: PreTrainedModel | PeftModel) -> bool:
+    """Whether a model has the parameters that an adapter was trained on, as far as their floating-point types tell.
+
+    The two are compared in the type with fewer digits, as which the other's values can be written. Of bfloat16 and
+    float16 neither can be written as the other: then they count as the same.
+    """
+    name = dtype_name(model)
+    known = settings.base.parameters
+    compared = name if name in known else settings.dtype if model.dtype.itemsize > 2 else None
+    return compared not in known or base_hash(model, getattr(torch, compared)) == known[compared]
+
+
+def dtype_name(model: PreTrainedModel | PeftModel) -> str:
+    """The floating-point type of a model, by torch's name."""
+    return str(model.dtype).removeprefix("torch.")
+
+
+def base_hashes(model: PreTrainedModel | PeftModel) -> dict[str, str]:
+    """Hashes of a model without its adapters: in its own floating-point type, and in those with fewer digits."""
+    own = dtype_name(model)
+    names = (own, "bfloat16", "float16") if model.dtype.itemsize > 2 else (own,)
+    return {name: base_hash(model, getattr(torch, name)) for name in names}
+
+
 def save_adapter(
-    adapted: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, base: str, name: str = DEFAULT
+    adapted: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    base: str,
+    name: str = DEFAULT,
+    settings: AdapterSettings | None = None,
 ) -> None:
-    """An adapter in PEFT's own format, and its tokenizer, in a folder of its own.
+    """An adapter in PEFT's own format, its settings and its tokenizer, in a folder of its own.
+
+    PEFT's README, an empty form that names the path of the base on this machine, is left out.
 
     Args:
         adapted: a model that holds the adapter.
@@ -173,15 +218,22 @@ def save_adapter(
         folder: made where it is missing.
         base: the model's name as `models.loading.load_model` takes it, which the files repeat.
         name: which adapter of the model.
+        settings: what it was trained with.
     """
     adapted.peft_config[name].base_model_name_or_path = base
     folder.mkdir(parents=True, exist_ok=True)
     # PEFT gives every adapter but the default one a folder inside the one it is told: written beside, then moved.
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as beside:
         adapted.save_pretrained(beside, selected_adapters=[name], save_embedding_layers=False)
-        for file in [file for file in Path(beside).rglob("*") if file.is_file()]:
+        for file in [file for file in Path(beside).rglob("*") if file.is_file() and file.name != CARD_FILE]:
             file.replace(folder / file.name)
     tokenizer.save_pretrained(str(folder))
+    if settings is not None:
+        write_settings(folder, settings)
+
+
+def _no_card(output_dir: str) -> None:
+    """Stands in for PEFT's writer of model cards."""
 
 
 def _check_name(model: PreTrainedModel | PeftModel, name: str) -> None:

@@ -36,7 +36,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("adapter", help="a trained adapter's folder, or a model to use untrained")
     parser.add_argument("--document", required=True, help="a UTF-8 text file; - reads standard input")
     parser.add_argument("--question", required=True, help="what the message has to answer")
-    parser.add_argument("--budget", type=int, default=64, help="maximum tokens of the message (default 64)")
+    parser.add_argument("--budget", type=int, help="maximum tokens of the message; as trained unless given, else 64")
     parser.add_argument("--model", help="the base model, where it is not the one the adapter names")
     return parser.parse_args(arguments)
 
@@ -67,7 +67,7 @@ def read(document: str) -> str:
         raise DataError(f"document {document!r}: {error}") from error
 
 
-def print_message(context: str, question: str, adapter: str, budget_tokens: int, model: str | None) -> None:
+def print_message(context: str, question: str, adapter: str, budget_tokens: int | None, model: str | None) -> None:
     """Write a message on standard output, and on standard error what it cost and what it lost.
 
     Raises:

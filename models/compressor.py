@@ -5,13 +5,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
+from typing import cast
 
+import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.sample import Document
-from models.adapters import load_adapter, read_adapter
+from models.adapter_settings import FORMAT, AdapterSettings, Base, DtypeName, portable_name
+from models.adapters import base_hashes, dtype_name, load_adapter, read_adapter
 from models.loading import context_window, load_model
 from models.naming import ModelError, names_adapter
 from models.prompts import CompressorPrompts, Prompt, truncate_middle
@@ -20,6 +24,9 @@ from models.shared_prefix import Reply, generate
 QUESTION_TOKENS = 256
 """Tokens kept free for a question, the instruction and the template: several times what any task here needs. A small
 window keeps a quarter of itself free instead."""
+
+DEFAULT_BUDGET = 64
+"""Maximum tokens of a message where neither the caller nor the adapter says."""
 
 UNBOUNDED_WINDOW = 1 << 20
 """Tokens that a model reads whose configuration sets no limit: more than any context here has."""
@@ -50,7 +57,13 @@ class Message:
 
 
 class Compressor:
-    """Writes messages of at most ``budget_tokens``, the end token included; a context is read once for all of them."""
+    """Writes messages of at most ``budget_tokens``, the end token included; a context is read once for all of them.
+
+    Attributes:
+        trained: what its adapter was trained with; None without an adapter, and where the adapter does not say.
+    """
+
+    trained: AdapterSettings | None = None
 
     def __init__(
         self,
@@ -78,30 +91,81 @@ class Compressor:
         self.model = model
         self.tokenizer = tokenizer
         self.budget_tokens = budget_tokens
+        self.max_context_tokens = max_context_tokens
+        self.instruction = instruction
         limit = max_context_tokens or default_context_tokens(model, budget_tokens)
         self.prompts = CompressorPrompts(tokenizer, limit, instruction)
         self.end_token_id = self.prompts.format.end_token_id
 
     @classmethod
-    def load(cls, adapter: str | Path, budget_tokens: int, model: str | None = None) -> "Compressor":
-        """A trained compressor.
+    def load(
+        cls,
+        adapter: str | Path,
+        budget_tokens: int | None = None,
+        model: str | None = None,
+        max_context_tokens: int | None = None,
+        instruction: str | None = None,
+    ) -> "Compressor":
+        """A trained compressor. What is not given is as the adapter was trained, on a GPU where there is one.
 
         Args:
             adapter: a folder with a PEFT adapter, or a model as `load_model` takes it, which is then used untrained.
-            budget_tokens: the most tokens a message may have, its end token included.
+            budget_tokens: the most tokens a message may have, its end token included; `DEFAULT_BUDGET` where the
+                adapter does not say.
             model: the base model; without it the one the adapter names.
+            max_context_tokens: longer contexts lose their middle; as much as the model's window has room for where the
+                adapter does not say.
+            instruction: trusted text after the question; none where the adapter does not say.
 
         Raises:
-            ModelError: no adapter or model there, or one that cannot be loaded.
+            ModelError: no adapter or model there, or one that cannot be loaded, or an adapter of another base.
         """
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        trained = None
         if not names_adapter(str(adapter)):
-            return cls(*load_model(str(adapter)), budget_tokens)
-        stored = read_adapter(adapter)
-        base = model or stored.base
-        if not base:
-            raise ModelError(f"adapter {str(adapter)!r} does not name its base model: pass one")
-        plain, tokenizer = load_model(base)
-        return cls(load_adapter(plain, stored, base), tokenizer, budget_tokens)
+            plain, tokenizer = load_model(str(adapter), device=device)
+        else:
+            stored = read_adapter(adapter)
+            base, trained = model or stored.base, stored.settings
+            if not base:
+                raise ModelError(f"adapter {str(adapter)!r} does not name its base model: pass one")
+            known = trained.base if trained is not None and model in (None, trained.base.model) else None
+            dtype = "float32" if trained is None else trained.dtype
+            plain, tokenizer = load_model(base, dtype, device, None if known is None else known.revision)
+            plain = load_adapter(plain, stored, base)
+        if budget_tokens is None:
+            budget_tokens = DEFAULT_BUDGET if trained is None else trained.budget_tokens
+        if max_context_tokens is None and trained is not None:
+            max_context_tokens = trained.max_context_tokens
+        if instruction is None:
+            instruction = "" if trained is None else trained.instruction
+        compressor = cls(plain, tokenizer, budget_tokens, max_context_tokens, instruction)
+        compressor.trained = trained
+        return compressor
+
+    def settings(self, base: str, revision: str | None, answer_instruction: str) -> AdapterSettings:
+        """What an adapter that is trained in this compressor has to remember.
+
+        Args:
+            base: the base model's name, as `load_model` takes it.
+            revision: its branch, tag or commit on the hub, as given; the commit is remembered where it is known.
+            answer_instruction: what the predictor of its messages is told.
+        """
+        commit = getattr(self.model.config, "_commit_hash", None)
+        return AdapterSettings(
+            format=FORMAT,
+            version=_version(),
+            base=Base(
+                model=portable_name(base),
+                revision=commit or revision,
+                parameters=cast(dict[DtypeName, str], base_hashes(self.model)),
+            ),
+            dtype=cast(DtypeName, dtype_name(self.model)),
+            instruction=self.instruction,
+            answer_instruction=answer_instruction,
+            budget_tokens=self.budget_tokens,
+            max_context_tokens=self.max_context_tokens,
+        )
 
     def fit(self, document: Document) -> tuple[Document, int]:
         """The document as it can be read, and how many tokens were cut out of its middle to make it fit."""
@@ -195,7 +259,14 @@ def default_context_tokens(model: PreTrainedModel | PeftModel, budget_tokens: in
 
 
 def compress(
-    context: str, question: str, adapter: str | Path, budget_tokens: int = 64, model: str | None = None
+    context: str, question: str, adapter: str | Path, budget_tokens: int | None = None, model: str | None = None
 ) -> Message:
     """One message for one question about one document: see `Compressor.load` and `Compressor.write`."""
     return Compressor.load(adapter, budget_tokens, model).write([context], [question])[0]
+
+
+def _version() -> str | None:
+    try:
+        return metadata.version("shorthand")
+    except metadata.PackageNotFoundError:
+        return None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from configs.build import evaluation_request, load_samples
+from configs.build import evaluation_request, instructions, load_samples
 from configs.command import is_main, say, start_processes
 from configs.sections import TaskConfig
 from data.sample import Sample
@@ -80,7 +80,9 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     seconds = {"before": evaluated - start, "training": trained - evaluated, "after": time.time() - trained}
     check_fingerprints(hashes, fingerprints(models))
     if is_main():
-        save_adapter(models.adapted, models.tokenizer, folder / "compressor", config.compressor.model)
+        base, answer_instruction = config.compressor, instructions(config)[1]
+        settings = models.compressor.settings(base.model, base.revision, answer_instruction)
+        save_adapter(models.adapted, models.tokenizer, folder / "compressor", base.model, settings=settings)
         meta = {
             "seconds": seconds,
             "hashes": fingerprints(models),
