@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from configs.build import device
+from configs.command import say
 from configs.sections import Recipe
+from data.errors import one_line
 from data.registry import TASKS
 from data.sample import Sample
 from eval.config import EvaluatedConfig, EvaluationConfig
 from eval.evaluation import Evaluation
 from eval.record import Origin
+from models.adapter_settings import SETTINGS_FILE, AdapterSettings
 from models.adapters import load_adapter, read_adapter
 from models.compressor import Compressor
 from models.fingerprint import parameter_hash
@@ -29,18 +32,49 @@ def evaluation_of(recipe: Recipe) -> Evaluation:
 
 
 def build_compressor(config: EvaluatedConfig, instruction: str) -> Compressor:
-    """A compressor as configured, its adapter switched on.
+    """A compressor as configured, its adapter switched on; where it is not as it was trained, that is said.
 
     Raises:
-        ModelError: the model or the adapter cannot be loaded.
+        ModelError: the model or the adapter cannot be loaded, or the adapter was trained on another model.
     """
     stored = None if config.adapter is None else read_adapter(config.adapter)
+    if stored is not None and (difference := difference_from_training(config, stored.settings, instruction)):
+        say(f"adapter {config.adapter!r}: {difference}")
     model, tokenizer = load_model(config.model, config.dtype, device(), config.revision)
     if stored is not None:
         model = load_adapter(model, stored, config.model)
     if config.sentences is not None:
         instruction = f"{instruction} Write exactly {config.sentences} sentences.".strip()
     return Compressor(model, tokenizer, config.budget_tokens, config.max_context_tokens, instruction)
+
+
+def difference_from_training(config: EvaluatedConfig, trained: AdapterSettings | None, instruction: str) -> str | None:
+    """In what a compressor is not as its adapter was trained, on one line; None where it is.
+
+    Args:
+        config: the compressor.
+        trained: what the adapter remembers; None where it remembers nothing.
+        instruction: what the compressor is told.
+    """
+    if trained is None:
+        return f"has no {SETTINGS_FILE}, so that prompt and limits of its training are not known; the recipe's are used"
+    now = {
+        "budget_tokens": config.budget_tokens,
+        "max_context_tokens": config.max_context_tokens,
+        "dtype": config.dtype,
+        "instruction": instruction,
+    }
+    before = trained.model_dump(include=set(now))
+    differences = [
+        f"{key} = {_shown(value)} instead of {_shown(before[key])}"
+        for key, value in now.items()
+        if value != before[key] and (key, value) != ("dtype", "auto")
+    ]
+    return f"not as it was trained: {', '.join(differences)}" if differences else None
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else one_line(repr(value), 60)
 
 
 def stages(config: EvaluationConfig, compressor: Compressor, instruction: str) -> Iterator[tuple[str, Compressor]]:

@@ -86,10 +86,10 @@ def read_settings(folder: str | Path) -> AdapterSettings | None:
     """
     subject = f"adapter {str(folder)!r}: {SETTINGS_FILE}"
     path = Path(os.path.expanduser(folder)) / SETTINGS_FILE
+    if not os.path.exists(path):
+        return None
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        return None
     except OSError as error:
         raise ModelError(f"{subject} cannot be read: {one_line(error)}") from error
     try:
