@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from typing import Any
 
 
@@ -22,12 +23,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back, after ``delay`` seconds; a body that is no text goes as JSON."""
+    """What is sent back, after ``delay`` seconds and with ``byte_delay`` before each byte, headers included.
+
+    A body that is no text goes as JSON.
+    """
 
     body: Any
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    byte_delay: float = 0.0
 
 
 Script = Callable[[Asked, int], Answer]
@@ -40,6 +45,7 @@ class LocalServer(ThreadingHTTPServer):
     Attributes:
         asked: every request so far.
         most_at_once: requests that were under way at the same time.
+        listing: the answer to a look at the list of models; such a look is no request.
     """
 
     daemon_threads = True
@@ -48,6 +54,7 @@ class LocalServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.script = script
         self.asked: list[Asked] = []
+        self.listing = Answer("no such path", 404)
         self.most_at_once = self._at_once = 0
         self._lock = threading.Lock()
 
@@ -73,6 +80,19 @@ class LocalServer(ThreadingHTTPServer):
         """A client that stopped waiting is no error here."""
 
 
+class _Dripping(BufferedIOBase):
+    """A stream that takes its time for every byte."""
+
+    def __init__(self, stream: BufferedIOBase, byte_delay: float) -> None:
+        self.stream, self.byte_delay = stream, byte_delay
+
+    def write(self, content: Any) -> int:
+        for byte in content:
+            time.sleep(self.byte_delay)
+            self.stream.write(bytes([byte]))
+        return len(content)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: LocalServer
     protocol_version = "HTTP/1.1"
@@ -80,12 +100,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         asked = Asked(self.path, dict(self.headers.items()), json.loads(content), time.monotonic())
-        answer = self.server.answer(asked)
+        self._send(self.server.answer(asked))
+
+    def do_GET(self) -> None:
+        self._send(self.server.listing)
+
+    def _send(self, answer: Answer) -> None:
         body = (answer.body if isinstance(answer.body, str) else json.dumps(answer.body)).encode()
         self.send_response(answer.status)
         for name, value in {"Content-Type": "application/json", **answer.headers}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
+        if answer.byte_delay:
+            self.wfile = _Dripping(self.wfile, answer.byte_delay)
         self.end_headers()
         self.wfile.write(body)
 

@@ -13,7 +13,7 @@ from configs.tree import PROJECT
 
 pytestmark = pytest.mark.command
 
-HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "pyarrow", "openai"}
+HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "pyarrow", "httpx2"}
 """Packages that take from half a second to several to import."""
 
 COMMANDS = {

@@ -1,10 +1,18 @@
 """What is sent to a chat server and what comes back, in the published format, as far as it is used here."""
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
+
+from models.endpoint.errors import UnreadableReply
+
+_THOUGHTS = re.compile(r"\A\s*(?:<think>(?:.*?</think>|.*\Z)|(?!\s*[{\[])(?:(?!<think>).)*?</think>)", re.DOTALL)
+"""Thoughts in front of an answer: ``<think>...</think>``; without the first, which some templates put into the prompt;
+without the second, where a limit ended them. JSON is never taken for thoughts."""
 
 Messages = list[dict[str, str]]
 """One conversation: ``role`` and ``content`` of each message."""
@@ -52,16 +60,20 @@ class Completion:
     """A reply.
 
     Attributes:
-        text: the reply; empty where the server gave none, and ``finish_reason`` says why.
+        text: the reply without thoughts in front of it; empty where the server gave none, and ``finish_reason`` says
+            why. What a server gives apart as reasoning is no part of it.
         finish_reason: ``stop``, ``length`` or another word of the server's; None where it says nothing.
         tokens: the reply's tokens, as the server counts them; None where it does not.
-        log_probs: log p of each token of the reply, nats; None where they were not asked for or not given.
+        log_probs: log p of each token of the reply, thoughts included, nats; None where they were not asked for or not
+            given.
+        thoughts: whether thoughts in front of the reply were cut off.
     """
 
     text: str
     finish_reason: str | None
     tokens: int | None
     log_probs: tuple[float, ...] | None = None
+    thoughts: bool = False
 
 
 class _Message(BaseModel):
@@ -91,16 +103,20 @@ class ChatReply(BaseModel):
 
     choices: list[_ChatChoice] = Field(min_length=1)
     usage: _Usage | None = None
+    model: str | None = None
 
     def completion(self) -> Completion:
         """The first choice, which is the only one asked for."""
         choice = self.choices[0]
         content = choice.logprobs.content if choice.logprobs else None
+        said = choice.message.content or ""
+        text = _THOUGHTS.sub("", said)
         return Completion(
-            text=choice.message.content or "",
+            text=text,
             finish_reason=choice.finish_reason,
             tokens=self.usage.completion_tokens if self.usage else None,
             log_probs=None if content is None else tuple(token.logprob for token in content),
+            thoughts=text != said,
         )
 
 
@@ -121,3 +137,26 @@ class EchoReply(BaseModel):
         """log p of each token of the prompt and of the reply, nats; empty where the server gives none."""
         log_probs = self.choices[0].logprobs
         return (log_probs.token_logprobs if log_probs else None) or []
+
+
+Reply = TypeVar("Reply", bound=BaseModel)
+
+
+def valid_reply(content: bytes, kind: type[Reply]) -> Reply:
+    """The body of a reply.
+
+    Raises:
+        UnreadableReply: it is none, such as an error, an error page or half of a reply; the message says what is wrong.
+    """
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        raise UnreadableReply("its reply is no JSON") from None
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        if isinstance(body, dict) and body.get("error"):
+            raise UnreadableReply("its reply is an error") from None
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise UnreadableReply(f"its reply is not understood ({where}: {first['msg']})") from None

@@ -5,28 +5,32 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from tqdm import tqdm
 
+from models.endpoint.address import checked_address
 from models.endpoint.cache import ReplyCache
-from models.endpoint.chat import ChatReply, Completion, EchoReply, Messages, Sampling
+from models.endpoint.chat import ChatReply, Completion, EchoReply, Messages, Sampling, valid_reply
 from models.endpoint.errors import EndpointError
+from models.endpoint.habits import Habits
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 """The environment variable of a server's key unless another is named, as in other clients of such servers."""
 
 TIMEOUT_SECONDS = 300.0
-"""How long a server may be silent: a large model on a busy server takes minutes for a long reply."""
+"""How long a request may take: a large model on a busy server takes minutes for a long reply."""
 
 RETRIES = 6
 """How often a request is sent again: the waits double from half a second to eight, about 25 seconds in all, where the
 server names no other."""
+
+ANSWER_SECONDS = 900.0
+"""How long an answer may take with all its tries: a server that has been silent for three of them is not there."""
 
 CONCURRENCY = 8
 """Requests under way at once: they fill the batches of a small server, and stay within the limits of a hosted one."""
@@ -46,6 +50,7 @@ class Endpoint:
         base_url: where the API begins.
         concurrency: requests under way at once.
         counts: requests answered, answers from the cache, retries, damaged cache lines.
+        habits: what is peculiar about the replies, counted, and how requests have to be written.
         echoes: whether the server gives log-probs of given tokens; None until it was asked.
     """
 
@@ -57,8 +62,10 @@ class Endpoint:
         key_variable: str | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
         retries: int = RETRIES,
+        answer_seconds: float = ANSWER_SECONDS,
         concurrency: int = CONCURRENCY,
         cache: str | Path | None = None,
+        say: Callable[[str], None] = print,
     ) -> None:
         """Nothing is asked of the server yet.
 
@@ -67,36 +74,56 @@ class Endpoint:
             model: its name on that server.
             key_variable: the environment variable that holds the key; None takes ``OPENAI_API_KEY`` where it is set,
                 and a local server needs none.
-            timeout_seconds: how long a server may be silent.
-            retries: after no connection, silence, 408, 409, 429 and 5xx. ``Retry-After`` is honoured up to two minutes.
+            timeout_seconds: how long one request may take, from the connection to the last byte.
+            retries: after no connection, silence, 408, 409, 429, 5xx, and replies that cannot be read.
+                ``Retry-After`` is honoured up to two minutes.
+            answer_seconds: how long one answer may take, all its requests and the waits between them.
             concurrency: requests under way at once.
             cache: a JSON lines file of replies, made where it is not there. Replies of another server, model,
                 conversation or sampling are never mixed up; a relocated server's are asked again.
+            say: takes a line that the user has to see, the first time that something peculiar happens.
 
         Raises:
             EndpointError: no URL, no such variable, a number out of range, or a file that is not a cache.
         """
-        # The openai package takes most of a second to import, and few runs have a server.
-        from models.endpoint.transport import Transport
+        # The HTTP client takes time to import, and few runs have a server.
+        from models.endpoint.transport import Limits, Transport
 
-        self.name = f"{_without_password(base_url)}, model {model!r}"
+        self.base_url = checked_address(base_url)
+        self.name = f"{self.base_url}, model {model!r}"
         for key, value in (
             ("timeout_seconds", timeout_seconds),
             ("retries", retries + 1),
+            ("answer_seconds", answer_seconds),
             ("concurrency", concurrency),
         ):
             if value <= 0:
                 raise EndpointError(f"{self.name}: {key} is too small")
         self.model = model
-        self.base_url = base_url.rstrip("/")
         self.concurrency = concurrency
         self.echoes: bool | None = None
         self.counts: Counter[str] = Counter()
-        self._transport = Transport(self.name, self.base_url, self._read_key(key_variable), timeout_seconds, retries)
+        self.habits = Habits(self.name, model, say)
+        limits = Limits(timeout_seconds, retries, answer_seconds)
+        self._transport = Transport(self.name, self.base_url, self._read_key(key_variable), limits)
         self._cache = None if cache is None else ReplyCache(cache)
-        self.counts["damaged cache lines"] = self._cache.damaged if self._cache else 0
+        self._say = say
         self._slots = threading.BoundedSemaphore(concurrency)
         self._counting = threading.Lock()
+        self._count_damaged()
+
+    def probe(self) -> None:
+        """Find out in seconds whether the server is there and takes the key; answers in the cache do without it.
+
+        Raises:
+            EndpointError: it is not, and nothing was answered before.
+        """
+        try:
+            self._transport.probe()
+        except EndpointError as error:
+            if self._cache is None or len(self._cache) == 0:
+                raise
+            self._say(f"{error}; going on as far as the answers in {self._cache.path} reach")
 
     def complete(self, messages: Messages, sampling: Sampling) -> Completion:
         """The model's next message.
@@ -105,7 +132,10 @@ class Endpoint:
             EndpointError: the server refused, failed, was silent or answered what cannot be read.
         """
         body = {"model": self.model, "messages": messages, **sampling.fields()}
-        return self._ask("/chat/completions", body, ChatReply).completion()
+        reply = self._ask("/chat/completions", body, ChatReply)
+        completion = reply.completion()
+        self.habits.note(reply.model, completion)
+        return completion
 
     def complete_all(
         self, batch: Sequence[Messages], sampling: Sampling, progress: str | None = None
@@ -124,9 +154,13 @@ class Endpoint:
         distinct = dict(zip(keys, batch, strict=True))
         pool = ThreadPoolExecutor(self.concurrency)
         try:
-            replies = pool.map(lambda messages: self.complete(messages, sampling), distinct.values())
-            shown = tqdm(replies, total=len(distinct), desc=progress, disable=progress is None)
-            by_key = dict(zip(distinct, shown, strict=True))
+            # Closed also by an error, so that its line does not begin behind the bar.
+            with tqdm(total=len(distinct), desc=progress, disable=progress is None) as bar:
+                by_key: dict[str, Completion] = {}
+                replies = pool.map(lambda messages: self.complete(messages, sampling), distinct.values())
+                for key, reply in zip(distinct, replies, strict=True):
+                    by_key[key] = reply
+                    bar.update()
         finally:
             pool.shutdown(cancel_futures=True)
         return [by_key[key] for key in keys]
@@ -159,61 +193,59 @@ class Endpoint:
         self.echoes = len(known) == len(answer_ids)
         return known if self.echoes else None
 
+    def totals(self) -> dict[str, int]:
+        """Everything counted so far that happened at all, by name."""
+        return {event: count for event, count in {**self.counts, **self.habits.counts}.items() if count}
+
+    def notes(self, limit_key: str) -> list[str]:
+        """What the user should know at the end, a line each.
+
+        Args:
+            limit_key: the key that gives replies more tokens.
+        """
+        lines = self.habits.notes(limit_key)
+        if damaged := self.counts["damaged cache lines"]:
+            lines.append(f"{self.name}: {damaged} damaged lines of its cache were left out")
+        return lines
+
     def _ask(self, path: str, body: dict[str, Any], kind: type[Reply]) -> Reply:
-        """A valid reply of the cache or of the server."""
+        """A valid reply of the cache or of the server.
+
+        The cache knows a request as it was meant, not as a server's habits had it written.
+        """
         request = json.dumps([self.base_url, path, body], sort_keys=True)
         key = hashlib.sha256(request.encode()).hexdigest()
-        cached = self._cache.get(key) if self._cache else None
+        cached = self._cache.get(key, kind) if self._cache is not None else None
         if cached is not None:
             self._count("from the cache")
-            return self._valid(cached, kind)
+            return cached
+        self._count_damaged()
         with self._slots:
-            received = self._transport.post(path, body)
-        self._count("retries", received.retries)
-        try:
-            content = json.loads(received.content)
-        except (ValueError, RecursionError) as error:
-            words = self._transport.quoted(received.text)
-            raise EndpointError(f"{self.name}: its reply is no JSON: {words}") from error
-        reply = self._valid(content, kind)
+            reply, retries = self._post(path, body, kind)
+        self._count("retries", retries)
         self._count("requests")
-        if self._cache:
-            self._cache.add(key, self.model, reply.model_dump())
+        if self._cache is not None:
+            self._cache.add(key, self.model, reply)
         return reply
 
-    def _valid(self, content: Any, kind: type[Reply]) -> Reply:
-        try:
-            return kind.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            words = self._transport.quoted(json.dumps(content))
-            raise EndpointError(
-                f"{self.name}: its reply is not understood ({where}: {first['msg']}): {words}"
-            ) from error
+    def _post(self, path: str, body: dict[str, Any], kind: type[Reply]) -> tuple[Reply, int]:
+        """A server's reply to a request, written as the server wants it, and how often it was sent again."""
+        while True:
+            written = self.habits.written(body)
+            try:
+                return self._transport.post(path, written, lambda content: valid_reply(content, kind))
+            except EndpointError as error:
+                if not self.habits.learn(error, written):
+                    raise
 
     def _count(self, event: str, number: int = 1) -> None:
         with self._counting:
             self.counts[event] += number
 
+    def _count_damaged(self) -> None:
+        self.counts["damaged cache lines"] = self._cache.damaged if self._cache is not None else 0
+
     def _read_key(self, variable: str | None) -> str:
         if variable is not None and not os.environ.get(variable):
             raise EndpointError(f"{self.name}: the environment variable {variable!r}, for its key, is not set")
-        return os.environ.get(variable or KEY_VARIABLE, "")
-
-
-def _without_password(base_url: str) -> str:
-    """A URL as messages may show it.
-
-    Raises:
-        EndpointError: it is not a URL.
-    """
-    shown = base_url.rpartition("@")[2]
-    try:
-        parts = urlsplit(base_url)
-        host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
-    except ValueError as error:
-        raise EndpointError(f"endpoint {shown!r}: is no URL ({error})") from error
-    if parts.scheme not in ("http", "https") or not host:
-        raise EndpointError(f"endpoint {shown!r}: should be a URL such as http://127.0.0.1:8000/v1")
-    return f"{parts.scheme}://{host}{parts.path}"
+        return os.environ.get(variable or KEY_VARIABLE, "").strip()

@@ -1,4 +1,4 @@
-"""The error of a server, its cache included."""
+"""The errors of a server, its cache included."""
 
 from data.errors import InputError
 
@@ -13,3 +13,7 @@ class EndpointError(InputError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class UnreadableReply(Exception):
+    """What a server sent with status 200 and is no answer; the message says what is wrong. It never reaches users."""

@@ -68,7 +68,7 @@ def test_a_refusal_begins_with_what_the_caller_calls_the_model() -> None:
 
 
 def test_naming_a_model_loads_no_heavy_library() -> None:
-    heavy = {"torch", "transformers", "numpy", "huggingface_hub", "openai", "pydantic"}
+    heavy = {"torch", "transformers", "numpy", "huggingface_hub", "httpx2", "pydantic"}
     script = f"import sys, models.naming; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -75,3 +75,27 @@ def test_a_file_that_is_no_cache_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(EndpointError, match="cannot be opened"):
         Endpoint("http://localhost/v1", "m", cache=tmp_path)
     assert notes.read_text() == "# Notes\n"
+
+
+def test_a_file_of_which_a_full_disk_left_half_a_line_is_a_cache(tmp_path: Path) -> None:
+    cache = tmp_path / "cache.jsonl"
+    cache.write_bytes(b'{"key": "abc", "mod')
+    with serving(echo_of_the_question) as server:
+        endpoint = Endpoint(server.url, "m", cache=cache)
+        assert endpoint.complete(say("a"), GREEDY).text == "A"
+        again = Endpoint(server.url, "m", cache=cache)
+        assert again.complete(say("a"), GREEDY).text == "A" and len(server.asked) == 1
+    assert again.notes("") == [f"{again.name}: 1 damaged lines of its cache were left out"]
+
+
+def test_what_is_cached_and_is_no_reply_is_counted_and_asked_for_again(tmp_path: Path) -> None:
+    cache = tmp_path / "cache.jsonl"
+    with serving(echo_of_the_question) as server:
+        Endpoint(server.url, "m", cache=cache).complete_all([say("a"), say("b")], GREEDY)
+        lines = [json.loads(line) for line in cache.read_text().splitlines()]
+        damaged = [{**lines[0], "reply": {"choices": "none"}}, lines[1], [1], {"key": []}]
+        cache.write_text("".join(json.dumps(line) + "\n" for line in damaged))
+        endpoint = Endpoint(server.url, "m", cache=cache)
+        assert [reply.text for reply in endpoint.complete_all([say("a"), say("b")], GREEDY)] == ["A", "B"]
+        assert len(server.asked) == 3
+    assert endpoint.counts["damaged cache lines"] == 3

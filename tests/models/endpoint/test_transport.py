@@ -1,6 +1,7 @@
 """A server that fails in any way that servers do is one line that names it, after the tries it was given."""
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,11 +71,68 @@ def test_silence_is_an_error_of_its_own() -> None:
     assert str(error).endswith(": no answer within 0.2 seconds after 2 tries")
 
 
-def test_a_closed_port_is_an_error_of_its_own() -> None:
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up_as_a_silent_one() -> None:
+    with serving([Answer(chat("too late"), byte_delay=0.1)]) as server:
+        error = refusal(server, timeout_seconds=0.5, retries=0)
+    assert str(error).endswith(": no answer within 0.5 seconds")
+
+
+def test_one_answer_has_a_limit_of_its_own_whatever_the_tries_left() -> None:
+    with serving([Answer("busy", 503)]) as server:
+        error = refusal(server, retries=50, answer_seconds=1.5)
+    assert str(error).endswith(" tries (one answer may take 1.5 seconds in all): busy")
+    with serving([Answer(chat("too late"), delay=3)]) as server:
+        error = refusal(server, timeout_seconds=60, retries=50, answer_seconds=0.5)
+    assert ": no answer within 0.5 seconds" in str(error)
+
+
+@pytest.mark.parametrize("seconds", ["3600", "Fri, 01 Jan 2100 00:00:00 GMT"])
+def test_a_server_that_wants_to_be_left_alone_for_long_is_given_up_at_once(seconds: str) -> None:
+    with serving([Answer("quota", 429, {"Retry-After": seconds})]) as server:
+        error = refusal(server, retries=5)
+    assert "seconds are asked for" in str(error) and str(error).endswith(": quota")
+    assert len(server.asked) == 1
+
+
+def closed_port() -> str:
+    """The address of a server that is not there."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-    assert ": cannot be reached: " in str(refusal(url))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+
+
+def test_a_closed_port_is_an_error_of_its_own() -> None:
+    assert ": cannot be reached: " in str(refusal(closed_port()))
+
+
+def test_a_probe_finds_a_closed_port_and_a_wrong_key_and_takes_any_other_answer() -> None:
+    with pytest.raises(EndpointError, match=r"model 'm': cannot be reached after 3 tries: "):
+        Endpoint(closed_port(), "m").probe()
+    with serving([Answer(chat("yes"))]) as server:
+        Endpoint(server.url, "m").probe()
+        assert server.asked == []
+    with serving([Answer(chat("yes"))]) as server:
+        server.listing = Answer({"error": {"message": "Incorrect API key"}}, 401)
+        with pytest.raises(EndpointError, match=r"model 'm': 401: Incorrect API key"):
+            Endpoint(server.url, "m").probe()
+
+
+def test_a_probe_leaves_a_run_alone_whose_answers_may_all_be_in_the_cache(tmp_path: Path) -> None:
+    said: list[str] = []
+    with serving([Answer(chat("yes"))]) as server:
+        Endpoint(server.url, "m", cache=tmp_path / "cache.jsonl").complete(HELLO, GREEDY)
+    again = Endpoint(server.url, "m", cache=tmp_path / "cache.jsonl", say=said.append)
+    again.probe()
+    assert again.complete(HELLO, GREEDY).text == "yes"
+    [line] = said
+    assert "cannot be reached" in line and "going on as far as the answers in" in line
+
+
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "schlüssel")
+    with pytest.raises(EndpointError, match="its key has characters that no key has") as caught:
+        Endpoint("http://localhost/v1", "m")
+    assert "schl" not in str(caught.value)
 
 
 def test_long_garbage_is_shortened() -> None:
