@@ -4,20 +4,20 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
     Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveInt,
     field_validator,
     model_validator,
 )
 
-from configs.tree import ConfigError, Section
+from configs.errors import ConfigError, check_all, shown
+from configs.limits import Columns, Documents, Seed, StepPart, Temperature, Tokens
+from configs.tree import Section
 from data import records
 from data.errors import did_you_mean
 from data.registry import TASKS
@@ -25,7 +25,7 @@ from models.naming import ModelError, adapter_folder, model_folder
 
 TASK_NAMES = tuple(TASKS)
 
-RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
 """A name that is one folder on every file system."""
 
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
@@ -48,11 +48,11 @@ class ModelConfig(Section):
 class WriterConfig(ModelConfig):
     """A language model that reads a context and writes a message, and the limits of both."""
 
-    max_context_tokens: PositiveInt | None = None
+    max_context_tokens: Tokens | None = None
     """Maximum tokens of a context; a longer one loses its middle, and is counted. null takes what the model's window
     has room for."""
 
-    budget_tokens: PositiveInt = 64
+    budget_tokens: Tokens = 64
     """Maximum tokens of a message, its end token included."""
 
 
@@ -69,7 +69,7 @@ class PredictorConfig(ModelConfig):
     api_key_variable: str | None = None
     """Environment variable that holds the server's key; null sends the key of OPENAI_API_KEY, where there is one."""
 
-    max_answer_tokens: PositiveInt = 16
+    max_answer_tokens: Tokens = 16
     """Maximum tokens of an answer."""
 
 
@@ -107,11 +107,11 @@ class TaskConfig(Section):
     eval_split: str = "test"
     """Part of the source that is evaluated on."""
 
-    documents: PositiveInt | None = None
+    documents: Documents | None = None
     """Number of documents to train on; null takes all of a published task, and of the embedded suite as many as the
     steps ask for."""
 
-    questions_per_document: PositiveInt | None = None
+    questions_per_document: Documents | None = None
     """Number of questions asked of each training document; null asks all of a published task, and one of each document
     of the embedded suite."""
 
@@ -119,10 +119,10 @@ class TaskConfig(Section):
     """Protocol of a task that has several (LongHealth's 1, 2, 3; how FinanceBench's contexts are cut); null takes the
     first."""
 
-    context_tokens: PositiveInt | None = None
+    context_tokens: Tokens | None = None
     """Length, in tokens, of contexts that a task puts together from parts; null takes the task's default."""
 
-    facts: PositiveInt | None = None
+    facts: Documents | None = None
     """Number of facts in a generated document, which sets its length; null takes the suite's default. Embedded suite
     only."""
 
@@ -166,16 +166,16 @@ Tasks = Annotated[tuple[TaskConfig, ...], BeforeValidator(_bare_names_as_section
 class NegativesConfig(Section):
     """How many contexts of each kind a message is compared with beside its own; fewer where there are not so many."""
 
-    counterfactual: NonNegativeInt = 3
+    counterfactual: Columns = 3
     """Copies of the document with only the answer-bearing facts changed; the embedded suite makes them."""
 
-    same_document: NonNegativeInt = 0
+    same_document: Columns = 0
     """Copies of the document with a part removed: the evidence where it is known, else a random quarter."""
 
-    neighbour: NonNegativeInt = 0
+    neighbour: Columns = 0
     """Other documents of the same patient, company, paper or user."""
 
-    batch: NonNegativeInt = 4
+    batch: Columns = 4
     """Other contexts of the same training step; in the evaluation, other documents of the task."""
 
 
@@ -193,16 +193,16 @@ class InformationConfig(Section):
 class EvalConfig(Section):
     """How held-out documents are evaluated."""
 
-    documents: PositiveInt | None = 20
+    documents: Documents | None = 20
     """Number of documents of each task; null takes all of a published split."""
 
-    questions_per_document: PositiveInt | None = 4
+    questions_per_document: Documents | None = 4
     """Number of questions asked of each document; null asks all."""
 
-    batch_size: PositiveInt = 16
+    batch_size: StepPart = 16
     """Number of questions evaluated together."""
 
-    temperature: NonNegativeFloat = 1.0
+    temperature: Temperature = 1.0
     """Temperature of the evaluated messages: 1 samples them as training does, 0 takes the most likely tokens."""
 
     greedy: bool = False
@@ -228,7 +228,7 @@ class Recipe(Section):
     run_folder: str = "runs/{name}"
     """Folder that the run writes to; ``{name}`` stands for the name."""
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of everything that is drawn: the same seed repeats the run."""
 
     predictor: PredictorConfig
@@ -260,8 +260,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _tasks_and_negatives_fit(self) -> Self:
-        _check_tasks(self.tasks)
-        _check_negatives(self)
+        tasks = [partial(_check_task, f"tasks.{number}", task) for number, task in enumerate(self.tasks)]
+        check_all(partial(_check_names, self.tasks), *tasks, partial(_check_negatives, self))
         return self
 
     @property
@@ -270,34 +270,36 @@ class Recipe(Section):
         return Path(os.path.expanduser(self.run_folder.replace("{name}", self.name)))
 
 
-def _check_tasks(tasks: Sequence[TaskConfig]) -> None:
+def _check_names(tasks: Sequence[TaskConfig]) -> None:
     names = [task.name for task in tasks]
-    for number, task in enumerate(tasks):
-        key = f"tasks.{number}"
-        if task.name in names[:number]:
-            raise ValueError(f"{key}.name = {task.name!r}: is there twice, and results go by name; keep one")
-        if task.embedded and (task.source or task.eval_source):
-            given = "source" if task.source else "eval_source"
-            value = getattr(task, given)
-            raise ValueError(f"{key}.{given} = {value!r}: {task.name} is generated and reads nothing; leave it out")
-        if not task.embedded and task.facts:
-            raise ValueError(f"{key}.facts = {task.facts}: sets the length of generated documents; leave it out")
-        variants = TASKS[task.name].variants
-        if task.variant is not None and task.variant not in variants:
-            remedy = f"there are {', '.join(variants)}" if variants else "leave it out"
-            raise ValueError(f"{key}.variant = {task.variant!r}: {task.name} has no such protocol; {remedy}")
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise ConfigError(f"tasks.{number}.name = {name!r}: is there twice, and results go by name; keep one")
+
+
+def _check_task(key: str, task: TaskConfig) -> None:
+    if task.embedded and (task.source or task.eval_source):
+        given = "source" if task.source else "eval_source"
+        value = shown(getattr(task, given))
+        raise ConfigError(f"{key}.{given} = {value}: {task.name} is generated and reads nothing; leave it out")
+    if not task.embedded and task.facts:
+        raise ConfigError(f"{key}.facts = {task.facts}: sets the length of generated documents; leave it out")
+    variants = TASKS[task.name].variants
+    if task.variant is not None and task.variant not in variants:
+        remedy = f"there are {', '.join(variants)}" if variants else "leave it out"
+        raise ConfigError(f"{key}.variant = {shown(task.variant)}: {task.name} has no such protocol; {remedy}")
 
 
 def _check_negatives(recipe: Recipe) -> None:
     negatives = recipe.information.negatives
     if not any(negatives.model_dump().values()):
-        raise ValueError(
+        raise ConfigError(
             f"information.negatives = {negatives.model_dump()}: "
             "the contrastive bound is 0 for every message without negatives; ask for at least one"
         )
     published = [task.name for task in recipe.tasks if not task.embedded]
     if published and not negatives.same_document + negatives.batch:
-        raise ValueError(
+        raise ConfigError(
             f"information.negatives = {negatives.model_dump()}: {published[0]} has no counterfactual versions and not "
             "every document has a neighbour; ask for same_document or batch"
         )
@@ -307,12 +309,18 @@ def check_sources(tasks: Sequence[TaskConfig]) -> None:
     """Refuse sources that are not on the disk.
 
     Raises:
-        ConfigError: naming the first one.
+        ConfigError: naming each of them.
     """
-    for number, task in enumerate(tasks):
-        for key, source in (("source", task.source), ("eval_source", task.eval_source)):
-            if any(not path.exists() for path in records.paths(source)):
-                raise ConfigError(f"tasks.{number}.{key} = {source!r}: no such file or folder")
+    sources = [
+        (f"tasks.{number}.{key}", source)
+        for number, task in enumerate(tasks)
+        for key, source in (("source", task.source), ("eval_source", task.eval_source))
+    ]
+    absent = [
+        (key, source) for key, source in sources if any(not os.path.exists(path) for path in records.paths(source))
+    ]
+    if absent:
+        raise ConfigError(*(f"{key} = {shown(source)}: no such file or folder" for key, source in absent))
 
 
 def check_model(key: str, model: str, tokens: int, named: str) -> None:
@@ -328,7 +336,7 @@ def check_model(key: str, model: str, tokens: int, named: str) -> None:
         ConfigError: naming the key.
     """
     try:
-        folder = model_folder(model, f"{key} = {model!r}")
+        folder = model_folder(model, f"{key} = {shown(model)}")
     except ModelError as error:
         raise ConfigError(str(error)) from None
     if folder is None:
@@ -336,10 +344,10 @@ def check_model(key: str, model: str, tokens: int, named: str) -> None:
     try:
         window = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
     except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{key} = {model!r}: the folder has no readable config.json ({error})") from None
+        raise ConfigError(f"{key} = {shown(model)}: the folder has no readable config.json ({error})") from None
     if isinstance(window, int) and tokens >= window:
         raise ConfigError(
-            f"{named}: {tokens} tokens leave no room in the window of {window} of {key} = {model!r}; choose fewer"
+            f"{named}: {tokens} tokens leave no room in the window of {window} of {key} = {shown(model)}; choose fewer"
         )
 
 
@@ -350,6 +358,6 @@ def check_adapter(key: str, adapter: str) -> None:
         ConfigError: naming the key; a run folder is told from the adapter in it.
     """
     try:
-        adapter_folder(adapter, f"{key} = {adapter!r}")
+        adapter_folder(adapter, f"{key} = {shown(adapter)}")
     except ModelError as error:
         raise ConfigError(str(error)) from None

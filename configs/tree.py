@@ -6,6 +6,7 @@ Which sections a recipe consists of is declared elsewhere: see `configs.sections
 
 import difflib
 import json
+import os
 import re
 import textwrap
 import types
@@ -18,16 +19,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from data.errors import InputError, did_you_mean
+from configs.errors import ConfigError, shown
+from configs.yaml_values import read_yaml
+from data.errors import did_you_mean, one_line
 
 CONFIGS = Path(__file__).resolve().parent
 """The folder of the recipes."""
 
 PROJECT = CONFIGS.parent
 """The checkout, or where the packages are installed."""
-
-_SHOWN_CHARACTERS = 100
-"""Characters of a refused value that a message shows, so that the message stays one readable line."""
 
 _EXPECTATIONS = {
     "model_type": "should be a section with keys of its own",
@@ -37,10 +37,6 @@ _EXPECTATIONS = {
     "invalid_key": "should be a word",
 }
 """What would be right, by pydantic's type of error, where its own words speak of Python's types."""
-
-
-class ConfigError(InputError):
-    """A configuration that cannot be run; the message is one line that names the key, its value and what is right."""
 
 
 class Section(BaseModel):
@@ -67,14 +63,19 @@ def load(root: type[Root], path: str, overrides: Sequence[str] = ()) -> Root:
         ConfigError: the file, a key, a value or a combination of values is wrong.
     """
     file = find_config(path)
-    tree = _read_yaml(file)
+    tree = _read_file(file)
     for override in overrides:
         _apply(override, tree)
     tree.setdefault("name", file.stem)
     try:
         return root.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_describe_errors(error.errors(include_url=False), root)) from None
+        raise refusal(error, root) from None
+
+
+def refusal(error: ValidationError, root: type[Section]) -> ConfigError:
+    """What pydantic refuses in a tree of a type, in the words of its keys."""
+    return ConfigError(*_mistakes(error.errors(include_url=False), root))
 
 
 def find_config(path: str) -> Path:
@@ -84,10 +85,10 @@ def find_config(path: str) -> Path:
         ConfigError: neither the path nor ``configs/`` has it.
     """
     for file in (Path(path), CONFIGS / path):
-        if file.is_file():
+        if os.path.isfile(file):  # pathlib raises at names that no disk takes
             return file
     names = sorted(file.name for file in CONFIGS.glob("*.yaml"))
-    raise ConfigError(f"config {path!r}: no such file here or in configs/, which has {', '.join(names) or 'none'}")
+    raise ConfigError(f"config {shown(path)}: no such file here or in configs/, which has {', '.join(names) or 'none'}")
 
 
 def to_yaml(config: Section) -> str:
@@ -115,52 +116,24 @@ def _rank(name: str, first: Sequence[str]) -> int:
     return first.index(name) if name in first else len(first)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number and a key may occur once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
-                continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} occurs twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
+def _read_file(file: Path) -> dict[str, Any]:
+    subject = f"config {shown(str(file))}"
     try:
-        tree = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {str(file)!r} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {str(file)!r}, {_yaml_problem(error)}") from None
+        raise ConfigError(f"{subject} cannot be read: {one_line(error)}") from None
+    tree = read_yaml(text, f"{subject}, ")
     if not isinstance(tree, dict):
-        raise ConfigError(f"config {str(file)!r} should hold keys and values, it holds {shown(tree)}")
+        raise ConfigError(f"{subject} should hold keys and values, it holds {shown(tree)}")
     return tree
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    where = f"line {mark.line + 1}" if mark else "somewhere"
-    return " ".join(f"{where}: {problem or error}".split())
 
 
 def _apply(override: str, tree: dict[str, Any]) -> None:
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not all(key.split(".")):
-        raise ConfigError(f"override {override!r} should be key=value, such as train.steps=10")
-    try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}, value is not YAML: {_yaml_problem(error)}") from None
+        raise ConfigError(f"override {shown(override)} should be key=value, such as train.steps=10")
+    value = read_yaml(text, f"override {shown(override)}, value is not YAML: ")
     *parents, last = key.split(".")
     node: Any = tree
     for depth, part in enumerate(parents):
@@ -175,48 +148,48 @@ def _child(node: Any, part: str, key: str) -> Any:
     """The section at ``part`` of ``node``, made where it is absent; a bare task name becomes a section."""
     if isinstance(node, list):
         index = _index(node, part, key)
-        if isinstance(node[index], str):
-            node[index] = {"name": node[index]}
-        return node[index]
-    child = node.get(part)
-    if child is None:
-        child = node[part] = {}
+        child = node[index]
+        if isinstance(child, str):
+            child = node[index] = {"name": child}
+    else:
+        child = node.get(part)
+        if child is None:
+            child = node[part] = {}
     if not isinstance(child, dict | list):
-        raise ConfigError(f"{key} = {shown(child)}: has no keys below it")
+        raise ConfigError(f"{one_line(key)} = {shown(child)}: has no keys below it")
     return child
 
 
 def _index(items: list[Any], part: str, key: str) -> int:
-    if not part.isdecimal() or int(part) >= len(items):
-        raise ConfigError(f"{key}: {part!r} should be the number of an item, from 0 to {len(items) - 1}")
+    # Compared as text: of thousands of digits Python makes no number.
+    if part not in map(str, range(len(items))):
+        numbers = f"the number of an item, from 0 to {len(items) - 1}" if items else "left out, for the list is empty"
+        raise ConfigError(f"{one_line(key)}: {shown(part)} should be {numbers}")
     return int(part)
 
 
-def _describe_errors(errors: list[ErrorDetails], root: type[Section]) -> str:
-    """The first error as one line, with the number of further ones; unknown keys first, as they cause the others."""
-    errors = sorted(errors, key=lambda error: error["type"] != "extra_forbidden")
-    first = _key(errors[0]["loc"], root)
-    # A list whose item is wrong is itself reported as wrong: what contains the first error is not another one.
-    further = {key for error in errors if not f"{first}.".startswith(f"{(key := _key(error['loc'], root))}.")}
-    more = f" (and {len(further)} more)" if further else ""
-    return " ".join((_describe_error(errors[0], root) + more).split())
+def _mistakes(errors: list[ErrorDetails], root: type[Section]) -> Iterator[str]:
+    """Each wrong key on one line, once; unknown keys first, as they cause the others."""
+    told: set[str] = set()
+    for error in sorted(errors, key=lambda error: error["type"] != "extra_forbidden"):
+        key = _key(error["loc"], root)
+        # A list whose item is wrong is itself reported as wrong: what contains a mistake is not another one.
+        if not any(f"{earlier}.".startswith(f"{key}.") for earlier in told):
+            told.add(key)
+            yield from _describe_error(error, root)
 
 
-def _describe_error(error: ErrorDetails, root: type[Section]) -> str:
+def _describe_error(error: ErrorDetails, root: type[Section]) -> Sequence[str]:
     key = _key(error["loc"], root)
     if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_nearest_key(key, root)}"
+        return [f"{one_line(key, 100)}: unknown key{_nearest_key(key, root)}"]
     if error["type"] == "missing":
-        return f"{key}: is missing{_meaning(key, root)}"
+        return [f"{key}: is missing{_meaning(key, root)}"]
+    if error["type"] == "value_error" and isinstance(cause := error.get("ctx", {}).get("error"), ConfigError):
+        return cause.mistakes  # of keys together, which they name themselves
     if error["type"] == "value_error" and not key:
-        return error["msg"].removeprefix("Value error, ")
-    return f"{key} = {shown(error['input'])}: {_expectation(error)}"
-
-
-def shown(value: Any) -> str:
-    """A value as YAML writes it, shortened."""
-    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+        return [error["msg"].removeprefix("Value error, ")]
+    return [f"{key} = {shown(error['input'])}: {_expectation(error)}"]
 
 
 def _expectation(error: ErrorDetails) -> str:
@@ -224,7 +197,7 @@ def _expectation(error: ErrorDetails) -> str:
         return _EXPECTATIONS[error["type"]]
     text = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     expected = re.findall(r"'([^']*)'", error.get("ctx", {}).get("expected", ""))
-    return text + did_you_mean(str(error["input"]), expected)
+    return text + (did_you_mean(error["input"], expected) if isinstance(error["input"], str) else "")
 
 
 def _key(location: tuple[int | str, ...], root: type[Section]) -> str:

@@ -115,7 +115,7 @@ def load(request: Request) -> Loaded:
     if request.source is None:
         questions = read_questions(reading.hub_records(NAME, HUB_DATASET, HUB_SPLIT), f"{HUB_DATASET} on the Hub")
         return draw(_documents(questions, _published_pages, skipped), skipped, request)
-    file = _questions_file(Path(request.source).expanduser())
+    file = _questions_file(reading.local_path(request.source))
     questions = read_questions(reading.file_records(file), str(file))
     links = read_document_links(file.with_name(DOCUMENTS_FILE), questions, skipped)
     if variant == "evidence":

@@ -317,7 +317,7 @@ def _file(source: str | None) -> Path:
     """
     if source is None:
         raise DataError(f"{NAME}: is not on the Hub; get {FILE_URL} and name the file as its source")
-    path = Path(source).expanduser()
+    path = reading.local_path(source)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if path.is_file():

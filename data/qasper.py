@@ -94,7 +94,7 @@ def load_papers(source: str | None, split: str) -> tuple[list[Document], Counter
     if source is None:
         records = reading.hub_records(NAME, HUB_DATASET, split, revision=HUB_REVISION)
     else:
-        records = reading.local_records(Path(source).expanduser(), split, _json_records)
+        records = reading.local_records(reading.local_path(source), split, _json_records)
     documents: dict[str, Document] = {}
     skipped: Counter[str] = Counter()
     papers: dict[str, str] = {}

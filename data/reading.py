@@ -5,6 +5,7 @@ A record that is wrong raises a ``DataError`` of one line that names the file an
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +37,11 @@ _TYPE_NAMES = {
 
 Records = Iterator[tuple[str, Any]]
 """Records, each with its file and its line, row or number there, for messages."""
+
+
+def local_path(source: str) -> Path:
+    """The path that a source names, ``~`` being the user's home; an unknown user's home stays as it is written."""
+    return Path(os.path.expanduser(source))
 
 
 def split_name(task: str, split: str) -> str:
@@ -187,7 +193,7 @@ def published_records(task: str, source: str | None, dataset: str, subset: str |
     if source is None:
         yield from hub_records(task, dataset, "train", name=subset, streaming=True)
         return
-    path = Path(source).expanduser()
+    path = local_path(source)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     files = record_files(path) if path.is_dir() else [path]

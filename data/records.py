@@ -105,7 +105,7 @@ def _records(request: Request) -> Records:
         split = reading.split_name(NAME, request.split)
         yield from reading.hub_records(NAME, f"{owner}/{name}", split, name=subset[0] or None)
         return
-    path = Path(request.source).expanduser()
+    path = reading.local_path(request.source)
     if path.suffix.lower() == ".csv":
         yield from _csv_records(path)
     else:
@@ -287,4 +287,4 @@ def _without(source: str, problem: str) -> str:
 def paths(source: str | None) -> Iterator[Path]:
     """The local path that a source names, to be checked before anything is loaded; none for the Hub."""
     if source is not None and not source.startswith(HUB):
-        yield Path(source).expanduser()
+        yield reading.local_path(source)

@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from data import reading
@@ -93,7 +92,7 @@ def read_rows(task: str, request: Request) -> Iterator[tuple[str, Row]]:
             "--help) and name their file as its source"
         )
     known: dict[str, str] = {}
-    records = reading.local_records(Path(request.source).expanduser(), split)
+    records = reading.local_records(reading.local_path(request.source), split)
     for where, record in records:
         row = read_row(record, task, where)
         if row.material.id in known:

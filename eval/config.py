@@ -1,10 +1,13 @@
 """The configuration of an evaluation that stands alone: what is measured, by whom, and what it is held against."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
+from configs.as_trained import as_trained, told_as_trained
+from configs.errors import check_all
 from configs.sections import Recipe, ScorerConfig, WriterConfig, check_adapter, check_model, check_sources
 from configs.tree import Section, load
 
@@ -16,7 +19,9 @@ class EvaluatedConfig(WriterConfig):
     """A compressor that is measured."""
 
     adapter: str | None = None
-    """A folder with an adapter in PEFT's format, such as a run's ``compressor``; null measures the model as it is."""
+    """A folder with an adapter in PEFT's format, such as a run's ``compressor``; null measures the model as it is. What
+    it was trained with is taken where ``budget_tokens``, ``max_context_tokens``, ``dtype``, ``revision`` and the
+    ``instruction`` of a task are left out; another value is obeyed, and said."""
 
     sentences: PositiveInt | None = None
     """The exact number of sentences a message is asked for, as in the study; null leaves it to the model."""
@@ -78,21 +83,37 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> EvaluationConfig:
     Raises:
         ConfigError: the file, a key, a value, a combination of values, or a path they name is wrong.
     """
-    config = load(EvaluationConfig, path, overrides)
-    for key, compressor in (("compressor", config.compressor), ("reference", config.reference)):
-        if compressor is not None:
-            check_compressor(key, compressor)
-    budget = config.compressor.budget_tokens
-    if config.predictor.endpoint is None:
-        _check_predictor(config)
-    for key, scorer in (("scorer", config.scorer), ("second_scorer", config.second_scorer)):
-        if scorer is not None and scorer.model is not None:
-            check_model(f"{key}.model", scorer.model, budget, f"compressor.budget_tokens = {budget}")
-    check_sources(config.tasks)
+    config = _as_trained(load(EvaluationConfig, path, overrides))
+    check_all(*_file_checks(config))
     return config
 
 
-def _check_predictor(config: EvaluationConfig) -> None:
+def _as_trained(config: EvaluationConfig) -> EvaluationConfig:
+    """The configuration with what adapters were trained with in the place of keys that are left out."""
+    compressor, reference = config.compressor, config.reference
+    changed = {
+        "compressor": as_trained("compressor", compressor, compressor.adapter),
+        "reference": reference and as_trained("reference", reference, reference.adapter),
+        "tasks": told_as_trained("compressor", config.tasks, compressor.adapter),
+    }
+    return config.model_copy(update=changed)
+
+
+def _file_checks(config: EvaluationConfig) -> Iterator[Callable[[], None]]:
+    """Checks of models, windows, adapters and sources, which take a look at the disk; each raises `ConfigError`."""
+    for key, compressor in (("compressor", config.compressor), ("reference", config.reference)):
+        if compressor is not None:
+            yield partial(check_compressor, key, compressor)
+    if config.predictor.endpoint is None:
+        yield from _predictor_checks(config)
+    budget = config.compressor.budget_tokens
+    for key, scorer in (("scorer", config.scorer), ("second_scorer", config.second_scorer)):
+        if scorer is not None and scorer.model is not None:
+            yield partial(check_model, f"{key}.model", scorer.model, budget, f"compressor.budget_tokens = {budget}")
+    yield partial(check_sources, config.tasks)
+
+
+def _predictor_checks(config: EvaluationConfig) -> Iterator[Callable[[], None]]:
     answer = config.predictor.max_answer_tokens
     budgets = {"compressor.budget_tokens": config.compressor.budget_tokens}
     if config.reference is not None:
@@ -102,7 +123,7 @@ def _check_predictor(config: EvaluationConfig) -> None:
             budgets[f"baselines.{number}.budgets"] = max(baseline.budgets)
     for key, budget in budgets.items():
         reason = f"{key} = {budget} and predictor.max_answer_tokens = {answer}"
-        check_model("predictor.model", config.predictor.model, budget + answer, reason)
+        yield partial(check_model, "predictor.model", config.predictor.model, budget + answer, reason)
 
 
 def check_compressor(key: str, compressor: EvaluatedConfig) -> None:
@@ -117,6 +138,7 @@ def check_compressor(key: str, compressor: EvaluatedConfig) -> None:
     """
     budget = compressor.budget_tokens
     tokens = (compressor.max_context_tokens or 0) + budget
-    check_model(f"{key}.model", compressor.model, tokens, f"{key}.budget_tokens = {budget}")
+    checks = [partial(check_model, f"{key}.model", compressor.model, tokens, f"{key}.budget_tokens = {budget}")]
     if compressor.adapter is not None:
-        check_adapter(f"{key}.adapter", compressor.adapter)
+        checks.append(partial(check_adapter, f"{key}.adapter", compressor.adapter))
+    check_all(*checks)

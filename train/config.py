@@ -1,6 +1,7 @@
 """The configuration of a training run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Annotated, Literal, Self
 
@@ -14,17 +15,25 @@ from pydantic import (
     model_validator,
 )
 
+from configs.errors import ConfigError, check_all, shown
+from configs.limits import GroupSize, Rank, SamplingTemperature, Scale, StepPart, Steps, Tokens, Weight
 from configs.sections import Recipe, WriterConfig, check_model, check_sources
-from configs.tree import ConfigError, Section, load, shown
+from configs.tree import Section, load
+
+MOST_GENERATED = 200_000
+"""The most documents that a run generates by itself: minutes of work, and gigabytes of memory."""
+
+MOST_MESSAGES = 1 << 20
+"""The most messages of a step over all processes: far more than any batch of GRPO."""
 
 
 class LoraConfig(Section):
     """The low-rank adapter that is trained."""
 
-    rank: PositiveInt = 16
+    rank: Rank = 16
     """Rank of the update of each adapted matrix."""
 
-    alpha: PositiveInt = 32
+    alpha: Scale = 32
     """Numerator of the update's scale, alpha / rank."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -61,7 +70,7 @@ class VllmConfig(Section):
     gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """Share of each GPU's memory that vLLM takes in colocate mode; the rest is left to the training."""
 
-    max_model_tokens: PositiveInt | None = None
+    max_model_tokens: Tokens | None = None
     """Maximum tokens of a prompt with its message in colocate mode; null takes the model's window."""
 
     server_host: str = "127.0.0.1"
@@ -78,13 +87,13 @@ class VllmConfig(Section):
 class TrainConfig(Section):
     """GRPO on the compressor's adapter."""
 
-    steps: PositiveInt = 100
+    steps: Steps = 100
     """Number of optimizer steps."""
 
-    contexts_per_step: PositiveInt = 8
+    contexts_per_step: StepPart = 8
     """Number of different (context, question) pairs in one step, over all processes."""
 
-    group_size: Annotated[int, Field(ge=2)] = 8
+    group_size: GroupSize = 8
     """Number of messages sampled for each pair: the group whose members are compared with each other."""
 
     micro_batch_messages: PositiveInt | None = None
@@ -103,7 +112,7 @@ class TrainConfig(Section):
     beta: NonNegativeFloat = 0.0
     """Weight of the KL divergence from the untrained compressor; 0 keeps no reference model."""
 
-    temperature: PositiveFloat = 1.0
+    temperature: SamplingTemperature = 1.0
     """Temperature that messages are sampled at."""
 
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -130,6 +139,12 @@ class TrainConfig(Section):
     save_every: PositiveInt = 50
     """Number of steps between two checkpoints; one is written at the end and on interruption as well."""
 
+    keep_checkpoints: PositiveInt = 2
+    """Number of the newest checkpoints that stay on the disk; the one of the highest reward stays besides."""
+
+    max_skipped_updates: PositiveInt = 5
+    """Number of updates in a row, skipped because a loss, a gradient or a reward was not finite, that end the run."""
+
     @property
     def messages_per_step(self) -> int:
         """Number of messages sampled in one step, over all processes."""
@@ -153,24 +168,28 @@ class TrainConfig(Section):
 class RewardConfig(Section):
     """The weight of each component of the reward: 0 reports the component without training on it."""
 
-    accuracy: NonNegativeFloat = 1.0
+    accuracy: Weight = 1.0
     """Weight of the task's metric on the predictor's answer, in [0, 1]."""
 
-    information: NonNegativeFloat = 1.0
+    information: Weight = 1.0
     """Weight of the information passed, as a share of the bound's ceiling."""
 
-    length: NonNegativeFloat = 1.0
+    length: Weight = 1.0
     """Weight of the unused share of the token budget, which pays where the answer is right."""
 
-    task_information: NonNegativeFloat = 0.0
+    task_information: Weight = 0.0
     """Weight of what the message tells the predictor about the gold answer, as a share of its ceiling."""
 
-    prior_rate: NonNegativeFloat = 0.0
+    prior_rate: Weight = 0.0
     """Weight of the bits by which a message grows likelier from no context to its own, in units of ten bits; it has no
     ceiling."""
 
-    token_information: NonNegativeFloat = 0.0
+    token_information: Weight = 0.0
     """Weight of the information passed that each token adds, credited to that token instead of the whole message."""
+
+    information_floor: Annotated[float, Field(le=0)] = -1.0
+    """Least share of the ceiling that counts: a message that misleads the scorer loses no more than one that tells
+    everything gains."""
 
     length_gate: Literal["message", "group"] = "message"
     """Success that pays for shortness: the message's own, or its group's pass rate."""
@@ -190,10 +209,12 @@ class Config(Recipe):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _check_batch(self.train)
-        _check_vllm(self)
-        _check_information(self)
-        _check_reward(self.reward)
+        check_all(
+            partial(_check_batch, self.train),
+            partial(_check_generated, self),
+            partial(_check_vllm, self),
+            partial(_check_reward, self.reward),
+        )
         return self
 
     def check_world_size(self, world_size: int) -> None:
@@ -223,20 +244,35 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         ConfigError: the file, a key, a value, a combination of values, a path they name, or this machine is wrong.
     """
     config = load(Config, path, overrides)
-    _check_files(config)
-    _check_machine(config)
+    check_all(*_file_checks(config), partial(_check_machine, config))
     return config
 
 
 def _check_batch(train: TrainConfig) -> None:
+    if train.messages_per_step > MOST_MESSAGES:
+        raise ConfigError(
+            f"train.contexts_per_step = {train.contexts_per_step} and train.group_size = {train.group_size}: "
+            f"the messages of a step are in memory together, so their product should be at most {MOST_MESSAGES:,}"
+        )
     micro, group, messages = train.micro_batch_messages, train.group_size, train.messages_per_step
     if micro is None:
         return
     key = f"train.micro_batch_messages = {micro}"
     if messages % micro:
-        raise ValueError(f"{key}: should divide contexts_per_step * group_size = {messages}")
+        raise ConfigError(f"{key}: should divide contexts_per_step * group_size = {messages}")
     if micro % group and group % micro:
-        raise ValueError(f"{key}: should be a multiple or a divisor of group_size = {group}")
+        raise ConfigError(f"{key}: should be a multiple or a divisor of group_size = {group}")
+
+
+def _check_generated(config: Config) -> None:
+    pairs, tasks = config.train.steps * config.train.contexts_per_step, enumerate(config.tasks)
+    unlimited = [number for number, task in tasks if task.embedded and task.documents is None]
+    if unlimited and pairs > MOST_GENERATED:
+        raise ConfigError(
+            f"train.steps = {config.train.steps} and train.contexts_per_step = {config.train.contexts_per_step}: "
+            f"{pairs:,} documents would be generated before the first step, which should be at most "
+            f"{MOST_GENERATED:,}; set tasks.{unlimited[0]}.documents, which are then read several times"
+        )
 
 
 def _check_vllm(config: Config) -> None:
@@ -244,55 +280,42 @@ def _check_vllm(config: Config) -> None:
     if config.train.sampler != "vllm":
         if changed := sorted(name for name, value in vllm if value != getattr(VllmConfig(), name)):
             value = shown(getattr(vllm, changed[0]))
-            raise ValueError(
+            raise ConfigError(
                 f"train.vllm.{changed[0]} = {value}: is read with train.sampler = vllm alone; set that, or drop this"
             )
         return
     if compressor.revision is not None:
-        raise ValueError(
+        raise ConfigError(
             f"compressor.revision = {compressor.revision!r}: TRL has vLLM load a model's default branch; "
             "leave it out, or choose train.sampler = transformers"
         )
     needed = (compressor.max_context_tokens or 0) + compressor.budget_tokens
     if vllm.max_model_tokens is not None and vllm.max_model_tokens <= needed:
-        raise ValueError(
+        raise ConfigError(
             f"train.vllm.max_model_tokens = {vllm.max_model_tokens}: a context and its message take {needed} tokens "
             "beside the question; choose more"
         )
 
 
-def _check_information(config: Config) -> None:
-    batch, contexts = config.information.negatives.batch, config.train.contexts_per_step
-    if batch > contexts - 1:
-        raise ValueError(
-            f"information.negatives.batch = {batch}: a step has train.contexts_per_step - 1 = {contexts - 1} other "
-            "contexts; ask for no more than that"
-        )
-
-
 def _check_reward(reward: RewardConfig) -> None:
-    weights = reward.model_dump(exclude={"length_gate"})
+    weights = reward.model_dump(exclude={"length_gate", "information_floor"})
     if not any(weights.values()):
-        raise ValueError(f"reward = {weights}: at least one weight should be positive")
+        raise ConfigError(f"reward = {weights}: at least one weight should be positive")
 
 
-def _check_files(config: Config) -> None:
-    """Refuse models, windows and sources that do not fit, which takes a look at the disk.
-
-    Raises:
-        ConfigError: naming the first key that is wrong.
-    """
+def _file_checks(config: Config) -> Iterator[Callable[[], None]]:
+    """Checks of models, windows and sources, which take a look at the disk; each raises `ConfigError`."""
     context, budget = config.compressor.max_context_tokens, config.compressor.budget_tokens
     message = f"compressor.budget_tokens = {budget}"
     read = f"compressor.max_context_tokens = {context} and {message}" if context else message
-    check_model("compressor.model", config.compressor.model, (context or 0) + budget, read)
+    yield partial(check_model, "compressor.model", config.compressor.model, (context or 0) + budget, read)
     answer = config.predictor.max_answer_tokens
     reply = f"{message} and predictor.max_answer_tokens = {answer}"
     if config.predictor.endpoint is None:
-        check_model("predictor.model", config.predictor.model, budget + answer, reply)
+        yield partial(check_model, "predictor.model", config.predictor.model, budget + answer, reply)
     if config.scorer.model is not None:
-        check_model("scorer.model", config.scorer.model, (context or 0) + budget, read)
-    check_sources(config.tasks)
+        yield partial(check_model, "scorer.model", config.scorer.model, (context or 0) + budget, read)
+    yield partial(check_sources, config.tasks)
 
 
 def _check_machine(config: Config) -> None:

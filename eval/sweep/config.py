@@ -1,11 +1,14 @@
 """The configuration of a sweep: which compressors meet which predictors, on what, and what measures information."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from configs.as_trained import as_trained
+from configs.errors import check_all
 from configs.sections import (
     EvalConfig,
     InformationConfig,
@@ -17,7 +20,7 @@ from configs.sections import (
     check_model,
     check_sources,
 )
-from configs.tree import Section, load
+from configs.tree import Section, load, refusal
 from eval.config import EvaluatedConfig, EvaluationConfig, JudgeConfig, check_compressor
 
 Name = Annotated[str, Field(min_length=1)]
@@ -109,10 +112,7 @@ class SweepConfig(Section):
         try:
             self.recipe()
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            message = first["msg"].removeprefix("Value error, ")
-            key = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{key} = {first['input']!r}: {message}" if key else message) from None
+            raise refusal(error, EvaluationConfig) from None
         return self
 
     @property
@@ -150,19 +150,29 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> SweepConfig:
         ConfigError: the file, a key, a value, a combination of values, or a path they name is wrong.
     """
     config = load(SweepConfig, path, overrides)
+    compressors = (
+        as_trained(f"compressors.{number}", one, one.adapter) for number, one in enumerate(config.compressors)
+    )
+    config = config.model_copy(update={"compressors": tuple(compressors)})
+    check_all(*_file_checks(config))
+    return config
+
+
+def _file_checks(config: SweepConfig) -> Iterator[Callable[[], None]]:
+    """Checks of models, windows, adapters and sources, which take a look at the disk; each raises `ConfigError`."""
     budget = max(one.budget_tokens for one in config.compressors)
     for number, one in enumerate(config.compressors):
-        check_compressor(f"compressors.{number}", one)
+        yield partial(check_compressor, f"compressors.{number}", one)
     for number, one in enumerate(config.predictors):
         if one.endpoint is None:
             named = f"the largest budget_tokens = {budget} and predictors.{number}.max_answer_tokens"
             tokens = budget + one.max_answer_tokens
-            check_model(f"predictors.{number}.model", one.model, tokens, f"{named} = {one.max_answer_tokens}")
+            reason = f"{named} = {one.max_answer_tokens}"
+            yield partial(check_model, f"predictors.{number}.model", one.model, tokens, reason)
     for key, scorer in (("scorer", config.scorer), ("second_scorer", config.second_scorer)):
         if scorer is not None:
-            check_model(f"{key}.model", scorer.model, budget, f"the largest budget_tokens = {budget}")
-    check_sources(config.tasks)
-    return config
+            yield partial(check_model, f"{key}.model", scorer.model, budget, f"the largest budget_tokens = {budget}")
+    yield partial(check_sources, config.tasks)
 
 
 def _check_distinct(config: SweepConfig) -> None:

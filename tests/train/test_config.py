@@ -188,8 +188,10 @@ def test_a_misspelt_choice_is_refused_with_the_nearest() -> None:
     assert "should be 'all-linear' or a list" in refusal("compressor.lora.target_modules=all")
 
 
-def test_further_mistakes_are_counted() -> None:
-    assert refusal("train.stepz=3", "train.group_size=1", "seed=-1").endswith("(and 2 more)")
+def test_all_mistakes_are_told_at_once_unknown_keys_first() -> None:
+    text = refusal("train.stepz=3", "train.group_size=1", "seed=-1")
+    assert text.startswith("3 mistakes: (1) train.stepz: unknown key; did you mean train.steps? (2) ")
+    assert "seed = -1: should be" in text and "train.group_size = 1: should be" in text
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
