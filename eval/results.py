@@ -33,7 +33,13 @@ def finish(
     folder, sampled = recipe.folder, records["samples"]
     for name, lines in records.items():
         write_records(folder / f"{name}.jsonl", lines)
-    results = {"schema_version": SCHEMA_VERSION, **summarise(sampled), "meta": dict(meta), **(extra or {})}
+    results = {
+        "schema_version": SCHEMA_VERSION,
+        "temperature": sampled[0]["temperature"],
+        **summarise(sampled),
+        "meta": dict(meta),
+        **(extra or {}),
+    }
     measured = [record for record in sampled if record["stage"] == MEASURED]
     results["correlations"] = [correlation.as_dict() for correlation in correlations(measured)]
     if "samples.greedy" in records:

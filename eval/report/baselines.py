@@ -3,15 +3,15 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
 from eval.report.drawing import Colour, Drawing, Position, canvas, inline_svg, label_points, set_round_ticks
-from eval.report.formats import figure_text, number, percent
+from eval.report.formats import number, percent
 from eval.report.results import BaselineFigures, Figure, FigureName, Results, check_entries
-from eval.report.rows import COLUMNS
+from eval.report.rows import COLUMNS, MISSING
 from eval.report.tables import Table
 
 TITLE = "Accuracy against message tokens"
@@ -26,8 +26,6 @@ LOGARITHMIC_FROM = 12.0
 """Longest over shortest messages from which the axis is logarithmic: a linear one would crowd the short ones."""
 
 ADAPTER, UNTRAINED, COMPRESSOR = "adapter", "untrained", "compressor"
-
-UNMEASURED: Figure = {"value": None, "low": None, "high": None}
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def compressor_methods(results: Results) -> list[Method]:
 
 
 def _figures(figures: Mapping[str, Any]) -> dict[FigureName, Figure]:
-    return {column.figure: figures.get(column.figure) or UNMEASURED for column in COLUMNS}
+    return {name: figures.get(name) or MISSING for name in get_args(FigureName)}
 
 
 def _placed(methods: Sequence[Method]) -> list[Placed]:
@@ -94,7 +92,7 @@ def baseline_table(baselines: Sequence[Method], compressors: Sequence[Method]) -
         (
             method.name,
             "none" if method.budget_tokens is None else f"{method.budget_tokens:,}",
-            *(figure_text(method.figures[column.figure], column.format) for column in columns),
+            *(column.text(method.figures) for column in columns),
         )
         for method in (*baselines, *compressors)
     )

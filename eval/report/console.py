@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from eval.report.formats import Format, bounds_text, printable, value_text
+from eval.report.formats import printable
 from eval.report.headline import headline
-from eval.report.results import Figure, Results, Summary
+from eval.report.results import Decoding, Results, StageFigures, decodings
 from eval.report.rows import COLUMNS, LEADING, Column, Row, changes, is_compared, is_measured, missing_note, rows
 
 ARROW = " -> "
@@ -17,61 +17,52 @@ def console_table(results: Results) -> str:
         results: the contents of ``results.json``.
 
     Returns:
-        The headline, a line and an interval line per task for the leading figures, the changes, the other figures
-        overall, and the changes of greedy messages where there are such; no trailing newline.
+        The headline, then of greedy and of sampled messages the leading figures with their changes and intervals, and
+        the values of every task; at last the other figures overall. No trailing newline.
     """
-    table = rows(results)
-    blocks = [headline(results).sentence, aligned(_leading_lines(table))]
-    if is_compared(results):
-        lines = [[change.label, change.amount, change.interval] for change in changes(results)]
-        blocks.append(aligned([["Change", "", "95% interval"], *lines]))
-    others = [_figure_line(table[0], column) for column in COLUMNS[len(LEADING) :] if is_measured(table[0], column)]
-    if others:
-        blocks.append(aligned([["Overall", "before -> after" if is_compared(results) else ""], *others]))
-    if "greedy" in results:
-        blocks.append(aligned(_greedy_lines(results["greedy"])))
+    answer, chosen = headline(results), decodings(results)
+    blocks = ["\n".join(filter(None, (answer.sentence, answer.second, answer.explanation)))]
+    for decoding in chosen:
+        blocks.append(aligned(_overall_lines(decoding)))
+        if len(decoding.summary["tasks"]) > 1:
+            blocks.append(aligned(_task_lines(decoding)))
+    row = rows(results)[0]
+    if others := [column for column in COLUMNS[len(LEADING) :] if is_measured(row, column)]:
+        title = f"{chosen[-1].title}, other figures"
+        blocks.append(aligned([[title, _stages(chosen[-1])], *(_figure_line(row, column) for column in others)]))
     return "\n\n".join(filter(None, [*blocks, missing_note(results)]))
 
 
-def _leading_lines(table: Sequence[Row]) -> list[list[str]]:
-    """A line of values and a line of intervals for every row."""
-    columns = [_leading_column(table, column) for column in LEADING]
-    lines = [["", "n", *(column.label for column in LEADING)]]
-    for index, row in enumerate(table):
-        lines.append([row.name, row.count, *(cells[2 * index] for cells in columns)])
-        lines.append(["", "", *(cells[2 * index + 1] for cells in columns)])
+def _stages(decoding: Decoding) -> str:
+    return "before -> after" if is_compared(decoding.summary) else ""
+
+
+def _overall_lines(decoding: Decoding) -> list[list[str]]:
+    """The leading figures over all tasks, each with its change."""
+    row = rows(decoding.summary)[0]
+    if not is_compared(decoding.summary):
+        return [[decoding.title], *(_figure_line(row, column) for column in LEADING)]
+    lines = [[decoding.title, _stages(decoding), "95% intervals", "change", "95% interval"]]
+    for column, change in zip(LEADING, changes(decoding.summary), strict=True):
+        lines.append([*_figure_line(row, column), change.amount, change.interval])
     return lines
 
 
-def _leading_column(table: Sequence[Row], column: Column) -> list[str]:
-    """Values and intervals of one column by turns, the arrows below each other."""
-    cells = [
-        [text(figures[column.figure], column.format) for figures in row.sides.values()]
-        for row in table
-        for text in (value_text, bounds_text)
-    ]
-    width = max(len(first) for first, *_ in cells)
-    return [ARROW.join([first.ljust(width), *rest]) if first or any(rest) else "" for first, *rest in cells]
-
-
-def _greedy_lines(results: Summary) -> list[list[str]]:
-    """The leading figures of greedy messages over all tasks, each with its change."""
-    row = rows(results)[0]
-    if not is_compared(results):
-        return [["Greedy messages"], *(_figure_line(row, column) for column in LEADING)]
-    lines = [["Greedy messages", "before -> after", "", "change", "95% interval"]]
-    for column, change in zip(LEADING, changes(results), strict=True):
-        lines.append([*_figure_line(row, column), change.amount, change.interval])
+def _task_lines(decoding: Decoding) -> list[list[str]]:
+    """The values of every task; their intervals are in the report."""
+    lines = [["by task", "n", *(column.label for column in LEADING)]]
+    for row in rows(decoding.summary)[1:]:
+        lines.append([row.name, row.count, *(_across_stages(row, column.value) for column in LEADING)])
     return lines
 
 
 def _figure_line(row: Row, column: Column) -> list[str]:
     """The column's label, its values and its intervals, from stage to stage."""
-    return [column.label, _across_stages(row, column, value_text), _across_stages(row, column, bounds_text)]
+    return [column.label, _across_stages(row, column.value), _across_stages(row, column.bounds)]
 
 
-def _across_stages(row: Row, column: Column, text: Callable[[Figure, Format], str]) -> str:
-    texts = [text(figures[column.figure], column.format) for figures in row.sides.values()]
+def _across_stages(row: Row, text: Callable[[StageFigures], str]) -> str:
+    texts = [text(figures) for figures in row.sides.values()]
     return ARROW.join(texts) if any(texts) else ""
 
 

@@ -33,7 +33,7 @@ _OPENING = r"""% Needs \usepackage{booktabs,adjustbox} and, for "\textquotedbl",
 
 
 def latex(results: Results, tables: Sequence[Table]) -> str:
-    r"""The headline as a comment and every table as a ``table`` environment, labelled ``tab:`` and its name.
+    r"""The headline as comments and every table as a ``table`` environment, labelled ``tab:`` and its name.
 
     Args:
         results: the contents of ``results.json``.
@@ -42,7 +42,10 @@ def latex(results: Results, tables: Sequence[Table]) -> str:
     Returns:
         A fragment for ``\input`` that ends in a line break.
     """
-    return "\n\n".join([_OPENING, f"% {printable(headline(results).sentence)}", *map(_environment, tables)]) + "\n"
+    answer = headline(results)
+    said = (answer.sentence, answer.second, answer.explanation)
+    comments = "\n".join(f"% {printable(sentence)}" for sentence in said if sentence)
+    return "\n\n".join([_OPENING, comments, *map(_environment, tables)]) + "\n"
 
 
 def _environment(table: Table) -> str:

@@ -23,7 +23,8 @@ def markdown(results: Results, tables: Sequence[Table]) -> str:
         A Markdown document that ends in a line break.
     """
     answer = headline(results)
-    parts = [answer.sentence, answer.evidence, *(block for table in tables for block in blocks(table))]
+    said = (answer.sentence, answer.second, answer.explanation, answer.evidence)
+    parts = [*said, *(block for table in tables for block in blocks(table))]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

@@ -23,12 +23,12 @@ from eval.report.correlations import correlation_drawing, correlation_table
 from eval.report.costs import cost_table
 from eval.report.diagnostics import diagnostics_table
 from eval.report.drawing import Drawing
-from eval.report.formats import bounds_text, value_text
+from eval.report.formats import value_text
 from eval.report.headline import headline
 from eval.report.latex import latex
 from eval.report.markdown import markdown
 from eval.report.rate_distortion import operating_points, rate_distortion_drawing
-from eval.report.results import Figure, Results
+from eval.report.results import Decoding, Figure, Results, decodings
 from eval.report.rows import (
     COLUMNS,
     LEADING,
@@ -143,7 +143,6 @@ def _environment() -> Environment:
     environment.filters["typeset"] = typeset
     environment.filters["small_intervals"] = small_intervals
     environment.filters["value"] = _value
-    environment.filters["bounds"] = _bounds
     return environment
 
 
@@ -162,33 +161,37 @@ def _value(figure: Figure, column: Column) -> str:
     return typeset(value_text(figure, column.format))
 
 
-def _bounds(figure: Figure, column: Column) -> str:
-    return typeset(bounds_text(figure, column.format))
-
-
 def _asset(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _figures(results: Results) -> dict[str, Any]:
     """The figures of the evaluation itself, by the names that the template has for them."""
-    table = rows(results)
-    main = _main_columns(table)
-    more = [column for column in measured_columns(table) if column not in main]
     return {
         "headline": headline(results),
         "compared": is_compared(results),
-        "missing": missing_note(results),
+        "decodings": [_decoding(decoding) for decoding in decodings(results)],
+    }
+
+
+def _decoding(decoding: Decoding) -> dict[str, Any]:
+    """The figures of one way of choosing tokens, as the template shows them."""
+    table, kinds = rows(decoding.summary), kind_rows(decoding.summary)
+    main = _main_columns(table)
+    more = [column for column in measured_columns(table) if column not in main]
+    return {
+        "title": decoding.title,
+        "anchor": f"tasks-{decoding.name}" if decoding.name else "tasks",
+        "row": table[0],
         "rows": table,
-        "leading": LEADING,
-        "changes": changes(results),
+        "leading": measured_columns(table[:1], LEADING),
+        "changes": {change.label: change for change in changes(decoding.summary)},
+        "missing": missing_note(decoding.summary),
         "main_columns": measured_columns(table, main),
         "more_columns": more,
         "more_labels": ", ".join(column.label.split(",")[0] for column in more),
-        "kinds": (kinds := kind_rows(results)),
+        "kinds": kinds,
         "kind_columns": measured_columns(kinds),
-        "greedy": rows(results["greedy"])[0] if "greedy" in results else None,
-        "greedy_changes": changes(results["greedy"]) if "greedy" in results else [],
     }
 
 

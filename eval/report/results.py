@@ -1,6 +1,7 @@
 """The shape of ``results.json``, as far as the report reads it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict
 
 from data.errors import DataError
@@ -11,6 +12,7 @@ FigureName = Literal[
     "message_tokens",
     "bits_per_token",
     "information_bits",
+    "information_ceiling_bits",
     "task_information_bits",
     "information_upper_bits",
     "second_information_bits",
@@ -29,6 +31,8 @@ class Figure(TypedDict):
     value: float | None
     low: float | None
     high: float | None
+    method: NotRequired[str]
+    """How the interval was made, where it is not by the bootstrap: see `eval.analysis.significance.Method`."""
 
 
 class StageFigures(TypedDict):
@@ -38,6 +42,8 @@ class StageFigures(TypedDict):
     message_tokens: Figure
     bits_per_token: Figure
     information_bits: Figure
+    information_ceiling_bits: NotRequired[Figure]
+    """The most that ``information_bits`` could be; absent from results of an older version."""
     task_information_bits: Figure
     information_upper_bits: Figure
     second_information_bits: Figure
@@ -66,6 +72,10 @@ class Changes(TypedDict):
     """After / before; absent from results of an older version."""
     message_tokens_ratio: Figure
     """Before / after."""
+    information_bits: NotRequired[Figure]
+    """After - before, bits; absent from results of an older version."""
+    information_ratio: NotRequired[Figure]
+    """After / before; absent from results of an older version."""
     bits_per_token_ratio: Figure
     """After / before."""
 
@@ -135,6 +145,8 @@ class Results(Summary):
 
     greedy: NotRequired[Summary]
     """The same questions with the most likely message instead of a sampled one."""
+    temperature: NotRequired[float]
+    """The temperature of the messages that the other figures are of; absent from results of an older version."""
     baselines: NotRequired[list[BaselineFigures]]
     correlations: NotRequired[list[CorrelationEntry]]
     flops: NotRequired[list[CostEntry]]
@@ -143,6 +155,34 @@ class Results(Summary):
     """Further estimators of information by stage, where the evaluation was asked for them."""
     meta: NotRequired[dict[str, Any]]
     """How the figures were made: configuration, versions, hashes."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """One way of choosing the tokens of messages, and the figures of these messages.
+
+    Attributes:
+        name: ``greedy``, ``sampled``, or empty where results of an older version do not say.
+        title: its messages in words, as the subject of a sentence.
+        summary: the figures.
+    """
+
+    name: str
+    title: str
+    summary: Summary
+
+
+def decodings(results: Results) -> list[Decoding]:
+    """Greedy messages first, for a compressor that is used takes the most likely tokens; then the sampled ones."""
+    if "greedy" in results:
+        greedy = Decoding("greedy", "Greedy messages", results["greedy"])
+        return [greedy, Decoding("sampled", "Sampled messages", results)]
+    temperature = results.get("temperature")
+    if temperature is None:
+        return [Decoding("", "Messages", results)]
+    return [
+        Decoding("sampled" if temperature else "greedy", f"{'Sampled' if temperature else 'Greedy'} messages", results)
+    ]
 
 
 def check_entries(part: str, entries: Sequence[Mapping[str, Any]], shape: Any) -> None:

@@ -1,27 +1,58 @@
 """The columns and rows of a table of results, and what changed between its two stages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
-from eval.report.formats import UNMEASURED, Format, bounds_text, number, percent, points
+from eval.report.formats import UNMEASURED, Format, bounds_text, number, percent, points, value_text
+from eval.report.headline import inverted
 from eval.report.results import Figure, FigureName, Stage, StageFigures, Summary
+
+MISSING: Figure = {"value": None, "low": None, "high": None}
+"""A figure that results do not have."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One figure of the results as a table shows it; ``figure`` is its key in ``results.json``."""
+    """One figure of the results as a table shows it.
+
+    Attributes:
+        figure: its key in ``results.json``.
+        label: its heading.
+        format: how its value is written.
+        ceiling: the key of the most that it could be, which is written beside it.
+    """
 
     figure: FigureName
     label: str
     format: Format
+    ceiling: FigureName | None = None
+
+    def of(self, figures: Mapping[str, Any]) -> Figure:
+        """The figure among those of a stage, which in results of an older version may be missing."""
+        return cast(Figure, figures.get(self.figure) or MISSING)
+
+    def value(self, figures: Mapping[str, Any]) -> str:
+        """Its value without the interval, such as ``2.76 of 3.00``."""
+        text, ceiling = value_text(self.of(figures), self.format), figures.get(self.ceiling or "")
+        if ceiling is None or ceiling["value"] is None or self.of(figures)["value"] is None:
+            return text
+        return f"{text} of {self.format(ceiling['value'])}"
+
+    def bounds(self, figures: Mapping[str, Any]) -> str:
+        """Its interval in brackets."""
+        return bounds_text(self.of(figures), self.format)
+
+    def text(self, figures: Mapping[str, Any]) -> str:
+        """Its value and its interval."""
+        return f"{self.value(figures)} {self.bounds(figures)}".strip()
 
 
 COLUMNS = (
     Column("accuracy", "Accuracy", percent),
     Column("message_tokens", "Message tokens", number),
+    Column("information_bits", "Information, bits", number, "information_ceiling_bits"),
     Column("bits_per_token", "Bits per token", number),
-    Column("information_bits", "Information, bits", number),
     Column("task_information_bits", "Task information, bits", number),
     Column("information_upper_bits", "Upper bound, bits", number),
     Column("second_information_bits", "By the second scorer, bits", number),
@@ -29,8 +60,8 @@ COLUMNS = (
     Column("saturated_share", "At the ceiling", percent),
 )
 
-LEADING = COLUMNS[:3]
-"""What training is for, in the order of ``changes``: as many right answers, in fewer tokens, at more bits each."""
+LEADING = COLUMNS[:4]
+"""What training is for, in the order of ``changes``: as many right answers and as many bits, in fewer tokens."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +114,7 @@ def kind_rows(results: Summary) -> list[Row]:
 
 def is_measured(row: Row, column: Column) -> bool:
     """Whether either stage of the row has the column's figure, which results of an older version may not know."""
-    figures = (stage.get(column.figure) for stage in (row.before, row.after))
-    return any(figure is not None and figure["value"] is not None for figure in figures)
+    return any(column.of(stage)["value"] is not None for stage in (row.before, row.after))
 
 
 def measured_columns(table: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> list[Column]:
@@ -104,22 +134,24 @@ def missing_note(results: Summary) -> str:
 def changes(results: Summary) -> list[Change]:
     """The change of each figure in ``LEADING``."""
     change = results["change"]
-    tokens, word = change["message_tokens_ratio"], "fewer"
-    if tokens["value"] is not None and tokens["value"] < 1:
-        tokens, word = _inverted(tokens), "more"
     return [
         _change("Accuracy", change["accuracy"], points, "{} points"),
-        _change("Message tokens", tokens, number, f"{{}}x {word}"),
+        _token_change(change["message_tokens_ratio"]),
+        _change("Information, bits", change.get("information_bits") or MISSING, "{:+.2f}".format, "{} bits"),
         _change("Bits per token", change["bits_per_token_ratio"], number, "{}x"),
     ]
+
+
+def _token_change(tokens: Figure) -> Change:
+    """The change of length, from tokens before over tokens after."""
+    label = "Message tokens"
+    if tokens["value"] is not None and number(tokens["value"]) == number(1):
+        return Change(label, "as many", bounds_text(tokens, number))
+    if tokens["value"] is not None and tokens["value"] < 1:
+        return _change(label, inverted(tokens), number, "{}x more")
+    return _change(label, tokens, number, "{}x fewer")
 
 
 def _change(label: str, figure: Figure, form: Format, template: str) -> Change:
     amount = UNMEASURED if figure["value"] is None else template.format(form(figure["value"]))
     return Change(label, amount, bounds_text(figure, form))
-
-
-def _inverted(ratio: Figure) -> Figure:
-    """The ratio the other way round; its interval's ends change places."""
-    value, low, high = (1 / end if end else None for end in (ratio["value"], ratio["low"], ratio["high"]))
-    return {"value": value, "low": high, "high": low}

@@ -154,7 +154,7 @@ def test_large_counts_have_a_prefix(value: float, text: str) -> None:
 
 def test_every_table_of_a_run_is_listed_once(results: Any) -> None:
     names = [table.name for table in report_tables(results | {"flops": [{"name": "compressor", "prefill_flops": 1e9}]})]
-    assert names == ["tasks", "changes", "baselines", "flops"]
+    assert names == ["summary", "tasks", "changes", "baselines", "flops"]
 
 
 def test_further_estimators_are_listed_with_their_side(results: Any) -> None:

@@ -103,7 +103,7 @@ def attrs_named(attributes: list[tuple[str, str | None]], *names: str) -> list[t
 
 def test_the_first_heading_is_the_answer(run_folder: Path) -> None:
     heading = re.search(r"<h1>(.*?)</h1>", report(run_folder))
-    assert heading and "of the tokens <small>[50%, 50%]</small>" in heading[1]
+    assert heading and "3.00 tokens instead of 6.00 (2.0× fewer <small>[no interval]</small>)" in heading[1]
 
 
 def test_the_table_has_a_row_for_everything_and_for_each_task(run_folder: Path) -> None:
@@ -128,10 +128,14 @@ def test_greedy_messages_have_a_table_of_their_own(run_folder: Path, records: An
     path = run_folder / "results.json"
     shorter = [record | {"message_tokens": record["message_tokens"] * 2} for record in records]
     path.write_text(json.dumps(json.loads(path.read_text()) | {"greedy": summarise(shorter)}), encoding="utf-8")
-    section = report(run_folder).partition("Greedy messages")[2].partition("</section>")[0]
-    assert section.count("<tr>") == 1 + 3
-    for text in ("Accuracy", ">12.0</b>", ">6.00</b>", "2.00× fewer"):
-        assert text in section
+    source = report(run_folder)
+    greedy, sampled = source.index('id="tasks-greedy"'), source.index('id="tasks-sampled"')
+    assert greedy < sampled
+    for text in ("Accuracy", ">12.0</b>", ">6.00</b>", "1.23 of 3.00"):
+        assert text in source[greedy:sampled]
+    head = source.partition("</header>")[0]
+    assert head.index(">Greedy messages</h2>") < head.index(">Sampled messages</h2>")
+    assert head.count("Information, bits, at most 3.00") == 2
 
 
 def test_the_same_files_give_the_same_bytes(run_folder: Path) -> None:
@@ -188,13 +192,13 @@ def test_where_a_task_has_no_accuracy_perplexity_comes_into_view(run_folder: Pat
     source = report(run_folder)
     table = source[source.index("<table>") : source.index("</table>")]
     assert "Perplexity" in table and "Accuracy" not in table
-    assert "lowers the perplexity of the answers from 2.72" in source
+    assert "lower the perplexity of the answers from 2.72" in source
     assert embedded(run_folder)["pairs"][0]["before"]["perplexity"] == 2.718
 
 
 def test_the_tables_lie_beside_the_page_in_markdown_and_latex(run_folder: Path) -> None:
     report(run_folder)
-    for name, start in (("tables.md", "The adapter "), ("tables.tex", "% Needs ")):
+    for name, start in (("tables.md", "Training changed nothing "), ("tables.tex", "% Needs ")):
         assert (run_folder / name).read_text(encoding="utf-8").startswith(start)
 
 
@@ -270,7 +274,9 @@ def test_results_of_one_stage_still_make_a_page(run_folder: Path, record: Any) -
     (run_folder / "results.json").write_text(json.dumps(summarise(only)), encoding="utf-8")
     rewrite_samples(run_folder, only)
     source = report(run_folder)
-    assert "<h1>Held against nothing: 100.0% <small>[100.0%, 100.0%]</small> of the answers are right" in source
+    assert (
+        "<h1>Messages, held against nothing: 100.0% <small>[34.2%, 100.0%]</small> of the answers are right" in source
+    )
     shown = Page(source).text.partition("What the figures mean")[0]
     assert "not measured" not in source and " before " not in shown and "untrained" not in shown
 
