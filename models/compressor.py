@@ -13,6 +13,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from data.errors import one_line
 from data.sample import Document
 from models.adapter_settings import FORMAT, AdapterSettings, Base, DtypeName, portable_name
 from models.adapters import base_hashes, dtype_name, load_adapter, read_adapter
@@ -27,6 +28,9 @@ window keeps a quarter of itself free instead."""
 
 DEFAULT_BUDGET = 64
 """Maximum tokens of a message where neither the caller nor the adapter says."""
+
+LONGEST_MEAN_TOKEN = 16
+"""Characters that a token has at most, on average over a text of any length: four times that of English."""
 
 UNBOUNDED_WINDOW = 1 << 20
 """Tokens that a model reads whose configuration sets no limit: more than any context here has."""
@@ -93,6 +97,7 @@ class Compressor:
         self.budget_tokens = budget_tokens
         self.max_context_tokens = max_context_tokens
         self.instruction = instruction
+        self.window = context_window(model.config) or UNBOUNDED_WINDOW
         limit = max_context_tokens or default_context_tokens(model, budget_tokens)
         self.prompts = CompressorPrompts(tokenizer, limit, instruction)
         self.end_token_id = self.prompts.format.end_token_id
@@ -192,8 +197,49 @@ class Compressor:
         return text, len(ids) - len(kept)
 
     def prompt(self, context: str, question: str) -> Prompt:
-        """The token ids that are read."""
-        return self.prompts(context, question)
+        """The token ids that are read.
+
+        Raises:
+            ModelError: the window does not take the question, the context as far as it is read, and a message.
+        """
+        suffix = self._suffix(question)
+        prefix, cut = self.prompts.prefix(context)
+        excess = len(prefix) + len(suffix) + self.budget_tokens - self.window
+        if excess > 0:
+            document = len(prefix) - len(self.prompts.head)
+            raise ModelError(
+                f"{_named(question)}: its prompt of {len(prefix) - document + len(suffix)} tokens, {document} of the "
+                f"document and {self.budget_tokens} of the message are {excess} more than the {self.window} that the "
+                f"model reads; shorten it, or read less of a document (max_context_tokens, now "
+                f"{self.prompts.max_first_tokens})"
+            )
+        return Prompt(prefix, suffix, cut)
+
+    def fits(self, contexts: Sequence[str], question: str) -> bool:
+        """Whether the window takes a question beside each of some contexts, as far as they are read, and a message."""
+        try:
+            longest = self.prompts.max_first_tokens + len(self.prompts.head) + len(self._suffix(question))
+            if longest + self.budget_tokens > self.window:
+                for context in contexts:
+                    self.prompt(context, question)
+        except ModelError:
+            return False
+        return True
+
+    def _suffix(self, question: str) -> list[int]:
+        """The ids from the end of a context on; what no window takes is refused by its beginning, which is quick."""
+        room = self.window - self.budget_tokens - len(self.prompts.head)
+        beginning = question[: LONGEST_MEAN_TOKEN * self.window]
+        suffix = self.prompts.suffix(beginning)
+        if len(suffix) <= room and len(beginning) < len(question):
+            suffix = self.prompts.suffix(question)
+        if len(suffix) > room:
+            more = "more than " if len(beginning) < len(question) else ""
+            raise ModelError(
+                f"{_named(question)}: with it the prompt has {more}{len(suffix) + len(self.prompts.head)} tokens, and "
+                f"beside a message of {self.budget_tokens} the model reads {self.window}; shorten it"
+            )
+        return suffix
 
     def write(
         self,
@@ -211,7 +257,13 @@ class Compressor:
             group_size: messages for each pair.
             temperature: 0 takes the most likely tokens.
             seeds: one for each pair; needed above temperature 0.
+
+        Raises:
+            ModelError: a context is blank, or the window does not take it beside its question: see `prompt`.
         """
+        for number, context in enumerate(contexts, start=1):
+            if not context.strip():
+                raise ModelError(f"document {number} of {len(contexts)} has no text: a message of it would be made up")
         prompts = [self.prompt(context, question) for context, question in zip(contexts, questions, strict=True)]
         replies = self.reply(prompts, group_size, temperature, seeds)
         return [self._message(reply, prompts[index // group_size]) for index, reply in enumerate(replies)]
@@ -243,6 +295,10 @@ class Compressor:
         return Message(
             self.text(reply.token_ids), reply.token_ids, reply.ended, reply.log_probs, prompt.truncated_tokens
         )
+
+
+def _named(question: str) -> str:
+    return f"question {one_line(repr(question), 60)}"
 
 
 def default_context_tokens(model: PreTrainedModel | PeftModel, budget_tokens: int) -> int:

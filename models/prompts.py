@@ -137,6 +137,11 @@ class _TwoSlotPrompts:
 
     The space in front of the question is tokenised with the question, not with the template: byte-level vocabularies
     begin a word with its space.
+
+    Attributes:
+        format: how the tokenizer writes an exchange.
+        max_first_tokens: longer texts lose their middle.
+        head: ids of what the template writes before the long text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_first_tokens: int, instruction: str) -> None:
@@ -146,13 +151,13 @@ class _TwoSlotPrompts:
         self.max_first_tokens = max_first_tokens
         content = f"{_CONTEXT}\n\nQuestion:{_QUESTION}" + (f"\n\n{instruction}" if instruction else "")
         parts = self.format.parts([{"role": "user", "content": content}], [_CONTEXT, _QUESTION], reply_next=True)
-        self._head, self._middle, self._tail = map(self.format.template_ids, parts)
+        self.head, self._middle, self._tail = map(self.format.template_ids, parts)
 
     def prefix(self, text: str) -> tuple[list[int], int]:
         """Ids up to the end of the long text, and how many tokens were cut out of its middle."""
         ids = self.format.text_ids(text)
         kept = truncate_middle(ids, self.max_first_tokens)
-        return self._head + kept, len(ids) - len(kept)
+        return self.head + kept, len(ids) - len(kept)
 
     def _suffix(self, question_ids: list[int]) -> list[int]:
         return self._middle + question_ids + self._tail

@@ -17,6 +17,8 @@ from models.compressor import Compressor
 from models.loading import load_model
 from models.naming import ModelError
 from models.predictor import LocalPredictor, Query, RemotePredictor
+from tests.local_server import Answer, chat, serving
+from tests.record_files import write_records
 
 MODEL = "miniature/qwen2-small"
 LOCAL = PredictorConfig(model=MODEL, max_answer_tokens=4)
@@ -52,6 +54,19 @@ def test_held_out_questions_are_the_test_split_as_many_as_asked_for(compressor: 
     assert loaded_ids(compressor, tasks, "eval.documents=3", "eval.questions_per_document=2")[0] == ids
     assert loaded_ids(compressor, tasks, "eval.documents=3", "eval.questions_per_document=2", "seed=1")[0] != ids
     assert "6 of 6 contexts to evaluate on are longer than the room for them, 300 tokens" in said[0]
+
+
+def test_questions_that_the_window_does_not_take_are_skipped_and_counted(
+    compressor: Compressor, tmp_path: Path
+) -> None:
+    record = {"context": "The zinc was 85 mg. " * 100, "answers": ["85 mg"]}
+    questions = ("What was it?", "What was it " + "after the day " * 600 + "?", "What was it " + "then " * 9000 + "?")
+    source = write_records(tmp_path / "own.jsonl", [record | {"question": question} for question in questions])
+    tasks = f"tasks=[{{name: records, source: '{source}'}}]"
+    ids, said = loaded_ids(compressor, tasks, "information.negatives.batch=1")
+    assert len(ids) == 1 and said[-1].startswith(
+        "2 of 3 questions to evaluate on are skipped: the model's window of 2048"
+    )
 
 
 def test_where_the_evaluation_reads_takes_precedence() -> None:
@@ -105,10 +120,11 @@ def test_a_local_predictor_reads_a_long_message_whole_or_refuses_it() -> None:
 
 
 def test_a_remote_predictor_needs_no_model_here() -> None:
-    remote = LOCAL.model_copy(update={"endpoint": "http://127.0.0.1:9/v1", "model": "large"})
-    predictor, model = build_predictor(remote, "")
-    assert isinstance(predictor, RemotePredictor) and model is None and predictor.prompts is None
-    known, _ = build_predictor(remote.model_copy(update={"tokenizer": MODEL}), "")
+    with serving([Answer(chat("5"))]) as server:
+        remote = LOCAL.model_copy(update={"endpoint": server.url, "model": "large"})
+        predictor, model = build_predictor(remote, "")
+        assert isinstance(predictor, RemotePredictor) and model is None and predictor.prompts is None
+        known, _ = build_predictor(remote.model_copy(update={"tokenizer": MODEL}), "")
     assert isinstance(known, RemotePredictor) and known.prompts is not None
 
 

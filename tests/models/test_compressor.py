@@ -76,3 +76,48 @@ def test_an_adapter_that_names_no_base_needs_one(tmp_path: Path) -> None:
 def test_a_budget_that_leaves_no_room_is_refused() -> None:
     with pytest.raises(ModelError, match="leaves no room"):
         compressor(budget=5000)
+
+
+def refused(document: str, question: str, budget: int = 64) -> str:
+    """What the refusal of a prompt says, on one line."""
+    with pytest.raises(ModelError) as caught:
+        compressor(budget).write([document], [question])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_question_beyond_the_window_is_refused() -> None:
+    asked = refused("The zinc was 85 mg.", "What was it " + "after the day " * 1500 + "?")
+    assert "question 'What was it after the day " in asked and "the model reads 2048; shorten it" in asked
+
+
+def test_a_question_that_leaves_no_room_for_its_document_is_refused() -> None:
+    asked = refused("The zinc was 85 mg. " * 3000, "What was it " + "after the day " * 300 + "?")
+    assert ", 1728 of the document" in asked and "max_context_tokens, now 1728" in asked
+    assert compressor(4).write(["The zinc was 85 mg."], ["What was it " + "after the day " * 300 + "?"])[0].tokens <= 4
+
+
+def test_the_last_question_that_fits_is_read() -> None:
+    writer = compressor(4)
+    frame = len(writer.prompt("zinc", "").ids)
+    question = " zinc" * (writer.window - 4 - frame)
+    assert len(writer.prompt("zinc", question).ids) + 4 == writer.window
+    with pytest.raises(ModelError):
+        writer.prompt("zinc", question + " zinc")
+    assert writer.fits(["zinc"], question) and not writer.fits(["zinc zinc"], question)
+
+
+def test_of_a_question_without_end_the_beginning_alone_is_read() -> None:
+    writer = compressor()
+    read: list[int] = []
+    encode = writer.tokenizer.encode
+    writer.tokenizer.encode = lambda text, **options: read.append(len(text)) or encode(text, **options)  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="has more than "):
+        writer.prompt("The zinc was 85 mg.", "after the day " * 1_000_000)
+    assert max(read) < 40_000
+
+
+@pytest.mark.parametrize("document", ["", " \n\t "])
+def test_a_document_without_text_is_refused(document: str) -> None:
+    with pytest.raises(ModelError, match="document 2 of 2 has no text"):
+        compressor().write(["The zinc was 85 mg.", document], ["What?", "What?"])
