@@ -6,9 +6,8 @@ script shows texts through textContent, and the page's policy lets no other scri
 
 import base64
 import hashlib
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from eval.report.correlations import correlation_drawing, correlation_table
 from eval.report.costs import cost_table
 from eval.report.diagnostics import diagnostics_table
 from eval.report.drawing import Drawing
+from eval.report.example import RULE, example
+from eval.report.facts import configuration, facts, others
 from eval.report.formats import value_text
 from eval.report.headline import headline
 from eval.report.latex import latex
@@ -53,6 +54,20 @@ TEMPLATES = Path(__file__).parent / "templates"
 MAIN_COLUMNS = COLUMNS[:5]
 """The columns in view: a table of more is wider than a laptop's window. The others are one click away."""
 
+GREEDY_SAMPLES = "samples.greedy.jsonl"
+
+FILES = (
+    "results.json",
+    "samples.jsonl",
+    GREEDY_SAMPLES,
+    "messages.jsonl",
+    "metrics.jsonl",
+    "tables.md",
+    "tables.tex",
+    "config.yaml",
+)
+"""The files of a run folder that the page links to, where they are."""
+
 PERPLEXITY = next(column for column in COLUMNS if column.figure == "perplexity")
 
 
@@ -79,9 +94,15 @@ def write_report(run_folder: Path, seed: int = 0) -> Path:
     # A folder's name may hold bytes that are no UTF-8; Python shows them as halves of surrogate pairs.
     name = with_whole_characters(run_folder.resolve().name)
     page, tables = run_folder / "report.html", report_tables(results)
-    write_text(page, render(name, results, metrics, browser_data(pairs), total))
     write_text(run_folder / "tables.md", markdown(results, tables))
     write_text(run_folder / "tables.tex", latex(results, tables))
+    greedy = run_folder / GREEDY_SAMPLES
+    files = {
+        "example": example(greedy if greedy.is_file() else run_folder / "samples.jsonl"),
+        "rule": RULE,
+        "files": [file for file in FILES if (run_folder / file).is_file()],
+    }
+    write_text(page, render(name, results, metrics, browser_data(pairs), total, files))
     return page
 
 
@@ -103,7 +124,12 @@ def report_tables(results: Results) -> list[Table]:
 
 
 def render(
-    name: str, results: Results, metrics: Sequence[Mapping[str, Any]], data: Mapping[str, Any], total: int
+    name: str,
+    results: Results,
+    metrics: Sequence[Mapping[str, Any]],
+    data: Mapping[str, Any],
+    total: int,
+    files: Mapping[str, Any],
 ) -> str:
     """The page as HTML.
 
@@ -113,8 +139,9 @@ def render(
         metrics: the lines of ``metrics.jsonl``.
         data: the messages that the page's script shows.
         total: the number of questions that they are drawn from.
+        files: what else of the run folder is shown or named, by the template's names.
     """
-    script = _asset("page.js")
+    script, meta = _asset("page.js"), results.get("meta", {})
     return (
         _environment()
         .get_template("page.html")
@@ -128,7 +155,10 @@ def render(
             shown=_shown(len(data["pairs"]), total, is_compared(results)),
             curves=training_curves(metrics),
             window=smoothing_window(len(metrics)),
-            meta=list(_flattened(results.get("meta", {}))),
+            facts=facts(meta),
+            configuration=configuration(meta),
+            meta=others(meta),
+            **files,
             **_figures(results),
             **_comparisons(results),
         )
@@ -238,12 +268,3 @@ def _shown(pairs: int, total: int, compared: bool) -> str:
     if pairs == total:
         return f"All {total:,} questions, with the message{' before and after' if compared else ''}."
     return f"{pairs:,} of {total:,} questions, drawn evenly over the tasks; samples.jsonl holds them all."
-
-
-def _flattened(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted names and texts of a nested mapping, in its order; an empty mapping has none."""
-    if isinstance(value, Mapping) and (value or not name):
-        for key, inner in value.items():
-            yield from _flattened(inner, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value if isinstance(value, str) else json.dumps(value)
