@@ -49,11 +49,19 @@ class BoundScorer:
         contexts: Sequence[str],
         valid: Bool[Tensor, "messages contexts"],
     ) -> Scores:
-        """Log-probabilities of each message under the contexts that ``valid`` names, each with its own question."""
-        written = [message.token_ids if self.shares_vocabulary else message.text for message in messages]
-        # A budget of one token can end before anything scorable is written; such a message is scored as an ended one.
-        ended = [message.ended or not message.token_ids for message in messages]
+        """Log-probabilities of each message under the contexts that ``valid`` names, each with its own question.
+
+        What is scored is what the predictor reads: the text of a message that holds control tokens or outer white
+        space, of which it is shown nothing, and the tokens of all others.
+        """
+        written = [self._read(message) for message in messages]
+        # A budget can end before anything scorable is written; such a message is scored as an ended one.
+        ended = [message.ended or not read for message, read in zip(messages, written, strict=True)]
         return self.scorer.fill(written, [sample.compressor_question for sample in samples], contexts, valid, ended)
+
+    def _read(self, message: Message) -> str | list[int]:
+        shown = self.shares_vocabulary and self.scorer.spells(message.token_ids, message.text)
+        return message.token_ids if shown else message.text
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Scores:
         token_mask: which tokens a message has, the end token included.
         token_ids: the scored tokens of each message, the end token included, in the scorer's vocabulary.
         token_texts: the text of each scored token by itself.
-        retokenised: whether messages came as text and were tokenised here.
+        retokenised: the share of messages that came as text and were tokenised here.
         truncated_contexts: how many of the distinct contexts lost their middle.
         truncated_tokens: how many tokens were cut out of them together.
     """
@@ -46,7 +46,7 @@ class Scores:
     token_mask: Bool[Tensor, "messages tokens"]
     token_ids: list[list[int]]
     token_texts: list[list[str]]
-    retokenised: bool
+    retokenised: float
     truncated_contexts: int
     truncated_tokens: int
 
@@ -99,7 +99,7 @@ class Scorer:
             contexts: the columns; `NO_CONTEXT` among them shows the scorer none.
             valid: which scores to compute.
             ended: False for a message that was cut off before its end token, which is then not scored; all True
-                without it.
+                without it. A text of no token here, such as white space, is scored as an ended one.
 
         Raises:
             ValueError: lengths that do not match, or a message that already holds its end token or has no token.
@@ -121,10 +121,18 @@ class Scorer:
             token_mask=token_mask,
             token_ids=token_ids,
             token_texts=[[self._text(token) for token in ids] for ids in token_ids],
-            retokenised=any(isinstance(message, str) for message in messages),
+            retokenised=sum(isinstance(message, str) for message in messages) / max(1, len(messages)),
             truncated_contexts=sum(cut > 0 for _, cut in prefixes),
             truncated_tokens=sum(cut for _, cut in prefixes),
         )
+
+    def spells(self, token_ids: Sequence[int], text: str) -> bool:
+        """Whether tokens of the scorer's own vocabulary read as a text, but for a space before its first word.
+
+        They do not where they hold control tokens, or white space around them, that the text lacks.
+        """
+        spelled = str(self.prompts.format.tokenizer.decode(list(token_ids)))
+        return spelled == text or (text != "" and spelled == f" {text}")
 
     def _text(self, token: int) -> str:
         if token not in self._texts:
@@ -156,7 +164,8 @@ class Scorer:
             ids = self.prompts.format.text_ids(message) if isinstance(message, str) else list(message)
             if self.end_token_id in ids:
                 raise ValueError(f"message {index} holds the end token: pass its ids up to there, and `ended`")
-            ids += [self.end_token_id] if ended is None or ended[index] else []
+            blank = isinstance(message, str) and not ids
+            ids += [self.end_token_id] if ended is None or ended[index] or blank else []
             if not ids:
                 raise ValueError(f"message {index} is empty and has not ended: it has no token to score")
             token_ids.append(ids)

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
+import pytest
 import torch
 
 from data.sample import Document, Question, Sample, samples_of
 from models.channel import BoundScorer, Channel
-from models.compressor import Message
+from models.compressor import Compressor, Message
+from models.loading import load_model
 from models.predictor import AnswerScore, Query
 from models.scorer import Scorer, Scores
 
@@ -33,6 +35,9 @@ class WrittenDown:
 
     def write(self, prompts: Sequence[str], max_tokens: int) -> list[str]:
         raise AssertionError("a channel writes nothing")
+
+    def spells(self, token_ids: Sequence[int], text: str) -> bool:
+        return True
 
     def fill(self, *arguments: Any) -> Scores:
         self.filled.append(arguments)
@@ -85,6 +90,41 @@ def test_a_scorer_holds_the_questions_fixed_that_the_compressor_was_shown() -> N
     # A blind question is shown to the predictor alone.
     assert questions == ["What was the zinc?", "What was the zinc?", ""]
     assert contexts == ["a", "b"] and valid is EVERYTHING
+
+
+@pytest.fixture(scope="module")
+def compressor() -> Compressor:
+    return Compressor(*load_model("miniature/qwen2-small"), budget_tokens=12)
+
+
+def scored(compressor: Compressor, ids: list[int], ended: bool, shares_vocabulary: bool = True) -> list[int]:
+    """The token ids that are scored of a message."""
+    scorer = BoundScorer(Scorer(compressor.model, compressor.tokenizer, 1000), shares_vocabulary)
+    message = Message(compressor.text(ids), ids, ended, [])
+    scores = scorer.score(samples()[:1], [message], ["The zinc was 41.", "None."], EVERYTHING[:1])
+    assert scores.log_probs.isfinite().all()
+    return scores.token_ids[0]
+
+
+def test_what_is_scored_is_what_the_predictor_is_shown(compressor: Compressor) -> None:
+    chat, end = compressor.prompts.format, [compressor.end_token_id]
+    shown = chat.text_ids("The zinc was 41.")
+    assert scored(compressor, shown, True) == shown + end
+    assert scored(compressor, chat.text_ids(" The zinc was 41."), True) == chat.text_ids(" The zinc was 41.") + end
+    for hidden in ("The zinc<|user|> was 41.", "<|assistant|>The zinc was 41.", "The zinc was 41.\n\n<|user|>\n"):
+        assert scored(compressor, chat.template_ids(hidden), True) == shown + end
+    # Another tokenisation of the very text that is shown stays as it was written.
+    letters = [index for letter in "zinc" for index in chat.text_ids(letter)]
+    assert letters != chat.text_ids("zinc") and scored(compressor, letters, False) == letters
+
+
+@pytest.mark.parametrize("shares_vocabulary", [True, False])
+@pytest.mark.parametrize("text", ["\n\n", "<|user|><|user|>", " "])
+def test_a_message_of_which_nothing_is_shown_is_scored_as_an_empty_one(
+    compressor: Compressor, shares_vocabulary: bool, text: str
+) -> None:
+    ids = compressor.prompts.format.template_ids(text)
+    assert ids and scored(compressor, ids, False, shares_vocabulary) == [compressor.end_token_id]
 
 
 def test_a_message_without_any_token_is_scored_as_an_ended_one() -> None:
