@@ -10,8 +10,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import curve_fit
 
-# Three parameters go through any three rates exactly; a fourth is the first that can disagree.
 FEWEST_RATES = 4
+"""Three parameters go through any three rates exactly; a fourth is the first that can disagree."""
+
+WIDEST_GAP = 0.5
+"""The largest part of the way from the lowest rate to the highest without a point: two clusters have any shape between
+them."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ def fit(rates: Sequence[float], distortions: Sequence[float]) -> Fit:
         distortions: 1 - accuracy, one a point.
 
     Returns:
-        The fit; without a curve where there are fewer than four different rates or distortion does not fall with rate.
+        The fit; without a curve where there are fewer than four different rates, where they leave out half of the way
+        between the lowest and the highest, or where distortion does not fall with rate.
 
     Raises:
         ValueError: as many rates as distortions are needed.
@@ -64,6 +69,8 @@ def fit(rates: Sequence[float], distortions: Sequence[float]) -> Fit:
         return Fit(
             None, f"No curve: {distinct} different rates, and its three parameters need at least {FEWEST_RATES}."
         )
+    if gap := _gap(rate):
+        return Fit(None, gap)
     try:
         curve = _least_squares(rate, distortion)
     except RuntimeError as error:
@@ -74,6 +81,20 @@ def fit(rates: Sequence[float], distortions: Sequence[float]) -> Fit:
         curve,
         f"Fitted to {len(rate)} points: D(R) = {curve.scale:.3g} exp(-{curve.decay:.3g} R) + {curve.floor:.3f}, "
         f"points on average {curve.residual:.3f} off the curve (root mean square).",
+    )
+
+
+def _gap(rate: Float[np.ndarray, " points"]) -> str:
+    """Why the rates cannot tell the shape of a curve; empty where they can."""
+    ordered = np.unique(rate)
+    gaps = np.diff(ordered)
+    widest, share = int(gaps.argmax()), float(gaps.max() / np.ptp(ordered))
+    if share <= WIDEST_GAP:
+        return ""
+    low, high = ordered[widest], ordered[widest + 1]
+    return (
+        f"No curve: no point lies between {low:.3g} and {high:.3g} bits per token, {100 * share:.0f}% of the way from "
+        "the lowest rate to the highest, so nothing tells its shape."
     )
 
 

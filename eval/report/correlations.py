@@ -63,5 +63,5 @@ def correlation_drawing(entries: Sequence[CorrelationEntry]) -> Drawing | None:
 
 
 def _pair_name(entry: CorrelationEntry) -> str:
-    """Both figures and the method, such as "information bits and accuracy, spearman"."""
-    return f"{entry['x']} and {entry['y']}, {entry['method']}".replace("_", " ")
+    """Both figures and the method, such as "information bits and accuracy, Spearman"."""
+    return f"{entry['x']} and {entry['y']}, {entry['method'].capitalize()}".replace("_", " ")

@@ -153,7 +153,7 @@ def render(
             data=script_json(data),
             data_scale=data["scale"],
             shown=_shown(len(data["pairs"]), total, is_compared(results)),
-            curves=training_curves(metrics),
+            curves=training_curves(metrics, results["overall"]),
             window=smoothing_window(len(metrics)),
             facts=facts(meta),
             configuration=configuration(meta),

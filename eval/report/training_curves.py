@@ -9,10 +9,15 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from eval.report.drawing import Colour, Drawing, canvas, inline_svg, set_round_ticks
+from eval.report.drawing import Colour, Drawing, canvas, inline_svg, set_round_ticks, spread_out
+from eval.report.formats import number, percent
+from eval.report.results import FigureName, Stage, Stages
 
 MAX_POINTS = 240
 """Points of a line: about one for each pixel of a panel, so a long run does not make a large page."""
+
+LAST_VALUE_GAP = 0.13
+"""Height of a written value, as a share of axes that are 1.3 inches high."""
 
 Steps = Float[np.ndarray, " steps"]
 
@@ -28,11 +33,21 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One training curve: a title and the lines under it; a share is shown in percent."""
+    """One training curve.
+
+    Attributes:
+        title: what it shows.
+        lines: the lines in it.
+        is_share: a share is shown in percent.
+        ceiling: the key of the most that the line could be, drawn dashed.
+        figure: the figure of an evaluation that measures the same on held-out questions.
+    """
 
     title: str
     lines: tuple[Line, ...]
     is_share: bool = False
+    ceiling: str = ""
+    figure: FigureName | None = None
 
 
 PANELS = (
@@ -45,19 +60,21 @@ PANELS = (
             Line("rewards/length/mean", Colour.THIRD, "length"),
         ),
     ),
-    Panel("Accuracy", (Line("accuracy"),), is_share=True),
-    Panel("Tokens a message", (Line("message_tokens"),)),
+    Panel("Accuracy", (Line("accuracy"),), is_share=True, figure="accuracy"),
+    Panel("Tokens a message", (Line("message_tokens"),), figure="message_tokens"),
     Panel(
-        "Information passed, bits",
-        (
-            Line("information_bits", Colour.AFTER, "lower bound"),
-            Line("information_upper_bits", Colour.SECOND, "upper bound"),
-        ),
+        "Information a message, lower bound, bits",
+        (Line("information_bits"),),
+        ceiling="information_ceiling_bits",
+        figure="information_bits",
     ),
-    Panel("Bits per token", (Line("bits_per_token"),)),
-    Panel("Task information, bits", (Line("task_information_bits"),)),
-    Panel("Messages at the ceiling", (Line("saturated_share"),), is_share=True),
+    Panel("Bits per token", (Line("bits_per_token"),), figure="bits_per_token"),
+    Panel("Task information, bits", (Line("task_information_bits"),), figure="task_information_bits"),
+    Panel("Messages at the ceiling", (Line("saturated_share"),), is_share=True, figure="saturated_share"),
+    Panel("Leave-one-out value, bits", (Line("information_upper_bits"),), figure="information_upper_bits"),
 )
+"""The leave-one-out value bounds the messages of the scorer itself; of a trained compressor's it is a diagnostic. It is
+several times the lower bound, which would be a flat line beside it."""
 
 
 def smoothing_window(steps: int) -> int:
@@ -65,35 +82,81 @@ def smoothing_window(steps: int) -> int:
     return max(1, steps // 20)
 
 
-def training_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Drawing]:
-    """One drawing per panel that has data: every step faint, its running mean in full colour.
+def training_curves(metrics: Sequence[Mapping[str, Any]], held_out: Stages | None = None) -> list[Drawing]:
+    """One drawing per panel that has data: every step faint, its running mean in full colour with its last value.
 
     Args:
         metrics: the lines of ``metrics.jsonl``; of several lines of one step the last counts, as after a resumption.
+        held_out: the figures of sampled messages about held-out documents, drawn as rings at both ends of training.
     """
     by_step = {int(line["step"]): line for line in metrics if _is_number(line.get("step"))}
     lines = [by_step[step] for step in sorted(by_step)]
-    drawings = (_training_curve(panel, lines, index) for index, panel in enumerate(PANELS))
+    drawings = (_training_curve(panel, lines, index, held_out) for index, panel in enumerate(PANELS))
     return [drawing for drawing in drawings if drawing is not None]
 
 
-def _training_curve(panel: Panel, metrics: Sequence[Mapping[str, Any]], index: int) -> Drawing | None:
+def _training_curve(
+    panel: Panel, metrics: Sequence[Mapping[str, Any]], index: int, held_out: Stages | None
+) -> Drawing | None:
     series = [(line, *_series(metrics, line.key)) for line in panel.lines]
     series = [(line, steps, values) for line, steps, values in series if len(steps)]
     if not series:
         return None
-    with canvas(3.5, 2.0) as (figure, axes):
-        for line, steps, values in series:
-            _draw_line(axes, line.colour, steps, values, smoothing_window(len(metrics)))
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    window = smoothing_window(len(metrics))
+    legend = [(line.name, line.colour.custom_property) for line, _, _ in series if line.name]
+    _, steps, _ = series[0]
+    with canvas(3.5, 2.1) as (figure, axes):
+        for line, line_steps, values in series:
+            _draw_line(axes, line.colour, line_steps, values, window)
+        if _draw_ceiling(axes, *_series(metrics, panel.ceiling)):
+            legend.append(("ceiling, dashed", Colour.MUTED.custom_property))
+        _draw_held_out(axes, panel, steps, held_out)
         set_round_ticks(axes.yaxis, 4)
         if panel.is_share:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.set_xlabel("step")
+        axes.set_xticks(_step_ticks(int(steps[0]), int(steps[-1])))
+        _write_last_values(axes, panel, [_running_mean(values, window)[-1] for _, _, values in series])
         svg = inline_svg(figure, f"curve{index}", panel.title)
-    legend = tuple((line.name, line.colour.custom_property) for line, _, _ in series if line.name)
     ends = "; ".join(f"{line.name} {_ends(values)}".strip() for line, _, values in series)
-    _, steps, _ = series[0]
-    return Drawing(panel.title, svg, legend, f"Over steps {steps[0]:.0f} to {steps[-1]:.0f}: {ends}.")
+    return Drawing(panel.title, svg, tuple(legend), f"Over steps {steps[0]:.0f} to {steps[-1]:.0f}: {ends}.")
+
+
+def _step_ticks(first: int, last: int) -> list[int]:
+    """Round steps, and the last one; a round one too near to the last gives way to it."""
+    round_steps = [int(tick) for tick in MaxNLocator(4, integer=True).tick_values(first, last)]
+    return [tick for tick in round_steps if first <= tick < last - 0.12 * (last - first)] + [last]
+
+
+def _draw_ceiling(axes: Axes, steps: Steps, values: Steps) -> bool:
+    """Whether there was one to draw."""
+    axes.plot(steps, values, color=Colour.MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
+    return len(steps) > 0
+
+
+def _draw_held_out(axes: Axes, panel: Panel, steps: Steps, held_out: Stages | None) -> None:
+    """Rings at step 0 and at the last step."""
+    if held_out is None or panel.figure is None:
+        return
+    ends: tuple[tuple[Stage, float, Colour], ...] = (
+        ("before", 0.0, Colour.BEFORE),
+        ("after", float(steps[-1]), Colour.AFTER),
+    )
+    for stage, step, colour in ends:
+        figure = held_out[stage].get(panel.figure)
+        if figure and figure["value"] is not None:
+            value = figure["value"]
+            axes.plot(step, value, marker="o", markersize=6, fillstyle="none", color=colour, clip_on=False, zorder=4)
+
+
+def _write_last_values(axes: Axes, panel: Panel, values: Sequence[float]) -> None:
+    """Each line's last value right of the axes, none over another."""
+    bottom, top = axes.get_ylim()
+    ordered = sorted(values)
+    heights = spread_out([(value - bottom) / (top - bottom) for value in ordered], LAST_VALUE_GAP)
+    for value, height in zip(ordered, heights, strict=True):
+        text = percent(value) if panel.is_share else number(value)
+        axes.text(1.03, height, text, transform=axes.transAxes, va="center", fontsize=8.5)
 
 
 def _ends(values: Steps) -> str:

@@ -29,6 +29,15 @@ def test_three_different_rates_are_too_few_and_it_says_so() -> None:
     assert "3 different rates" in found.statement
 
 
+def test_two_clusters_of_points_tell_no_shape_and_it_says_so() -> None:
+    rates = [0.044, 0.05, 0.055, 0.061, 0.07, 0.35, 0.38, 0.4, 0.42, 0.45]
+    found = fit(rates, [0.3 - 0.5 * rate for rate in rates])
+    assert found.curve is None
+    assert found.statement.startswith("No curve: no point lies between 0.07 and 0.35 bits per token, 69% of the way")
+    between = [*rates, 0.15, 0.25]
+    assert fit(between, [0.3 - 0.5 * rate for rate in between]).curve is not None
+
+
 def test_no_points_are_too_few() -> None:
     assert fit([], []).curve is None
 

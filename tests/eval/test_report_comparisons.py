@@ -103,13 +103,13 @@ def test_correlations_are_shown_as_the_evaluation_writes_them(records: Any) -> N
     table = correlation_table(measured)
     assert table is not None
     assert [line[0] for line in table.lines][:2] == [
-        "information bits and perplexity, pearson",
-        "information bits and perplexity, spearman",
+        "information bits and perplexity, Pearson",
+        "information bits and perplexity, Spearman",
     ]
     assert table.lines[0][1:] == ("samples", "not measured", "24", "0")
     assert re.fullmatch(r"[-+]\d\.\d\d \[[-+]\d\.\d\d, [-+]\d\.\d\d\]", table.lines[2][2])
     drawing = correlation_drawing(measured)
-    assert drawing is not None and "perplexity" not in drawing.svg and "accuracy, spearman" in drawing.svg
+    assert drawing is not None and "perplexity" not in drawing.svg and "accuracy, Spearman" in drawing.svg
 
 
 def test_no_defined_correlation_makes_no_figure(records: Any) -> None:

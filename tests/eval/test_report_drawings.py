@@ -7,6 +7,7 @@ from eval.analysis.rate_distortion import Curve, Fit
 from eval.report.drawing import Drawing
 from eval.report.rate_distortion import OperatingPoint, rate_distortion_drawing
 from eval.report.training_curves import training_curves
+from tests.records import summary
 
 NO_CURVE = Fit(None, "No curve.")
 
@@ -40,8 +41,31 @@ def test_a_step_without_a_finite_value_is_left_out() -> None:
 
 
 def test_several_lines_of_a_panel_are_named_in_its_legend() -> None:
-    drawings = training_curves([{"step": 1, "information_bits": 1.0, "information_upper_bits": 2.0}])
-    assert [name for name, _ in drawings[0].legend] == ["lower bound", "upper bound"]
+    drawings = training_curves([{"step": 1, "rewards/accuracy/mean": 1.0, "rewards/length/mean": 2.0}])
+    assert [name for name, _ in drawings[0].legend] == ["accuracy", "length"]
+
+
+def test_the_lower_bound_stands_alone_under_its_ceiling() -> None:
+    bits = {"information_bits": 2.5, "information_ceiling_bits": 3.0, "information_upper_bits": 20.0}
+    lower, upper = training_curves([{"step": step, **bits} for step in range(1, 30)])
+    assert lower.title == "Information a message, lower bound, bits" and upper.title == "Leave-one-out value, bits"
+    assert [name for name, _ in lower.legend] == ["ceiling, dashed"] and upper.legend == ()
+    assert lower.svg.count("stroke-dasharray") == 1
+    assert not [text for text in texts(lower) if text.startswith(("15", "20"))]
+
+
+def test_the_axis_of_steps_is_named_and_ends_with_the_last_step_and_the_line_with_its_value() -> None:
+    [drawing] = training_curves([{"step": step, "accuracy": 0.5 + step / 100} for step in range(1, 41)])
+    assert {"step", "40"} <= set(texts(drawing))
+    # The running mean over two steps ends between 0.89 and 0.90.
+    assert "89.5%" in texts(drawing)
+
+
+def test_held_out_figures_are_rings_at_both_ends() -> None:
+    metrics = [{"step": step, "reward": 1.0, "message_tokens": 10.0} for step in range(1, 9)]
+    held_out = summary((0.5, 0.6), (0.1, 0.0, 0.2), (2.0, 1.9, 2.1), (2.0, 1.9, 2.1))["overall"]
+    reward, tokens = training_curves(metrics, held_out)
+    assert "var(--before)" in tokens.svg and "var(--before)" not in reward.svg
 
 
 def test_a_long_run_makes_a_small_figure() -> None:
