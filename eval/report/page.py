@@ -48,6 +48,7 @@ from eval.report.samples import browser_data, chosen_pairs, script_json
 from eval.report.sentence_counts import sentence_table
 from eval.report.tables import Table, result_tables
 from eval.report.training_curves import smoothing_window, training_curves
+from eval.report.training_messages import training_messages
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -88,8 +89,7 @@ def write_report(run_folder: Path, seed: int = 0) -> Path:
         if not (run_folder / file).is_file():
             raise DataError(f"{run_folder / file} is missing: the report is made from it")
     results = read_results(run_folder / "results.json")
-    metrics_path = run_folder / "metrics.jsonl"
-    metrics = list(json_lines(metrics_path)) if metrics_path.is_file() else []
+    metrics, messages = (_lines(run_folder / file) for file in ("metrics.jsonl", "messages.jsonl"))
     pairs, total = chosen_pairs(run_folder / "samples.jsonl", seed)
     # A folder's name may hold bytes that are no UTF-8; Python shows them as halves of surrogate pairs.
     name = with_whole_characters(run_folder.resolve().name)
@@ -100,10 +100,16 @@ def write_report(run_folder: Path, seed: int = 0) -> Path:
     files = {
         "example": example(greedy if greedy.is_file() else run_folder / "samples.jsonl"),
         "rule": RULE,
+        "written": training_messages(messages),
         "files": [file for file in FILES if (run_folder / file).is_file()],
     }
     write_text(page, render(name, results, metrics, browser_data(pairs), total, files))
     return page
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file that not every run has."""
+    return list(json_lines(path)) if path.is_file() else []
 
 
 def report_tables(results: Results) -> list[Table]:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from configs.tree import PROJECT
+from data.errors import DataError
 from eval.provenance import provenance
 from eval.record_file import write_records
 from eval.report.example import EXCERPT_CHARACTERS, example, excerpt
 from eval.report.facts import configuration, facts, others
 from eval.report.page import write_report
+from eval.report.training_messages import REQUIRED, training_messages
 
 META: dict[str, Any] = {
     "date": "2026-03-04T05:06:07+00:00",
@@ -114,3 +116,37 @@ def test_what_runs_is_named_with_its_commit_and_machine() -> None:
     command = ["git", "-C", str(PROJECT), "rev-parse", "HEAD"]
     assert made["commit"] == subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     assert json.loads(json.dumps(made)) == made
+
+
+def messages(steps: int, **fields: Any) -> list[dict[str, Any]]:
+    line = {
+        "question": "Which dose?",
+        "answers": ["5 mg"],
+        "message": "5 mg",
+        "message_tokens": 3,
+        "prediction": "5 mg",
+    }
+    return [{"step": step, **line, "accuracy": 1.0, "reward": 1.5, "information_bits": -0.25} | fields
+            for step in range(1, steps + 1) for _ in range(2)]  # fmt: skip
+
+
+def test_what_was_written_in_training_is_shown_of_even_steps_from_first_to_last() -> None:
+    shown = training_messages(messages(40))
+    assert [message.step for message in shown[::2]] == [1, 9, 17, 24, 32, 40]
+    assert (shown[0].reward, shown[0].bits, shown[0].tokens) == ("1.50", "-0.250", "3")
+    assert [message.step for message in training_messages(messages(2))] == [1, 1, 2, 2]
+    assert training_messages([]) == []
+
+
+def test_messages_of_training_stay_text_on_the_page(run_folder: Path, planted: str) -> None:
+    made = messages(3, message=f"3x [1] {planted}", question=planted, prediction=planted, reward=None)
+    (run_folder / "messages.jsonl").write_text("".join(json.dumps(line) + "\n" for line in made))
+    source = write_report(run_folder).read_text()
+    section = source.partition('id="written"')[2].partition("</table>")[0]
+    assert "<script>" not in section and "3x [1] &lt;script&gt;" in section and "not measured" in section
+    assert '<a href="messages.jsonl">' in source and '<a href="#written">' in source
+
+
+def test_a_line_of_messages_that_lacks_something_is_refused_by_its_number() -> None:
+    with pytest.raises(DataError, match=r"messages.jsonl line 2 lacks message"):
+        training_messages([messages(1)[0], {name: 0 for name in REQUIRED if name != "message"}])
