@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
+    NonNegativeInt,
     field_validator,
     model_validator,
 )
@@ -217,6 +218,10 @@ class TrackingConfig(Section):
 
     project: str = "shorthand"
     """Project in Weights & Biases."""
+
+    show_messages_every: NonNegativeInt = 10
+    """Steps of training after which messages are shown on the console and in Weights & Biases; 0 shows none. All are in
+    ``messages.jsonl`` of the run folder."""
 
 
 class Recipe(Section):
