@@ -3,12 +3,15 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from configs.command import say
 from configs.sections import PredictorConfig, Recipe, ScorerConfig, TaskConfig
+from configs.servers import open_server
 from configs.tree import ConfigError
 from data.errors import DataError
 from data.registry import TASKS, load_documents
@@ -16,7 +19,6 @@ from data.sample import Document, Sample, samples_of
 from data.task import Request
 from models.channel import BoundScorer
 from models.compressor import Compressor
-from models.endpoint import Endpoint
 from models.loading import context_window, load_model, load_tokenizer
 from models.predictor import UNLIMITED, LocalPredictor, Predictor, RemotePredictor
 from models.scorer import Scorer
@@ -51,17 +53,26 @@ def instructions(recipe: Recipe) -> tuple[str, str]:
     return pairs.pop()
 
 
-def build_predictor(config: PredictorConfig, instruction: str) -> tuple[Predictor, PreTrainedModel | None]:
+def build_predictor(
+    config: PredictorConfig, instruction: str, cache: Path | None = None, say: Say = say
+) -> tuple[Predictor, PreTrainedModel | None]:
     """The predictor, and its model where it runs in this process; a message beyond its window is refused, not cut.
+
+    Args:
+        config: names it.
+        instruction: what it is told.
+        cache: the file that keeps a server's answers; None keeps none.
+        say: takes what has to be said of a server.
 
     Raises:
         ModelError: a local model cannot be loaded.
-        EndpointError: the address of a remote one is not a URL, or its key is missing.
+        EndpointError: the server of a remote one is not there or refuses its key, or the key is missing.
     """
     if config.endpoint is not None:
+        endpoint = open_server(config, config.model, cache, say)
+        endpoint.probe()
         tokenizer = None if config.tokenizer is None else load_tokenizer(config.tokenizer)
-        endpoint = Endpoint(config.endpoint, config.model, key_variable=config.api_key_variable)
-        return RemotePredictor(endpoint, config.max_answer_tokens, instruction, tokenizer), None
+        return RemotePredictor(endpoint, config.max_answer_tokens, instruction, tokenizer, config.request), None
     model, tokenizer = load_model(config.model, config.dtype, device(), config.revision)
     model.requires_grad_(False)
     window = context_window(model.config) or UNLIMITED

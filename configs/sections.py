@@ -18,6 +18,7 @@ from pydantic import (
 
 from configs.errors import ConfigError, check_all, shown
 from configs.limits import Columns, Documents, Seed, StepPart, Temperature, Tokens
+from configs.servers import ServerConfig
 from configs.tree import Section
 from data import records
 from data.errors import did_you_mean
@@ -57,7 +58,7 @@ class WriterConfig(ModelConfig):
     """Maximum tokens of a message, its end token included."""
 
 
-class PredictorConfig(ModelConfig):
+class PredictorConfig(ServerConfig, ModelConfig):
     """The frozen model that answers from the message alone."""
 
     endpoint: str | None = None
@@ -66,9 +67,6 @@ class PredictorConfig(ModelConfig):
     tokenizer: str | None = None
     """Tokenizer of the model that the endpoint serves, named as a model is. Without it the log-probabilities of gold
     answers are missing."""
-
-    api_key_variable: str | None = None
-    """Environment variable that holds the server's key; null sends the key of OPENAI_API_KEY, where there is one."""
 
     max_answer_tokens: Tokens = 16
     """Maximum tokens of an answer."""

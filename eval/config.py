@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 from configs.as_trained import as_trained, told_as_trained
 from configs.errors import check_all
 from configs.sections import Recipe, ScorerConfig, WriterConfig, check_adapter, check_model, check_sources
+from configs.servers import ServerConfig
 from configs.tree import Section, load
 
 WITHOUT_BUDGET = ("no-context", "full-context")
@@ -37,11 +38,8 @@ class BaselineConfig(Section):
     """The most tokens a message may have, its end token included: each gives one point of the curve."""
 
 
-class JudgeConfig(Section):
+class JudgeConfig(ServerConfig):
     """A language model that tells right answers from wrong ones where no metric can."""
-
-    endpoint: str
-    """The address of an OpenAI-compatible server, such as ``http://127.0.0.1:8000/v1``."""
 
     model: str
     """The name of the model on that server."""

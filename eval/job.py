@@ -8,6 +8,7 @@ from accelerate import PartialState
 
 from configs.build import build_predictor, build_scorer, evaluation_request, instructions, load_samples
 from configs.command import make_run_folder, say, start_processes
+from configs.servers import ANSWERS
 from data.sample import Sample
 from eval.analysis.density import summarise_one
 from eval.analysis.flops import cost, decoder_size
@@ -16,12 +17,13 @@ from eval.baselines.evaluate import evaluate_baseline
 from eval.config import EvaluationConfig
 from eval.diagnostics import summarise_diagnostics
 from eval.evaluation import by_compressor
-from eval.judge.grade import grade
+from eval.judge.grade import grade, probe_judge
 from eval.parts import Pieces
 from eval.provenance import provenance
 from eval.record import Record
 from eval.record_log import RecordLog, open_log
 from eval.results import finish
+from eval.servers import tell_of_server
 from eval.stages import (
     MEASURED,
     REFERENCE,
@@ -46,8 +48,10 @@ def run(config: EvaluationConfig) -> int:
     start_processes()
     make_run_folder(config.folder)
     instruction, answer_instruction = instructions(config)
+    # Servers first: whether they are there is known in seconds.
+    probe_judge(config)
+    predictor, predictor_model = build_predictor(config.predictor, answer_instruction, config.folder / ANSWERS)
     compressor = build_compressor(config.compressor, instruction)
-    predictor, predictor_model = build_predictor(config.predictor, answer_instruction)
     samples = load_samples(config, compressor, "evaluate", evaluation_request, say)
     scorer, scorer_model = build_scorer(config.scorer, compressor, instruction, say)
     scorers, second_model = [scorer], None
@@ -70,6 +74,7 @@ def run(config: EvaluationConfig) -> int:
         for baseline in config.baselines
         for point, baseline_records in evaluate_baseline(config, baseline, samples, compressor, channel, log)
     ]
+    tell_of_server(predictor)
     if PartialState().is_main_process:
         graded = {name: grade(config, stage_records) for name, stage_records in records.items()}
         extra: dict[str, Any] = {

@@ -31,13 +31,14 @@ def finish(
         extra: further parts of ``results.json``, by their keys.
     """
     folder, sampled = recipe.folder, records["samples"]
+    empty = empty_answers(sampled)
     for name, lines in records.items():
         write_records(folder / f"{name}.jsonl", lines)
     results = {
         "schema_version": SCHEMA_VERSION,
         "temperature": sampled[0]["temperature"],
         **summarise(sampled),
-        "meta": dict(meta),
+        "meta": {**meta, "empty_answers": empty},
         **(extra or {}),
     }
     measured = [record for record in sampled if record["stage"] == MEASURED]
@@ -48,5 +49,15 @@ def finish(
     write_json(folder / "results.json", results)
     report = write_report(folder)
     print(console_table(cast(Results, results)))
+    if any(empty.values()):
+        print(f"answers without any text: {', '.join(f'{count} {stage}' for stage, count in empty.items())}")
     print(f"\nreport: {report}")
     return cast(Results, results)
+
+
+def empty_answers(records: Sequence[Record]) -> dict[str, int]:
+    """How many answers of each stage have no text; they count as the wrong answers that they are."""
+    counts = dict.fromkeys((record["stage"] for record in records), 0)
+    for record in records:
+        counts[record["stage"]] += not record["prediction"].strip()
+    return counts

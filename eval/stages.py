@@ -8,6 +8,7 @@ from typing import Any
 from configs.build import device
 from configs.command import say
 from configs.sections import Recipe
+from configs.servers import PATIENCE
 from data.errors import one_line
 from data.registry import TASKS
 from data.sample import Sample
@@ -108,7 +109,7 @@ def identify(recipe: Recipe, samples: Sequence[Sample]) -> dict[str, Any]:
     return {
         "tasks": {task.name: [TASKS[task.name].version, task.model_dump(mode="json")] for task in recipe.tasks},
         "negatives": recipe.information.negatives.model_dump(),
-        "predictor": recipe.predictor.model_dump(mode="json"),
+        "predictor": recipe.predictor.model_dump(mode="json", exclude=set(PATIENCE)),
         "pool": _pool_hash(samples),
         "seed": recipe.seed,
         "batch_size": recipe.eval.batch_size,

@@ -5,17 +5,18 @@ rejected or refused is counted and said at the end.
 """
 
 import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
-from typing import Any
 
 from configs.command import status
+from configs.servers import open_server
 from data import fineweb, wildchat
 from data.written_questions import Material
-from models.endpoint import CONCURRENCY, KEY_VARIABLE, RETRIES, TIMEOUT_SECONDS
+from eval.server_options import add_server_options, server_of
+from models.endpoint import CONCURRENCY, Sampling
 
 TEST_SHARE = 0.2
 """The share of rows held out for testing unless told otherwise: most are left for training."""
@@ -57,30 +58,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _add_writer_options(parser: argparse.ArgumentParser) -> None:
     """The options of the model that writes, and of the server that runs it."""
-    server = parser.add_argument_group("the model that writes")
-    server.add_argument(
-        "--endpoint", required=True, help="base URL of an OpenAI-compatible server, http://host:port/v1"
+    server = add_server_options(
+        parser, "the model that writes", "name of the model on that server; every row records it", required=True
     )
-    server.add_argument("--model", required=True, help="name of the model on that server; every row records it")
-    server.add_argument("--key-variable", help=f"environment variable of the key (default {KEY_VARIABLE}, where set)")
-    server.add_argument("--cache", help="a file that keeps every reply, so that none is paid for twice")
     server.add_argument(
         "--concurrency", type=_positive, default=CONCURRENCY, help="requests at the same time (default %(default)s)"
-    )
-    server.add_argument(
-        "--timeout", type=float, default=TIMEOUT_SECONDS, help="seconds that a reply may take (default %(default)s)"
-    )
-    server.add_argument(
-        "--retries", type=int, default=RETRIES, help="times a failed request is sent again (default %(default)s)"
     )
     server.add_argument("--temperature", type=float, default=0.7, help="sampling temperature (default %(default)s)")
     server.add_argument(
         "--reply-tokens", type=_positive, default=4096, help="most tokens of a reply (default %(default)s)"
     )
     server.add_argument("--no-schema", action="store_true", help="for servers that know no response_format json_schema")
-    server.add_argument(
-        "--extra", type=_fields, default={}, help="further fields of a request, as JSON; null leaves one out"
-    )
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -98,19 +86,12 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 def work(options: argparse.Namespace) -> int:
     """Write the questions, and say at the end what was written, skipped and refused."""
     from eval.question_set import QuestionSet, run, writer_of
-    from models.endpoint import Endpoint, Sampling
 
     skipped: Counter[str] = Counter()
-    endpoint = Endpoint(
-        options.endpoint,
-        options.model,
-        key_variable=options.key_variable,
-        timeout_seconds=options.timeout,
-        retries=options.retries,
-        concurrency=options.concurrency,
-        cache=options.cache,
-    )
-    sampling = Sampling(options.reply_tokens, options.temperature, extra=options.extra)
+    server = server_of(options)
+    endpoint = open_server(server, options.model, options.cache, partial(print, file=sys.stderr), options.concurrency)
+    endpoint.probe()
+    sampling = Sampling(options.reply_tokens, options.temperature, extra=server.request)
     write = writer_of(endpoint, sampling, not options.no_schema)
     try:
         questions = QuestionSet(options.out, options.task, options.model, options.test_share)
@@ -119,8 +100,9 @@ def work(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"the rows that {options.out} keeps") from None
     damaged = Counter({"half-written rows cut off": questions.damaged})
-    parts = {"this run": counts + damaged, "skipped": +skipped, "server": +endpoint.counts}
-    print("\n".join(summary(options.out, len(questions.done), parts)), file=sys.stderr)
+    parts = {"this run": counts + damaged, "skipped": +skipped, "server": Counter(endpoint.totals())}
+    lines = [*summary(options.out, len(questions.done), parts), *endpoint.notes("--reply-tokens")]
+    print("\n".join(lines), file=sys.stderr)
     return 0
 
 
@@ -148,16 +130,6 @@ SOURCES: dict[str, Callable[[argparse.Namespace, Counter[str]], Iterator[Materia
     wildchat.NAME: _histories,
 }
 """What each task has questions written for."""
-
-
-def _fields(value: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(value)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{value} is not JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise argparse.ArgumentTypeError(f"{value} should be a JSON object")
-    return fields
 
 
 def _positive(value: str) -> int:

@@ -4,10 +4,10 @@ A local predictor's reply is opened with ``Answer:``, so that the answer follows
 begin with a preamble.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -163,6 +163,7 @@ class RemotePredictor:
         max_answer_tokens: int,
         instruction: str = "",
         tokenizer: PreTrainedTokenizerBase | None = None,
+        request: Mapping[str, Any] | None = None,
     ) -> None:
         """Fix the server and what is asked of it.
 
@@ -171,13 +172,14 @@ class RemotePredictor:
             max_answer_tokens: the most tokens an answer may have.
             instruction: trusted text after the question.
             tokenizer: that of the model it serves; without it log-probabilities are None.
+            request: further fields of each request for a reply: see `Sampling.extra`.
 
         Raises:
             ModelError: the tokenizer has no usable chat template.
         """
         self.endpoint = endpoint
         self.instruction = instruction
-        self.sampling = Sampling(max_answer_tokens)
+        self.sampling = Sampling(max_answer_tokens, extra=request or {})
         # The server reads the message as it is, so nothing may be cut here either.
         self.prompts = None if tokenizer is None else PredictorPrompts(tokenizer, UNLIMITED, instruction)
         self.opening = [] if self.prompts is None else self.prompts.format.template_ids(ANSWER_OPENING)
@@ -218,7 +220,8 @@ class RemotePredictor:
             EndpointError: the server cannot be reached or does not answer.
         """
         batch = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        return [reply.text.strip() for reply in self.endpoint.complete_all(batch, Sampling(max_tokens))]
+        sampling = replace(self.sampling, max_tokens=max_tokens)
+        return [reply.text.strip() for reply in self.endpoint.complete_all(batch, sampling)]
 
     def _text(self, query: Query) -> str:
         return predictor_text(query.message, query.question, query.options, self.instruction)

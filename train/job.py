@@ -19,6 +19,7 @@ from eval.record import Record
 from eval.record_log import RecordLog, open_log
 from eval.report.console import console_table
 from eval.results import finish
+from eval.servers import tell_of_server
 from eval.stages import MEASURED, REFERENCE, evaluation_of, identify, origin_of, passes
 from models.adapters import save_adapter
 from models.fingerprint import is_base, parameter_hash
@@ -79,6 +80,7 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     after = evaluate_stage(config, eval_samples, models, MEASURED, log)
     seconds = {"before": evaluated - start, "training": trained - evaluated, "after": time.time() - trained}
     check_fingerprints(hashes, fingerprints(models))
+    tell_of_server(models.channel.predictor)
     if is_main():
         base, answer_instruction = config.compressor, instructions(config)[1]
         settings = models.compressor.settings(base.model, base.revision, answer_instruction)

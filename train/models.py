@@ -7,6 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.build import build_predictor, build_scorer, device, instructions
 from configs.command import say
+from configs.servers import ANSWERS
 from models.adapters import add_adapter
 from models.channel import Channel
 from models.compressor import Compressor
@@ -45,6 +46,8 @@ def load_models(config: Config) -> Models:
         EndpointError: the predictor's server cannot be used.
     """
     instruction, answer_instruction = instructions(config)
+    # A predictor on a server first: whether it is there is known in seconds.
+    predictor, predictor_model = build_predictor(config.predictor, answer_instruction, config.folder / ANSWERS)
     plain, tokenizer = load_model(
         config.compressor.model, config.compressor.dtype, device(), config.compressor.revision
     )
@@ -53,7 +56,6 @@ def load_models(config: Config) -> Models:
     compressor = Compressor(
         adapted, tokenizer, config.compressor.budget_tokens, config.compressor.max_context_tokens, instruction
     )
-    predictor, predictor_model = build_predictor(config.predictor, answer_instruction)
     scorer, scorer_model = build_scorer(config.scorer, compressor, instruction, say)
     channel = Channel(predictor, [scorer])
     return Models(compressor, channel, adapted, tokenizer, predictor_model, scorer_model)

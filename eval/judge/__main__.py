@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.command import status
+from eval.server_options import add_server_options, server_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,9 +25,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m eval.judge", description="Agreement of judges with human labels.")
     parser.add_argument("--labels", type=Path, required=True, help="a result file of FinanceBench with human labels")
     parser.add_argument("--questions", type=Path, help="FinanceBench's questions (looked for near the labels)")
-    parser.add_argument("--endpoint", help="an OpenAI-compatible server, such as http://127.0.0.1:8000/v1")
-    parser.add_argument("--model", help="the judge's name on that server")
-    parser.add_argument("--cache", type=Path, help="a file of the judge's replies, to go on from")
+    add_server_options(parser, "the judge", "the judge's name on that server", required=False)
     options = parser.parse_args(arguments)
     if (options.endpoint is None) != (options.model is None):
         parser.error("--endpoint and --model go together")
@@ -37,7 +36,8 @@ def work(options: argparse.Namespace) -> int:
     """Print how far the offline matcher, and a judge where one is named, agree with people."""
     from eval.judge.job import run
 
-    return run(options.labels, options.questions, options.endpoint, options.model, options.cache)
+    server = None if options.endpoint is None else server_of(options)
+    return run(options.labels, options.questions, server, options.model, options.cache)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,22 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from configs.servers import ServerConfig, open_server
 from eval.judge.agreement import Agreement, agreement
 from eval.judge.judge import Complete, endpoint_judge, judge
 from eval.judge.labels import HumanLabel, find_questions, load_human_labels
 from objectives.accuracy import financebench_verdict
 
 
-def run(labels_file: Path, questions: Path | None, endpoint: str | None, model: str | None, cache: Path | None) -> int:
-    """Print the agreement with the human labels of a file, of the offline matcher and of the judge at ``endpoint``.
+def run(labels_file: Path, questions: Path | None, server: ServerConfig | None, model: str, cache: str | None) -> int:
+    """Print the agreement with the human labels of a file, of the offline matcher and of a judge.
+
+    Args:
+        labels_file: FinanceBench's answers with their labels.
+        questions: FinanceBench's questions; None looks for them near the labels.
+        server: where the judge is; None is no judge.
+        model: the judge's name there.
+        cache: a file of the judge's replies, to go on from.
 
     Raises:
         DataError: labels or questions cannot be read.
@@ -18,9 +26,14 @@ def run(labels_file: Path, questions: Path | None, endpoint: str | None, model: 
     """
     questions = questions or find_questions(labels_file)
     labels = load_human_labels(labels_file, questions)
-    complete = endpoint_judge(endpoint, model, cache) if endpoint and model else None
+    endpoint = None if server is None else open_server(server, model, cache, print)
+    complete = None
+    if server is not None and endpoint is not None:
+        endpoint.probe()
+        complete = endpoint_judge(endpoint, server.request)
     print(_clusters_line(labels, questions))
-    print("\n".join(report(labels, complete)))
+    lines = report(labels, complete)
+    print("\n".join(lines if endpoint is None else [*lines, *endpoint.notes("--extra's max_tokens")]))
     return 0
 
 

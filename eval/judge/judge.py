@@ -3,10 +3,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
+
+from models.endpoint import Endpoint, Sampling
 
 Verdict = Literal["correct", "incorrect", "refusal"]
 
@@ -47,7 +48,7 @@ SCHEMA: dict[str, Any] = {
 
 
 MOST_REPLY_TOKENS = 4096
-"""Room for a model that thinks before it replies."""
+"""Room for a model that thinks before it replies, unless its ``request`` has another ``max_tokens``."""
 
 
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(?P<inside>.*)\n\s*```\Z", re.DOTALL)
@@ -120,19 +121,12 @@ def parse(reply: str) -> Verdict | None:
     return next((verdict for verdict in VERDICTS if key == "verdict" and value == verdict), None)
 
 
-def endpoint_judge(url: str, model: str, cache: Path | None = None) -> Complete:
-    """The model of an OpenAI-compatible server, held to the reply's schema; ``OPENAI_API_KEY`` is its key.
+def endpoint_judge(endpoint: Endpoint, request: Mapping[str, Any] | None = None) -> Complete:
+    """A model of an OpenAI-compatible server, held to the reply's schema.
 
     Args:
-        url: where the API begins, such as ``http://127.0.0.1:8000/v1``.
-        model: its name on that server.
-        cache: a file of replies, from which an interrupted run goes on.
-
-    Raises:
-        EndpointError: no URL, or a cache that is none.
+        endpoint: the server and its model.
+        request: further fields of each request: see `Sampling.extra`.
     """
-    from models.endpoint import Endpoint, Sampling
-
-    endpoint = Endpoint(url, model, cache=cache)
-    sampling = Sampling(max_tokens=MOST_REPLY_TOKENS, schema=SCHEMA)
+    sampling = Sampling(max_tokens=MOST_REPLY_TOKENS, schema=SCHEMA, extra=request or {})
     return lambda batch: [reply.text for reply in endpoint.complete_all(batch, sampling, progress="judging")]

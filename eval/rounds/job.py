@@ -8,6 +8,7 @@ from accelerate import PartialState
 
 from configs.build import build_predictor, build_scorer, evaluation_request, instructions, load_samples
 from configs.command import make_run_folder, say, start_processes
+from configs.servers import ANSWERS
 from data.writing import write_json
 from eval.config import EvaluationConfig
 from eval.provenance import provenance
@@ -16,6 +17,7 @@ from eval.record_log import open_log
 from eval.report.console import aligned
 from eval.rounds.figures import draw_rounds, round_lines, summarise_rounds
 from eval.rounds.rounds import MAX_QUESTION_TOKENS, REQUEST, Rounds
+from eval.servers import tell_of_server
 from eval.stages import MEASURED, build_compressor, evaluation_of, identify, origin_of
 from models.channel import Channel
 from models.fingerprint import is_base, parameter_hash
@@ -30,8 +32,8 @@ def run(config: EvaluationConfig, rounds: int) -> int:
     start_processes()
     make_run_folder(config.folder)
     instruction, answer_instruction = instructions(config)
+    predictor, predictor_model = build_predictor(config.predictor, answer_instruction, config.folder / ANSWERS)
     compressor = build_compressor(config.compressor, instruction)
-    predictor, predictor_model = build_predictor(config.predictor, answer_instruction)
     samples = load_samples(config, compressor, "evaluate", evaluation_request, say)
     scorer, scorer_model = build_scorer(config.scorer, compressor, instruction, say)
     identity = identify(config, samples) | {
@@ -44,6 +46,7 @@ def run(config: EvaluationConfig, rounds: int) -> int:
     log = open_log(config.folder / "records", identity)
     plan = Rounds(evaluation_of(config), rounds, temperature, config.seed)
     records = plan.run(samples, compressor, Channel(predictor, [scorer]), origin, log)
+    tell_of_server(predictor)
     if PartialState().is_main_process:
         meta = {"config": config.model_dump(mode="json"), "identity": identity, **provenance()}
         finish(config.folder, records, meta)

@@ -9,7 +9,7 @@ from accelerate import PartialState
 from configs.build import instructions
 from configs.command import make_run_folder, start_processes
 from configs.tree import to_yaml
-from eval.judge.grade import grade
+from eval.judge.grade import grade, probe_judge
 from eval.provenance import provenance
 from eval.record import (
     SCHEMA_VERSION,
@@ -21,6 +21,7 @@ from eval.record import (
     question_fields,
 )
 from eval.record_file import write_records
+from eval.servers import probe_predictors
 from eval.sweep.config import SweepConfig, SweptCompressor
 from eval.sweep.drawing import draw_all
 from eval.sweep.findings import findings
@@ -36,6 +37,8 @@ def run(config: SweepConfig) -> int:
     make_run_folder(config.folder)
     recipe = config.recipe()
     instruction, answer_instruction = instructions(recipe)
+    probe_judge(recipe)
+    probe_predictors(config.predictors, config.folder)
     loaded = inspect_models(config, instruction, answer_instruction)
     messages = write_messages(config, loaded, instruction)
     answers = answer_messages(config, loaded, messages, answer_instruction)

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from configs.build import build_predictor, device, evaluation_request, load_samples, same_vocabulary
 from configs.command import say
+from configs.servers import ANSWERS
 from data.sample import Document, Sample, samples_of
 from eval.analysis.flops import DecoderSize, decoder_size
 from eval.stages import build_compressor
@@ -89,7 +90,7 @@ def inspect_models(config: SweepConfig, instruction: str, answer_instruction: st
             compressor.called: model
             for compressor, model in zip(config.measured, itertools.cycle(models), strict=False)
         },
-        predictors={recipe.called: inspect_predictor(recipe, answer_instruction) for recipe in config.predictors},
+        predictors={one.called: inspect_predictor(config, one, answer_instruction) for one in config.predictors},
         scorers=scorers,
         samples=samples_of(documents),
     )
@@ -116,10 +117,10 @@ def inspect_scorer(
     return parameter_hash(reader.model), fit_to_window(documents, reader, recipe.model)
 
 
-def inspect_predictor(recipe: SweptPredictor, instruction: str) -> InspectedModel:
+def inspect_predictor(config: SweepConfig, recipe: SweptPredictor, instruction: str) -> InspectedModel:
     """The model of a predictor; a model on a server has the parameters that the configuration gives it."""
     free_memory()
-    _, model = build_predictor(recipe, instruction)
+    _, model = build_predictor(recipe, instruction, config.folder / ANSWERS)
     return InspectedModel(recipe.parameters, None, None) if model is None else inspect_model(recipe.called, model)
 
 

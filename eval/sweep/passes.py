@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from configs.build import build_predictor
+from configs.servers import ANSWERS, PATIENCE
 from data.registry import TASKS
 from data.sample import Document, Sample
 from eval.analysis.flops import DecoderSize, cost
@@ -34,7 +35,7 @@ from eval.sweep.config import SweepConfig, SweptCompressor, SweptPredictor
 from eval.sweep.models import InspectedModels, LoadedScorer, bind, free_memory, load_scorers, scorers_of
 from models.channel import read
 from models.compressor import Compressor, Message
-from models.predictor import Predictor
+from models.predictor import Predictor, RemotePredictor
 from models.shared_prefix import sampling_seed
 
 Batch = Sequence[Sample]
@@ -136,7 +137,7 @@ def answer_messages(
     records: list[AnswerRecord] = []
     with progress("answers", len(config.seeds) * sum(len(batch) for _, _, batch, _, _ in jobs)) as bar:
         for predictor, group in itertools.groupby(jobs, key=itemgetter(0)):
-            answering = cache(partial(build_predictor, predictor, instruction))
+            answering = cache(partial(build_predictor, predictor, instruction, config.folder / ANSWERS))
             for _, compressor, batch, batch_texts, origin in group:
                 logged = log.records(origin, batch)
                 if logged is None:
@@ -149,6 +150,10 @@ def answer_messages(
                     {**record, "compressor": compressor, "predictor": predictor.called, "seed": seed}
                     for record, seed in zip(logged, seeds, strict=True)
                 )
+            if answering.cache_info().currsize and isinstance(remote := answering()[0], RemotePredictor):
+                # By each process of its own share: a process that had nothing to ask has no server to tell of.
+                for line in remote.endpoint.notes("the predictor's max_answer_tokens"):
+                    print(line, flush=True)
             answering.cache_clear()
             free_memory()
     return gather_object(records)
@@ -204,7 +209,7 @@ def made_by(config: SweepConfig, loaded: InspectedModels, compressor: SweptCompr
 def answered_by(loaded: InspectedModels, predictor: SweptPredictor, texts: Sequence[str]) -> dict[str, Any]:
     """The key of a predictor's answers in the log: the predictor and the messages, whichever compressor wrote them."""
     return {
-        "predictor": predictor.model_dump(mode="json", exclude={"name", "family", "parameters"}),
+        "predictor": predictor.model_dump(mode="json", exclude={"name", "family", "parameters", *PATIENCE}),
         "parameters": loaded.predictors[predictor.called].fingerprint,
         "messages": hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest(),
     }

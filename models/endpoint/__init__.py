@@ -6,10 +6,11 @@ waits for the first `Endpoint`.
 """
 
 from models.endpoint.chat import Completion, Messages, Sampling
-from models.endpoint.client import CONCURRENCY, KEY_VARIABLE, RETRIES, TIMEOUT_SECONDS, Endpoint
+from models.endpoint.client import ANSWER_SECONDS, CONCURRENCY, KEY_VARIABLE, RETRIES, TIMEOUT_SECONDS, Endpoint
 from models.endpoint.errors import EndpointError
 
 __all__ = [
+    "ANSWER_SECONDS",
     "CONCURRENCY",
     "KEY_VARIABLE",
     "RETRIES",

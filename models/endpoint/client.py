@@ -17,7 +17,7 @@ from models.endpoint.address import checked_address
 from models.endpoint.cache import ReplyCache
 from models.endpoint.chat import ChatReply, Completion, EchoReply, Messages, Sampling, valid_reply
 from models.endpoint.errors import EndpointError
-from models.endpoint.habits import Habits
+from models.endpoint.habits import DAMAGED, Habits, notes
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 """The environment variable of a server's key unless another is named, as in other clients of such servers."""
@@ -29,8 +29,8 @@ RETRIES = 6
 """How often a request is sent again: the waits double from half a second to eight, about 25 seconds in all, where the
 server names no other."""
 
-ANSWER_SECONDS = 900.0
-"""How long an answer may take with all its tries: a server that has been silent for three of them is not there."""
+ANSWER_SECONDS = 600.0
+"""How long an answer may take with all its tries: a server that was silent for two of them is not there."""
 
 CONCURRENCY = 8
 """Requests under way at once: they fill the batches of a small server, and stay within the limits of a hosted one."""
@@ -203,10 +203,7 @@ class Endpoint:
         Args:
             limit_key: the key that gives replies more tokens.
         """
-        lines = self.habits.notes(limit_key)
-        if damaged := self.counts["damaged cache lines"]:
-            lines.append(f"{self.name}: {damaged} damaged lines of its cache were left out")
-        return lines
+        return notes(self.name, self.totals(), limit_key)
 
     def _ask(self, path: str, body: dict[str, Any], kind: type[Reply]) -> Reply:
         """A valid reply of the cache or of the server.
@@ -243,7 +240,7 @@ class Endpoint:
             self.counts[event] += number
 
     def _count_damaged(self) -> None:
-        self.counts["damaged cache lines"] = self._cache.damaged if self._cache is not None else 0
+        self.counts[DAMAGED] = self._cache.damaged if self._cache is not None else 0
 
     def _read_key(self, variable: str | None) -> str:
         if variable is not None and not os.environ.get(variable):

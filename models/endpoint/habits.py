@@ -12,6 +12,9 @@ from typing import Any
 from models.endpoint.chat import Completion
 from models.endpoint.errors import EndpointError
 
+DAMAGED = "damaged cache lines"
+"""Lines of a file of replies that are none, among the counts of an endpoint."""
+
 _REFUSED = (400, 422)
 """Statuses of a request with a field that the server does not take."""
 
@@ -104,26 +107,30 @@ class Habits:
                 self.counts["of another model"] += 1
                 self._once(f"model {model}", f"answers as another model, {model!r}: results are that model's")
 
-    def notes(self, limit_key: str) -> list[str]:
-        """What was counted, a line each.
-
-        Args:
-            limit_key: the key that gives replies more tokens.
-        """
-        of_all = f"of {self.counts['replies']} answers"
-        cut = self.counts["empty at the token limit"]
-        told = [
-            (cut, f"empty: the server's token limit ended them before any text; raise {limit_key}"),
-            (self.counts["empty"] - cut, "empty, though no limit ended them"),
-            (self.counts["thoughts cut off"], "with thoughts in front of them, which were cut off"),
-            (self.counts["of another model"], "of another model than was asked for"),
-        ]
-        return [f"{self.name}: {count} {of_all} {what}" for count, what in told if count]
-
     def _once(self, event: str, words: str) -> None:
         if event not in self._said:
             self._said.add(event)
             self._say(f"{self.name}: {words}")
+
+
+def notes(name: str, counts: Mapping[str, int], limit_key: str) -> list[str]:
+    """What the user should know of a server at the end, a line each.
+
+    Args:
+        name: how messages name the server.
+        counts: the totals of an endpoint, or of several processes'.
+        limit_key: the key that gives its replies more tokens.
+    """
+    of_all = f"of {counts.get('replies', 0)} answers"
+    cut, empty = counts.get("empty at the token limit", 0), counts.get("empty", 0)
+    told = [
+        (cut, f"{of_all} empty: the server's token limit ended them before any text; raise {limit_key}"),
+        (empty - cut, f"{of_all} empty, though no limit ended them"),
+        (counts.get("thoughts cut off", 0), f"{of_all} with thoughts in front of them, which were cut off"),
+        (counts.get("of another model", 0), f"{of_all} of another model than was asked for"),
+        (counts.get(DAMAGED, 0), "damaged lines of its cache were left out"),
+    ]
+    return [f"{name}: {count} {what}" for count, what in told if count]
 
 
 def same_model(asked: str, answered: str | None) -> bool:

@@ -28,6 +28,7 @@ from eval.judge.judge import (
     parse,
 )
 from eval.judge.labels import HumanLabel, find_questions, load_human_labels
+from models.endpoint import Endpoint
 from objectives.accuracy import financebench_verdict
 from tests.local_server import Answer, Asked, chat, serving
 
@@ -320,7 +321,7 @@ def test_a_server_is_asked_for_the_schema_and_its_replies_are_the_verdicts() -> 
         return Answer(chat(json.dumps({"verdict": "refusal"}) if answer == "unknown" else "Correct!"))
 
     with serving(script) as server:
-        judged = judge([Answered("q", "g", answer) for answer in ("5", "unknown")], endpoint_judge(server.url, "m"))
+        judged = judge([Answered("q", "g", answer) for answer in ("5", "unknown")], endpoint_judge(Endpoint(server.url, "m")))
     assert (judged.verdicts, judged.unreadable) == ((None, "refusal"), 1)
     assert server.asked[0].body["response_format"]["json_schema"]["schema"] == SCHEMA
 

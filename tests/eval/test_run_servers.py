@@ -1,6 +1,5 @@
 """The evaluation with a predictor or a judge behind a server: a real one, and scripted ones that fail."""
 
-import functools
 import json
 import re
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 
 from eval.run import main
-from models.endpoint import Endpoint
 from tests.eval.small_evaluation import EVIDENCE_BATCH, evaluated, logged, records, small
 from tests.llama_server import serving_miniature
 from tests.local_server import Answer, Asked, LocalServer, Script, chat, serving
@@ -25,16 +23,13 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Endpoints that try once and wait a second."""
-    monkeypatch.setattr("configs.build.Endpoint", functools.partial(Endpoint, retries=0, timeout_seconds=1.0))
-    monkeypatch.setattr("models.endpoint.Endpoint", functools.partial(Endpoint, retries=0, timeout_seconds=1.0))
+IMPATIENT = "retries: 0, timeout_seconds: 1"
+"""The keys of a server that is asked once and waited for a second."""
 
 
 def remote(server: LocalServer | str) -> str:
     url = server if isinstance(server, str) else server.url
-    return f"predictor={{endpoint: '{url}', model: m, max_answer_tokens: 6}}"
+    return f"predictor={{endpoint: '{url}', model: m, max_answer_tokens: 6, {IMPATIENT}}}"
 
 
 def test_a_real_server_answers_and_what_it_cannot_tell_is_not_measured(tmp_path: Path, llama: str) -> None:
@@ -59,7 +54,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 def test_a_server_that_fails_ends_the_run_with_one_line_and_the_next_start_goes_on(
-    failure: Answer, tmp_path: Path, impatient: None, capsys: pytest.CaptureFixture[str]
+    failure: Answer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
 
@@ -78,10 +73,66 @@ def test_a_server_that_fails_ends_the_run_with_one_line_and_the_next_start_goes_
     assert {record["prediction"] for record in records(folder)} == {"5"}
 
 
-def test_no_server_is_one_line(tmp_path: Path, impatient: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(small(tmp_path / "run", remote("http://127.0.0.1:9/v1"))) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: http://127.0.0.1:9/v1, model 'm': cannot be reached")
+@pytest.mark.parametrize("key", ["predictor", "judge"])
+def test_a_server_that_is_not_there_is_one_line_before_anything_is_loaded(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def too_late(*arguments: object) -> None:
+        raise AssertionError("something was loaded")
+
+    monkeypatch.setattr("eval.job.build_compressor", too_late)
+    monkeypatch.setattr("eval.job.load_samples", too_late)
+    given = small(tmp_path / "run", f"{key}={{endpoint: 'http://127.0.0.1:9/v1', model: m}}")
+    assert main(given) == 2
+    [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: http://127.0.0.1:9/v1, model 'm': cannot be reached after 3 tries: ")
+
+
+def test_no_answer_is_asked_for_twice_even_where_the_batch_it_was_for_is_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with serving([Answer(chat("5"))]) as server:
+        first = evaluated(folder, remote(server))
+        asked = len(server.asked)
+        for log in (folder / "records").glob("*.jsonl"):
+            log.unlink()
+        again = evaluated(folder, remote(server))
+        assert len(server.asked) == asked
+    assert again["overall"] == first["overall"]
+
+
+def test_other_limits_and_another_variable_of_the_key_ask_for_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANOTHER_KEY", "k")
+    with serving([Answer(chat("5"))]) as server:
+        evaluated(tmp_path / "run", remote(server))
+        keys = logged(tmp_path / "run")
+        patient = ["predictor.retries=3", "predictor.answer_seconds=9", "predictor.api_key_variable=ANOTHER_KEY"]
+        evaluated(tmp_path / "run", remote(server), *patient)
+    assert logged(tmp_path / "run") == keys
+
+
+def test_empty_answers_are_told_with_the_key_that_helps_and_counted_in_the_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thinking = chat("", finish_reason="length")
+    thinking["choices"][0]["message"]["reasoning_content"] = "The notes give a zinc of"
+    with serving([Answer(thinking)]) as server:
+        found = evaluated(tmp_path / "run", remote(server))
+        asked = len(server.asked)
+    assert found["meta"]["empty_answers"] == {"after": 4}
+    printed = capsys.readouterr().out
+    assert "answers without any text: 4 after" in printed
+    assert f"{asked} of {asked} answers empty: the server's token limit ended them before any text" in printed
+    assert "raise predictor.max_answer_tokens" in printed
+
+
+def test_a_recipe_can_name_further_fields_of_a_request(tmp_path: Path) -> None:
+    fields = "{max_tokens: null, max_completion_tokens: 64, temperature: null, reasoning_effort: low}"
+    with serving([Answer(chat("5"))]) as server:
+        evaluated(tmp_path / "run", remote(server), f"predictor.request={fields}")
+        bodies = [asked.body for asked in server.asked]
+    assert all({*body} == {"model", "messages", "max_completion_tokens", "reasoning_effort"} for body in bodies)
 
 
 def test_what_a_server_is_asked_has_the_message_the_question_and_the_options(tmp_path: Path) -> None:
@@ -137,7 +188,7 @@ def judging(*verdicts: str) -> Script:
 
 
 def with_judge(server: LocalServer) -> list[str]:
-    return [f"judge={{endpoint: '{server.url}', model: j}}", EVIDENCE_BATCH, "eval.documents=3"]
+    return [f"judge={{endpoint: '{server.url}', model: j, {IMPATIENT}}}", EVIDENCE_BATCH, "eval.documents=3"]
 
 
 def open_answers(folder: Path) -> list[dict[str, Any]]:
@@ -163,7 +214,8 @@ def test_a_judge_grades_the_compressor_and_the_baselines_and_is_asked_once(
         given = [*with_judge(server), "baselines=[{name: full-context}]"]
         found = evaluated(folder, *given, tasks=tasks)
         asked = len(server.asked)
-        assert evaluated(folder, *given, tasks=tasks) == found
+        again = evaluated(folder, *given, tasks=tasks)
+        assert {**again, "meta": None} == {**found, "meta": None}
         assert len(server.asked) == asked
     assert [(record["verdict"], record["accuracy"]) for record in open_answers(folder)] == [("correct", 1.0)] * 3
     assert found["overall"]["after"]["missing"] == 0
@@ -184,7 +236,7 @@ def test_refusals_are_wrong_and_unreadable_verdicts_are_missing_and_counted(
 
 
 def test_a_judge_that_fails_is_one_line_and_the_next_start_asks_it_alone(
-    tmp_path: Path, impatient: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, tasks = tmp_path / "run", filing_questions(tmp_path / "data")
     with serving([Answer("busy", 500)]) as server:
