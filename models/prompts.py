@@ -5,6 +5,7 @@ wrote is tokenised with control tokens recognised, each text with them switched 
 is therefore a token boundary by construction, and a context's ids are the same in front of any question.
 """
 
+import datetime
 import itertools
 import re
 from collections.abc import Sequence
@@ -14,6 +15,10 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from models.naming import ModelError
+
+DATE = datetime.datetime(2024, 7, 26)
+"""Today's date for chat templates that print one, the same every day, as prompts have to be; it is the day that Llama's
+own templates fall back on."""
 
 # Marker words: no template writes them, and none changes their letters.
 _CONTEXT = "CONTEXTslot7f3a"
@@ -100,7 +105,12 @@ class ChatFormat:
             ModelError: the template raises, or does not write every slot exactly once and in order.
         """
         try:
-            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply_next)
+            rendered = self.tokenizer.apply_chat_template(
+                messages,
+                chat_template=_dated(self.tokenizer.get_chat_template()),
+                tokenize=False,
+                add_generation_prompt=reply_next,
+            )
         except TemplateError as error:
             raise ModelError(f"the chat template refuses a {messages[-1]['role']} message: {error}") from error
         texts = [str(rendered)]
@@ -221,6 +231,17 @@ class PredictorPrompts(_TwoSlotPrompts):
         """The prompt for one message and question."""
         prefix_ids, truncated = self.prefix(message)
         return Prompt(prefix_ids, self.suffix(question, options), truncated)
+
+
+def _dated(template: str) -> str:
+    """A chat template for which today is `DATE`: its ``strftime_now`` becomes a macro of its own."""
+    if "strftime_now" not in template:
+        return template
+    codes = [f"%{letter}" for letter in "aAwdbBmyYHIpMSfjUWcxX"]
+    # After a dash a number has no zero in front.
+    values = {code: DATE.strftime(code) for code in codes} | {"%-d": str(DATE.day), "%-m": str(DATE.month)}
+    written = "".join(f" | replace({code!r}, {value!r})" for code, value in values.items())
+    return f"{{%- macro strftime_now(format) -%}}{{{{ format{written} }}}}{{%- endmacro -%}}{template}"
 
 
 def truncate_middle(ids: list[int], limit: int) -> list[int]:

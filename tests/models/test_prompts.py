@@ -183,3 +183,18 @@ def test_a_template_that_ends_no_reply_leaves_it_to_eos(tokenizer: PreTrainedTok
     tokenizer.eos_token = None
     with pytest.raises(ModelError, match="no eos token"):
         _ = ChatFormat(tokenizer).end_token_id
+
+
+@pytest.mark.parametrize(
+    ("format", "date"), [("%d %b %Y", "26 Jul 2024"), ("%Y-%m-%d", "2024-07-26"), ("%A, %-d %B", "Friday, 26 July")]
+)
+def test_a_template_that_prints_todays_date_prints_the_same_one_every_day(
+    tokenizer: PreTrainedTokenizerFast, format: str, date: str
+) -> None:
+    tokenizer.chat_template = (
+        "{%- if not date_string is defined %}{%- if strftime_now is defined %}"
+        f"{{%- set date_string = strftime_now('{format}') %}}"
+        "{%- endif %}{%- endif %}Today: {{ date_string }}\n" + str(tokenizer.chat_template)
+    )
+    prompt = compressor_prompt(tokenizer, CONTEXT)
+    assert str(tokenizer.decode(prompt.ids)).startswith(f"Today: {date}\n")
