@@ -1,27 +1,51 @@
-"""Compress one document for one question: ``python -m models.compress ADAPTER --document FILE --question TEXT``.
+"""Compress documents into messages: what answers a question, in a few tokens, by a trained adapter.
 
-Prints the message on standard output; its length and what was cut go to standard error.
+The message goes to standard output; its length, and warnings of what it could not know, go to standard error. Budget
+and prompt are those that the adapter was trained with, which it remembers in its shorthand.json.
+
+``--input`` reads JSON lines with ``context`` and ``question``, and may have ``options`` for the predictor. A line of
+JSON is written for each: its fields but for ``context``, and ``message``, ``tokens`` (the end token included),
+``ended`` (whether the message ended by itself within the budget), ``truncated_tokens`` (cut out of the middle of a
+document that is longer than the model reads), ``bits`` (log2 of how much likelier the document makes the message, to
+the base model without adapter, than no document does; null where that cannot be told) and, with ``--predictor``,
+``answer``.
 """
 
 import argparse
+import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
-from data.errors import DataError, InputError, os_error
+from data.errors import InputError, os_error
+from models.compress_input import Item, read_document, read_lines
 from models.naming import adapter_folder, model_folder, names_adapter
+
+EXAMPLES = (
+    'python -m models.compress runs/mi_rl/compressor --document examples/note.txt --question "What was the zinc?"',
+    "python -m models.compress runs/mi_rl/compressor --document examples/note.txt "
+    '--question "What was the zinc?" --predictor miniature/llama-medium --json',
+    "cat examples/questions.jsonl | python -m models.compress runs/mi_rl/compressor --input - > messages.jsonl",
+)
+
+BROKEN_PIPE = 141
+"""Exit status where nobody reads on, as shells give it: 128 and the number of SIGPIPE."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; the exit status is 0, 2 for bad input, 130 when interrupted."""
     options = parse(arguments)
     try:
-        check_names(options.adapter, options.model)
-        context = read(options.document)
-        print_message(context, options.question, options.adapter, options.budget, options.model)
+        check_names(options)
+        run(options, read(options))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Python would complain at its end, when it empties what is left for standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except OSError as error:
         print(f"error: {os_error(error)}", file=sys.stderr)
         return 2
@@ -32,57 +56,102 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; argparse ends the program where it is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m models.compress", description=__doc__)
-    parser.add_argument("adapter", help="a trained adapter's folder, or a model to use untrained")
-    parser.add_argument("--document", required=True, help="a UTF-8 text file; - reads standard input")
-    parser.add_argument("--question", required=True, help="what the message has to answer")
-    parser.add_argument("--budget", type=int, help="maximum tokens of the message; as trained unless given, else 64")
+    width = shutil.get_terminal_size().columns - 2  # as argparse wraps the rest of the page
+    paragraphs = (__doc__ or "").replace("``", "'").split("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m models.compress",
+        description="\n\n".join(textwrap.fill(" ".join(paragraph.split()), width) for paragraph in paragraphs),
+        epilog="examples:\n" + "\n".join(f"  {example}" for example in EXAMPLES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("adapter", help="folder of a trained adapter, or a model to use untrained")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--document", metavar="FILE", help="a UTF-8 text file; - reads standard input")
+    source.add_argument("--input", metavar="FILE", help="a file of JSON lines; - reads standard input")
+    parser.add_argument("--question", metavar="TEXT", help="what the message of --document has to answer")
+    parser.add_argument(
+        "--blind", action="store_true", help="do not tell the compressor the question, as adapters for FineWeb learn it"
+    )
+    parser.add_argument(
+        "--budget", type=int, metavar="N", help="maximum tokens of a message; the adapter's own by default, else 64"
+    )
     parser.add_argument("--model", help="the base model, where it is not the one the adapter names")
-    return parser.parse_args(arguments)
+    parser.add_argument("--predictor", metavar="MODEL", help="a model that answers the question from the message alone")
+    parser.add_argument(
+        "--endpoint", metavar="URL", help="OpenAI-compatible server that runs the predictor, http://.../v1"
+    )
+    parser.add_argument(
+        "--answer-tokens", type=int, default=64, metavar="N", help="maximum tokens of an answer (default %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="a line of JSON for --document as well")
+    options = parser.parse_args(arguments)
+    if problem := mistake(options):
+        parser.error(problem)
+    return options
 
 
-def check_names(adapter: str, model: str | None) -> None:
+def mistake(options: argparse.Namespace) -> str | None:
+    """What options do not go together; None where they do."""
+    if options.input is not None and options.question is not None:
+        return "--question: every line of --input has its own"
+    if options.document is not None and options.question is None and (not options.blind or options.predictor):
+        return "--question: is needed, but with --blind and no predictor"
+    if options.endpoint is not None and options.predictor is None:
+        return "--endpoint: needs --predictor, the name of the model on that server"
+    if options.answer_tokens < 1:
+        return f"--answer-tokens {options.answer_tokens}: should be at least 1"
+    return None
+
+
+def check_names(options: argparse.Namespace) -> None:
     """Refuse an adapter or a model that is not there; a model on the hub is not looked at.
 
     Raises:
         ModelError: naming it.
     """
-    if names_adapter(adapter):
-        adapter_folder(adapter)
+    if names_adapter(options.adapter):
+        adapter_folder(options.adapter)
     else:
-        model_folder(adapter)
-    if model is not None:
-        model_folder(model)
+        model_folder(options.adapter)
+    if options.model is not None:
+        model_folder(options.model)
+    if options.predictor is not None and options.endpoint is None:
+        model_folder(options.predictor, f"predictor {options.predictor!r}")
 
 
-def read(document: str) -> str:
-    """The text of a file, or of standard input.
+def read(options: argparse.Namespace) -> list[Item]:
+    """What is to be compressed; one document is a list of one.
 
     Raises:
-        DataError: it cannot be read, or is not UTF-8.
+        DataError: it cannot be read, or some of it cannot be used.
     """
-    try:
-        return sys.stdin.read() if document == "-" else Path(document).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"document {document!r}: {error}") from error
+    if options.document is not None:
+        return [read_document(options.document, options.question)]
+    return read_lines(options.input, question_needed=not options.blind or options.predictor is not None)
 
 
-def print_message(context: str, question: str, adapter: str, budget_tokens: int | None, model: str | None) -> None:
-    """Write a message on standard output, and on standard error what it cost and what it lost.
+def run(options: argparse.Namespace, items: list[Item]) -> None:
+    """Write the messages.
 
     Raises:
-        ModelError: the adapter or the model cannot be loaded, or the budget leaves no room for a context.
+        InputError: a model, an adapter or a server cannot be used, or the window does not take a question.
     """
     # Imported once there is something to compress, for these take seconds.
-    from models.compressor import compress
-    from models.loading import quiet_libraries
+    from models.compress_job import Work, print_json, print_text
 
-    quiet_libraries()
-    message = compress(context, question, adapter, budget_tokens, model)
-    print(message.text)
-    cut = f", {message.truncated_tokens} tokens cut out of the document's middle" if message.truncated_tokens else ""
-    unfinished = "" if message.ended else ", cut off by the budget"
-    print(f"{message.tokens} tokens{unfinished}{cut}", file=sys.stderr)
+    work = Work(
+        options.adapter,
+        options.model,
+        options.budget,
+        options.blind,
+        options.predictor,
+        options.endpoint,
+        options.answer_tokens,
+    )
+    if options.input is None and not options.json:
+        print_text(work, items[0])
+    else:
+        print_json(work, items, options.input or f"document {options.document!r}")
 
 
 if __name__ == "__main__":
