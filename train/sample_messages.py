@@ -122,7 +122,7 @@ class SampleMessages(TrainerCallback):
         for line in self.last:
             tqdm.write(shown(step, line))
         if wandb.run is not None:
-            rows = [[_cell({"step": step, **line}[name]) for name in TABLE_COLUMNS] for line in self.last]
+            rows: list[Any] = [[_cell({"step": step, **line}[name]) for name in TABLE_COLUMNS] for line in self.last]
             wandb.log({"messages": wandb.Table(list(TABLE_COLUMNS), rows), "train/global_step": step})
 
 

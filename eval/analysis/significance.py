@@ -14,7 +14,7 @@ Intervals of 95% cover the truth 93 to 97% of the time over a hundred documents,
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -66,7 +66,7 @@ class Interval:
     value: float | None
     low: float | None
     high: float | None
-    method: Method = "bootstrap"
+    method: Method = field(default="bootstrap", kw_only=True)
 
     def as_dict(self) -> dict[str, Any]:
         """The form it has in ``results.json``; the method is named where it is not the bootstrap."""
@@ -222,11 +222,11 @@ def _where_all_agree(estimate: Estimate, level: float) -> Interval:
     may lie anywhere within the limits, which bounds the mean. At a limit this is Wilson's interval for n of n.
     """
     if estimate.limits is None:
-        return Interval(estimate.value, None, None, "constant")
+        return Interval(estimate.value, None, None, method="constant")
     squared = float(ndtri(0.5 + level / 2)) ** 2
     share = squared / (estimate.documents + squared)
     low, high = (estimate.value + share * (end - estimate.value) for end in estimate.limits)
-    return Interval(estimate.value, low, high, "wilson")
+    return Interval(estimate.value, low, high, method="wilson")
 
 
 def _bca_shares(estimate: Estimate, draws: Float[np.ndarray, " resamples"], level: float) -> tuple[float, float]:

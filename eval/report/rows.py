@@ -28,22 +28,22 @@ class Column:
     format: Format
     ceiling: FigureName | None = None
 
-    def of(self, figures: Mapping[str, Any]) -> Figure:
+    def of(self, figures: Mapping[Any, Any]) -> Figure:
         """The figure among those of a stage, which in results of an older version may be missing."""
         return cast(Figure, figures.get(self.figure) or MISSING)
 
-    def value(self, figures: Mapping[str, Any]) -> str:
+    def value(self, figures: Mapping[Any, Any]) -> str:
         """Its value without the interval, such as ``2.76 of 3.00``."""
         text, ceiling = value_text(self.of(figures), self.format), figures.get(self.ceiling or "")
         if ceiling is None or ceiling["value"] is None or self.of(figures)["value"] is None:
             return text
         return f"{text} of {self.format(ceiling['value'])}"
 
-    def bounds(self, figures: Mapping[str, Any]) -> str:
+    def bounds(self, figures: Mapping[Any, Any]) -> str:
         """Its interval in brackets."""
         return bounds_text(self.of(figures), self.format)
 
-    def text(self, figures: Mapping[str, Any]) -> str:
+    def text(self, figures: Mapping[Any, Any]) -> str:
         """Its value and its interval."""
         return f"{self.value(figures)} {self.bounds(figures)}".strip()
 

@@ -224,7 +224,9 @@ def test_a_share_between_the_ends_that_all_documents_agree_on_lies_within_its_in
 
 
 def test_another_figure_that_all_documents_agree_on_has_no_interval() -> None:
-    assert interval(ratio_of_sums(np.ones(9), np.ones(9), BOOTSTRAP.counts(9))) == Interval(1.0, None, None, "constant")
+    assert interval(ratio_of_sums(np.ones(9), np.ones(9), BOOTSTRAP.counts(9))) == Interval(
+        1.0, None, None, method="constant"
+    )
 
 
 def test_draws_that_differ_by_rounding_alone_are_the_same() -> None:
@@ -255,7 +257,7 @@ def test_a_quotient_by_nothing_is_undefined() -> None:
 
 def test_clipping_raises_the_value_to_zero() -> None:
     estimate = ratio_of_sums(np.array([-1.0, -2.0, -3.0]), np.ones(3), BOOTSTRAP.counts(3))
-    assert interval(clipped(estimate)) == Interval(0.0, None, None, "constant")
+    assert interval(clipped(estimate)) == Interval(0.0, None, None, method="constant")
 
 
 def test_the_interval_of_an_exponential_is_the_exponential_of_the_interval() -> None:
