@@ -103,6 +103,8 @@ def read_settings(folder: str | Path) -> AdapterSettings | None:
 
 
 def portable_name(model: str) -> str:
-    """A model's name without the path of a folder on this machine: embedded names and hub ids as they are."""
+    """A model's name without a path of this machine: embedded names and hub ids as they are, else the last part."""
     folder = Path(os.path.expanduser(model))
-    return folder.resolve().name if os.path.isdir(folder) else model
+    if os.path.isdir(folder):
+        return folder.resolve().name
+    return folder.name if model.startswith(("/", "~", ".")) else model
