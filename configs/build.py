@@ -1,7 +1,7 @@
 """Models and documents as a recipe names them: what training and evaluation both start from."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -21,10 +21,14 @@ from models.channel import BoundScorer
 from models.compressor import Compressor
 from models.loading import context_window, load_model, load_tokenizer
 from models.predictor import UNLIMITED, LocalPredictor, Predictor, RemotePredictor
+from models.prompts import ChatFormat
 from models.scorer import Scorer
 
 Say = Callable[[str], None]
 """Takes a line for whoever runs the command, such as what was skipped or cut."""
+
+MANY_DOCUMENTS = 10_000
+"""From how many documents on their generation is announced: ten seconds without a word look like a fault."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
@@ -122,9 +126,36 @@ def load_samples(
     Raises:
         DataError: documents cannot be read, or there is no question.
     """
-    documents: list[Document] = []
-    for task in recipe.tasks:
-        documents += _load_task(task, request(recipe, task), compressor, say)
+    return fit(read_documents(recipe, compressor.prompts.format, purpose, request, say), compressor, purpose, say)
+
+
+def read_documents(
+    recipe: AnyRecipe, chat: ChatFormat, purpose: str, request: Callable[[AnyRecipe, TaskConfig], Request], say: Say
+) -> list[Document]:
+    """The documents that a recipe names, whole; it takes the compressor's tokenizer alone, not its weights.
+
+    Args:
+        recipe: names the tasks.
+        chat: gives the compressor's tokens, which lengths are counted in.
+        purpose: see `load_samples`.
+        request: see `load_samples`.
+        say: takes what has to be said.
+
+    Raises:
+        DataError: documents cannot be read, or there is no question.
+    """
+    documents = [document for task in recipe.tasks for document in _load_task(task, request(recipe, task), chat, say)]
+    if not any(document.questions for document in documents):
+        raise DataError(f"no questions to {purpose} on in {', '.join(task.name for task in recipe.tasks)}")
+    return documents
+
+
+def fit(documents: Sequence[Document], compressor: Compressor, purpose: str, say: Say) -> list[Sample]:
+    """The questions of documents as the compressor can read them: see `load_samples`.
+
+    Raises:
+        DataError: it can read none.
+    """
     readable = [compressor.fit(document) for document in documents]
     cuts = [tokens for _, tokens in readable if tokens]
     if cuts:
@@ -132,14 +163,26 @@ def load_samples(
             f"{len(cuts)} of {len(documents)} contexts to {purpose} on are longer than the room for them, "
             f"{compressor.prompts.max_first_tokens} tokens: {sum(cuts)} tokens cut out of their middles"
         )
-    samples = samples_of([document for document, _ in readable])
+    every = samples_of([document for document, _ in readable])
+    samples = [sample for sample in every if compressor.fits(_texts(sample), sample.compressor_question)]
+    if len(samples) < len(every):
+        say(
+            f"{len(every) - len(samples)} of {len(every)} questions to {purpose} on are skipped: the model's window of "
+            f"{compressor.window} tokens does not take them beside their context and a message"
+        )
     if not samples:
-        raise DataError(f"no questions to {purpose} on in {', '.join(task.name for task in recipe.tasks)}")
+        raise DataError(f"no questions to {purpose} on: the model's window takes none of {len(every)}")
     return samples
 
 
-def _load_task(task: TaskConfig, request: Request, compressor: Compressor, say: Say) -> list[Document]:
-    request = replace(request, count_tokens=lambda text: len(compressor.prompts.format.text_ids(text)))
+def _texts(sample: Sample) -> tuple[str, ...]:
+    return sample.document.parts or (sample.document.text,)
+
+
+def _load_task(task: TaskConfig, request: Request, chat: ChatFormat, say: Say) -> list[Document]:
+    request = replace(request, count_tokens=lambda text: len(chat.text_ids(text)))
+    if task.embedded and (request.documents or 0) >= MANY_DOCUMENTS:
+        say(f"{task.name}: generating {request.documents:,} documents")
     loaded = load_documents(task.name, request)
     for reason, count in loaded.skipped.items():
         say(f"{task.name}: skipped {count} ({reason})")

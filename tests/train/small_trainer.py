@@ -9,8 +9,8 @@ from trl import GRPOTrainer
 
 from configs.build import load_samples
 from train.config import load_config
-from train.job import training_request
 from train.models import load_models
+from train.questions import training_request
 from train.reward import MessageReward
 from train.rollout import Rollout
 from train.trainer import build_trainer

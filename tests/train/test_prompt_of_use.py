@@ -14,8 +14,8 @@ from tests.data import test_financebench, test_longhealth
 from tests.record_files import write_records
 from tests.written_questions import rows_of
 from train.config import load_config
-from train.job import training_request
 from train.models import load_models, save_trained
+from train.questions import training_request
 from train.rollout import Rollout
 
 

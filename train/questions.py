@@ -1,0 +1,97 @@
+"""The questions of a training run, read and checked before any model is loaded: enough of them, and what pays them."""
+
+from collections.abc import Callable, Sequence
+
+from configs.build import evaluation_request, read_documents
+from configs.sections import TaskConfig
+from configs.tree import ConfigError
+from data.errors import DataError
+from data.sample import Document, Sample, samples_of
+from data.task import Request
+from eval.parts import Pieces
+from models.loading import load_tokenizer
+from models.prompts import ChatFormat
+from train.config import Config
+
+PAID_BY_METRIC = ("accuracy", "length")
+"""Weights of the reward that pay where an answer is scored: length counts where the answer is right."""
+
+PAID_WITHOUT_METRIC = ("information", "task_information", "prior_rate", "token_information")
+"""Weights of the reward that pay for a message whose answer no metric scores."""
+
+
+def training_request(config: Config, task: TaskConfig) -> Request:
+    """Which documents of a task training loads.
+
+    Of the embedded suite, as many as the steps of a task ask for, with one question each: a generated document costs
+    nothing, so none has to serve twice.
+    """
+    pairs = -(-config.train.steps * config.train.contexts_per_step // len(config.tasks))
+    return Request(
+        split=task.split,
+        source=task.source,
+        documents=task.documents or (pairs if task.embedded else None),
+        questions_per_document=task.questions_per_document or (1 if task.embedded else None),
+        facts=task.facts,
+        seed=config.seed,
+        variant=task.variant,
+        context_tokens=task.context_tokens,
+        columns=task.columns,
+        metric=task.metric,
+    )
+
+
+def read_questions(config: Config, say: Callable[[str], None]) -> tuple[list[Document], list[Document]]:
+    """The documents to train and to evaluate on, as they are before the compressor cuts them to its window.
+
+    Args:
+        config: the run's.
+        say: takes what has to be said.
+
+    Raises:
+        ModelError: the compressor has no usable tokenizer, which counts the tokens of contexts.
+        DataError: documents cannot be read, or there are too few questions for a step.
+        ConfigError: no training question is scored by a metric, and the reward pays for nothing else.
+    """
+    chat = ChatFormat(load_tokenizer(config.compressor.model, config.compressor.revision))
+    documents = read_documents(config, chat, "train", training_request, say)
+    # A document in parts is as many contexts.
+    samples = Pieces.of(samples_of(documents)).samples
+    check_count(config, samples)
+    check_metrics(config, samples, say)
+    return documents, read_documents(config, chat, "evaluate", evaluation_request, say)
+
+
+def check_count(config: Config, samples: Sequence[Sample]) -> None:
+    """Refuse fewer questions than a step has contexts: TRL would drop the incomplete step, and train none.
+
+    Raises:
+        DataError: giving both numbers.
+    """
+    wanted = config.train.contexts_per_step
+    if len(samples) < wanted:
+        raise DataError(
+            f"{len(samples)} training questions, fewer than train.contexts_per_step = {wanted}: "
+            "choose fewer contexts a step, or more documents"
+        )
+
+
+def check_metrics(config: Config, samples: Sequence[Sample], say: Callable[[str], None]) -> None:
+    """Say which training questions no metric scores, as only a judge can, and refuse a reward that pays none of them.
+
+    Raises:
+        ConfigError: no question has a metric, and every weight needs one.
+    """
+    unscored = [sample for sample in samples if not sample.question.scored]
+    if not unscored:
+        return
+    paid = [name for name in PAID_WITHOUT_METRIC if getattr(config.reward, name)]
+    count = f"{len(unscored)} of {len(samples)} training questions have no metric, as only a judge can score them"
+    if not paid:
+        weights = {name: getattr(config.reward, name) for name in PAID_BY_METRIC}
+        given = ", ".join(f"reward.{name} = {weight}" for name, weight in weights.items() if weight)
+        if len(unscored) == len(samples):
+            raise ConfigError(f"{given}: pays for nothing here, for {count}; give reward.information a weight")
+        say(f"{count}: their messages are paid nothing ({given})")
+        return
+    say(f"{count}: their accuracy is not scored, and their messages are paid for {' and '.join(paid)} alone")
