@@ -1,6 +1,5 @@
 """The sections that recipes share: models, tasks, negatives, the evaluation."""
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from configs.tree import Section
 from data import records
 from data.errors import did_you_mean
 from data.registry import TASKS
+from models.model_folder import check_weights, read_config
 from models.naming import ModelError, adapter_folder, model_folder
 
 TASK_NAMES = tuple(TASKS)
@@ -345,9 +345,11 @@ def check_model(key: str, model: str, tokens: int, named: str) -> None:
     if folder is None:
         return
     try:
-        window = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{key} = {shown(model)}: the folder has no readable config.json ({error})") from None
+        subject = f"{key} = {shown(model)}"
+        window = read_config(folder, subject).get("max_position_embeddings")
+        check_weights(folder, subject)
+    except ModelError as error:
+        raise ConfigError(str(error)) from None
     if isinstance(window, int) and tokens >= window:
         raise ConfigError(
             f"{named}: {tokens} tokens leave no room in the window of {window} of {key} = {shown(model)}; choose fewer"

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
@@ -13,7 +14,6 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -27,6 +27,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
 from data.errors import one_line
+from models.model_folder import check_weights, read_config
 from models.naming import ModelError, model_folder
 from models.shared_prefix import require_agreement
 from models.shared_prefix.length import length_switch
@@ -63,21 +64,27 @@ def load_model(
     """
     source = _resolve(name, revision)
     torch_dtype = _dtype(dtype)
+    if source.local_only and os.path.isdir(source.location):
+        read_config(Path(source.location), f"model {name!r}")
+        check_weights(Path(source.location), f"model {name!r}")
+    tokenizer = _load_tokenizer(name, source, revision or "main")
     try:
-        tokenizer = _load_tokenizer(source, revision or "main")
         loaded = AutoModelForCausalLM.from_pretrained(
             source.location,
             dtype=torch_dtype,
             local_files_only=source.local_only,
             revision=revision or "main",
+            use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"model {name!r} cannot be loaded: {one_line(error)}") from error
+    # The files are a stranger's, and libraries raise anything at what they do not expect in them.
+    except Exception as error:
+        raise ModelError(f"model {name!r} cannot be loaded: {_told(error)}") from error
     model, report = cast(tuple[PreTrainedModel, dict[str, set[str]]], loaded)
     if report["missing_keys"]:
         raise ModelError(f"model {name!r} lacks weights, among them {min(report['missing_keys'])!r}")
     placed = cast(PreTrainedModel, cast(nn.Module, model).to(device).eval())
+    _check_loaded(f"model {name!r}", placed, tokenizer)
     require_agreement(placed)
     return placed, tokenizer
 
@@ -88,10 +95,38 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     Raises:
         ModelError: there is none, or no way to reach the hub.
     """
+    return _load_tokenizer(name, _resolve(name, revision), revision or "main")
+
+
+def _check_loaded(subject: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a model that cannot be used, though it was loaded.
+
+    Raises:
+        ModelError: a weight is not finite, the vocabulary has no room for a token, or the model cannot read one token.
+    """
+    for name, weights in cast(nn.Module, model).named_parameters():
+        if weights.is_floating_point() and not bool(weights.isfinite().all()):
+            raise ModelError(f"{subject}: holds weights that are not finite, in {name!r}")
+    rows = cast(nn.Embedding, model.get_input_embeddings()).weight.shape[0]
+    # Some models have control tokens that they never read, such as those of images, beyond their vocabulary.
+    beyond = {
+        index for index in tokenizer.get_vocab().values() if index >= rows
+    } - tokenizer.added_tokens_decoder.keys()
+    if beyond:
+        raise ModelError(f"{subject}: its tokenizer has a token {max(beyond)}, and its vocabulary ends at {rows - 1}")
     try:
-        return _load_tokenizer(_resolve(name, revision), revision or "main")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"tokenizer of {name!r} cannot be loaded: {one_line(error)}") from error
+        with torch.no_grad():
+            cast(nn.Module, model)(input_ids=torch.zeros(1, 2, dtype=torch.long, device=model.device))
+    except Exception as error:  # see load_model
+        raise ModelError(f"{subject}: cannot read a text of two tokens: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    """A library's error on one line; a bare word such as a missing key's says little without the error's type."""
+    if "ignore_mismatched_sizes" in str(error):
+        return "its weights are of other shapes than its config.json gives"
+    line = one_line(error)
+    return line if isinstance(error, OSError | ValueError) else one_line(f"{type(error).__name__}: {line}")
 
 
 def quiet_libraries() -> None:
@@ -108,17 +143,20 @@ def _resolve(name: str, revision: str | None = None) -> _Source:
     return _resolve_on_hub(name, revision) if folder is None else _Source(str(folder), True)
 
 
-def _load_tokenizer(source: _Source, revision: str) -> PreTrainedTokenizerBase:
+def _load_tokenizer(name: str, source: _Source, revision: str) -> PreTrainedTokenizerBase:
     """The tokenizer as its files describe it.
 
     AutoTokenizer goes by the model's type first: it gives any Qwen2 model the pre-tokenizer of Qwen, which splits every
     digit off. A tokenizer saved as a plain fast one says that its ``tokenizer.json`` is all of it.
     """
     options = {"local_files_only": source.local_only, "revision": revision}
-    declared = get_tokenizer_config(source.location, **options).get("tokenizer_class")
-    plain = declared in ("TokenizersBackend", "PreTrainedTokenizerFast")
-    loader = PreTrainedTokenizerFast if plain else AutoTokenizer
-    return loader.from_pretrained(source.location, **options)
+    try:
+        declared = get_tokenizer_config(source.location, **options).get("tokenizer_class")
+        plain = declared in ("TokenizersBackend", "PreTrainedTokenizerFast")
+        loader = PreTrainedTokenizerFast if plain else AutoTokenizer
+        return loader.from_pretrained(source.location, **options)
+    except Exception as error:  # see load_model
+        raise ModelError(f"tokenizer of {name!r} cannot be loaded: {_told(error)}") from error
 
 
 def _resolve_on_hub(name: str, revision: str | None) -> _Source:

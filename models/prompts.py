@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from data.errors import one_line
 from models.naming import ModelError
 
 DATE = datetime.datetime(2024, 7, 26)
@@ -60,8 +60,11 @@ class ChatFormat:
             ModelError: the tokenizer has no chat template.
         """
         template = tokenizer.chat_template
+        self._subject = f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__!r}"
         if template is None:
-            raise ModelError(f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__!r} has no chat template")
+            raise ModelError(f"{self._subject} has no chat template")
+        if not isinstance(template, str | dict):
+            raise ModelError(f"{self._subject}: the chat template should be text, it is {one_line(repr(template), 40)}")
         self.tokenizer = tokenizer
         source = template if isinstance(template, str) else "".join(template.values())
         added = tokenizer.added_tokens_decoder.items()
@@ -111,15 +114,18 @@ class ChatFormat:
                 tokenize=False,
                 add_generation_prompt=reply_next,
             )
-        except TemplateError as error:
-            raise ModelError(f"the chat template refuses a {messages[-1]['role']} message: {error}") from error
+        except Exception as error:  # a template is a program of the model's makers, and may raise anything
+            role = messages[-1]["role"]
+            raise ModelError(
+                f"{self._subject}: the chat template refuses a {role} message: {one_line(error)}"
+            ) from error
         texts = [str(rendered)]
         for slot in slots:
             pieces = texts[-1].split(slot)
             if len(pieces) != 2 or str(rendered).count(slot) != 1:
                 raise ModelError(
-                    f"the chat template writes a message's text {str(rendered).count(slot)} times or out of order; "
-                    "it must write it exactly once"
+                    f"{self._subject}: the chat template writes a message's text {str(rendered).count(slot)} times or "
+                    "out of order; it must write it exactly once"
                 )
             texts[-1:] = pieces
         return texts

@@ -73,7 +73,7 @@ def test_a_hub_model_out_of_reach_is_one_line(error: Exception, reason: str, mon
 
 
 def test_an_empty_folder_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"cannot be loaded: .*") as caught:
+    with pytest.raises(ModelError, match="the folder has no config.json") as caught:
         load_model(str(tmp_path))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)

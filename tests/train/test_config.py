@@ -36,6 +36,7 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_model(folder: Path, window: int) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"max_position_embeddings": window}))
+    (folder / "model.safetensors").touch()
     return folder
 
 
@@ -227,7 +228,7 @@ def test_a_missing_model_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     assert refusal(f"predictor.model={absent}").startswith(f"predictor.model = '{absent}': no such folder")
     (tmp_path / "empty").mkdir()
-    assert "no readable config.json" in refusal(f"scorer.model={tmp_path / 'empty'}")
+    assert "has no config.json" in refusal(f"scorer.model={tmp_path / 'empty'}")
 
 
 def test_a_relative_folder_that_is_missing_is_not_taken_for_a_hub_id(
@@ -269,11 +270,6 @@ def test_the_contrastive_bound_needs_a_negative() -> None:
 def test_published_tasks_need_negatives_that_every_document_has() -> None:
     refused = refusal("tasks=[qasper]", "information.negatives.batch=0")
     assert "qasper has no counterfactual versions" in refused
-
-
-def test_no_more_batch_negatives_than_the_step_has_other_contexts() -> None:
-    assert load_config("mi_rl.yaml", ["train.contexts_per_step=4", "information.negatives.batch=3"])
-    assert "1 = 3 other" in refusal("train.contexts_per_step=4", "information.negatives.batch=4")
 
 
 def test_a_reward_of_nothing_is_refused() -> None:
