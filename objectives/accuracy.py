@@ -43,20 +43,25 @@ _SCALES = {
     "trillion": 10**12,
     "tn": 10**12,
 }
-# Words that may precede an option: "So the correct answer is:".
+# Words that may precede an option, in any number: "So the correct answer is:", "I think it is", "Probably".
 _ANSWER_WORDS = re.compile(
-    r"\A\s*(?:(?:so|therefore|thus|hence),?\s+)?(?:the\s+)?(?:(?:correct|right|best|final)\s+)?"
-    r"(?:answer|option|choice)\b(?:\s+is)?\s*:?",
+    r"\A\s*(?:(?:so|therefore|thus|hence|overall|in (?:my (?:opinion|view)|conclusion|short)"
+    r"|(?:most )?(?:probably|likely|certainly|definitely|clearly)"
+    r"|(?:i|we) (?:think|believe|guess|suppose|conclude|am (?:sure|certain|confident))(?: that)?"
+    r"|(?:i|we)(?: would|'d| will|'ll)? (?:choose|pick|select|take|say|answer|go (?:with|for))"
+    r"|(?:it|this|that)(?: (?:is|must be|should be|would be|has to be)|'s)"
+    r"|(?:(?:the|my) )?(?:(?:correct|right|best|final|(?:most )?likely) )?(?:answer|option|choice)"
+    r"(?: (?:is|must be|should be|would be))?)(?!\w)[,:]?\s*)+",
     re.IGNORECASE,
 )
-# An option's letter in brackets, or followed by a mark or the end of a line; the "E." of "E. coli" is not one.
+# An option's letter in brackets, or followed by a mark, a reason or the end of a line; the "E." of "E. coli" is none.
 _LABEL = re.compile(
-    r"\s*(?:\((?P<inside>[a-z])\)|(?P<bare>[a-z])(?:\s*[):]|\.(?!\s?(?-i:[a-z]))|\s+-\s|[^\S\n]*(?=\n|\Z)))"
-    r"\s*(?P<rest>.*)",
+    r"\s*(?:\((?P<inside>[a-z])\)\s*[,;:]?|(?P<bare>[a-z])(?:\s*[):,;=]|\.(?!\s?(?-i:[a-z]))|\s+[-–—]\s|\s+(?=\()"
+    r"|\s+(?=(?:because|since)\b)|[^\S\n]*(?=\n|\Z)))\s*(?P<rest>.*)",
     re.IGNORECASE,
 )
-# What follows the letter of an answer that names a second option: "A or B".
-_ANOTHER_LABEL = re.compile(r"(?:or|and)\b|[&/]", re.IGNORECASE)
+# What follows the letter of an answer that names a second option: "A or B", "A, B".
+_ANOTHER_LABEL = re.compile(r"(?i:or|and)\b|[&/]|\(?[A-Z]\)?\s*(?:[,;:)&/]|\.(?!\s?[a-z])|(?:or|and)\b|\Z)")
 # A yes or no that begins a text; "no evidence" and its like take no stance.
 _STANCE = re.compile(
     r"\W*(?P<stance>yes|no)\b(?!\s+(?:answer|data|details?|evidence|indication|information|mention)\b)", re.IGNORECASE
@@ -279,7 +284,10 @@ def _named_option(text: str, options: Sequence[str]) -> str:
         return _option_text(text, options) or _lettered_text(text, options)
     index = ord((label["inside"] or label["bare"]).lower()) - ord("a")
     named = _option_text(label["rest"], options)
-    if index >= len(options) or _ANOTHER_LABEL.match(label["rest"]) or named not in ("", options[index]):
+    if index >= len(options):
+        return ""
+    # An option's own text may look like a second letter.
+    if named != options[index] and (named or _ANOTHER_LABEL.match(label["rest"])):
         return ""
     return options[index]
 
@@ -304,13 +312,18 @@ def _quantity(match: re.Match[str], text: str) -> Quantity:
 
 
 def _in_units_of(gold: Quantity, stated: Quantity) -> list[Decimal]:
-    """The value of a stated number in each unit that the question may have named for the gold one."""
+    """The value of a stated number in each unit that the question may have named for the gold one.
+
+    An amount written out in full may be asked for in millions ("in USD millions: 415"), with or without the currency's
+    sign in the gold answer. Without one, the gold answer may also be a ratio, which is below ten.
+    """
     if gold.percent:
         return [stated.value] if stated.percent else [stated.value, stated.value * 100]
     if stated.percent:
         return [stated.value / 100]
     in_full = stated.scale is not None or abs(stated.value) >= 1000
-    if not (gold.currency and in_full):
+    amount_of_no_currency = abs(gold.value) >= 10 and (stated.currency or abs(stated.value) >= 10**6)
+    if not (in_full and (gold.currency or amount_of_no_currency)):
         return [stated.value]
     amount = stated.value * (stated.scale or 1)
     return [stated.value, *(amount / unit for unit in (10**3, 10**6, 10**9))]

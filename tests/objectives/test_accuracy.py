@@ -266,3 +266,44 @@ def test_every_option_is_chosen_by_its_own_text_and_letter() -> None:
     for index, option in enumerate(OPTIONS):
         assert chosen_option(option, OPTIONS) == chosen_option(chr(ord("A") + index), OPTIONS) == option
         assert score("multiple_choice", f"({chr(ord('a') + index)}) {option}", [option], OPTIONS) == 1.0
+
+
+DISHES = ("Rice", "Beans", "Lentils")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "option"),
+    [
+        ("B, Beans", "Beans"),
+        ("B; Beans", "Beans"),
+        ("B (Beans)", "Beans"),
+        ("(B), Beans", "Beans"),
+        ("B = Beans", "Beans"),
+        ("B \u2013 Beans", "Beans"),
+        ("B, since the note says so", "Beans"),
+        ("B because it is named", "Beans"),
+        ("I believe that it is B", "Beans"),
+        ("I'd say B.", "Beans"),
+        ("We would choose option (b)", "Beans"),
+        ("In my opinion, the answer should be B", "Beans"),
+        ("Most likely C", "Lentils"),
+        ("It's lentils.", "Lentils"),
+        ("My answer: **A**", "Rice"),
+        ("I think the right option is:\nC", "Lentils"),
+        # Another's text, two letters, a denial, or no letter at all.
+        ("B, Rice", ""),
+        ("A, B", ""),
+        ("(A), (B)", ""),
+        ("A, B and C", ""),
+        ("B, C", ""),
+        ("I think it is not B", ""),
+        ("I don't think it is B", ""),
+        ("It is unlikely B", ""),
+        ("A dish of beans", ""),
+        ("I think it is a dish", ""),
+        ("D, Bread", ""),
+        ("I, too, wonder", ""),
+    ],
+)
+def test_an_option_is_named_in_the_words_of_an_answer(prediction: str, option: str) -> None:
+    assert chosen_option(prediction, DISHES) == option

@@ -28,6 +28,16 @@ FINANCEBENCH = Path(__file__).resolve().parents[2].parent / "shared" / "data" / 
         ("$8.8 billion", "$8.70", False),
         ("$389 million", "$0.40", True),
         ("389", "$0.40", False),
+        # The same where the answer has no currency's sign: in millions, in billions, in thousands.
+        ("Receivables were $231,818,000 at year's end.", "232", True),
+        ("It paid $58,437,000 in dividends, in USD millions.", "58", True),
+        ("Revenue came to $12.4 billion.", "12400", True),
+        ("Revenue came to $12.4 million.", "12400", True),
+        ("The number of shares was 231,818,000", "232", True),
+        ("Receivables were $251,818,000.", "232", False),
+        ("Receivables were $231,818.", "415", False),
+        ("It is $1,730,000,000.", "1.73", False),
+        ("66,000 units", "66%", False),
         # Percentages and fractions.
         ("1.9%", "1.9%", True),
         ("1.9", "1.9%", True),
