@@ -4,6 +4,7 @@ Logs are appended to instead. A failure names the file that was asked for.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -50,9 +51,31 @@ def append_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON: see `write_text`."""
-    write_text(path, json.dumps(value, indent=1))
+    write_text(path, json_text(value, indent=1))
 
 
 def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write records as JSON lines, one a line: see `write_text`."""
-    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+    write_text(path, "".join(json_text(record) + "\n" for record in records))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON that every reader takes: a number that is not finite, which JSON has not, is null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def flush_folder(folder: Path) -> None:
+    """Return once the names in a folder are on the disk: a rename into it survives a loss of power from here on."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

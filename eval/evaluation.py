@@ -139,7 +139,7 @@ class Evaluation:
             Candidates(
                 own=document.text,
                 counterfactual=question.negatives,
-                same_document=self._shortened(document.text, question.evidence),
+                same_document=parts_removed(document.text, question.evidence, self.negatives.same_document, self.seed),
                 neighbour=texts_by_group[document.task, document.id],
                 batch=batch,
             )
@@ -150,13 +150,6 @@ class Evaluation:
         except ValueError as error:
             where = f"{samples[0].document.task}, questions from {samples[0].id!r} on"
             raise DataError(f"{where}: {error}; ask for more documents or other information.negatives") from error
-
-    def _shortened(self, text: str, evidence: Sequence[str]) -> list[str]:
-        """Versions with a part removed; none of a text too short for that, which the ceiling of its record shows."""
-        try:
-            return parts_removed(text, evidence, self.negatives.same_document, self.seed)
-        except ValueError:
-            return []
 
 
 def documents_by_task(samples: Sequence[Sample]) -> dict[str, list[Document]]:

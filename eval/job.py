@@ -7,7 +7,8 @@ from typing import Any
 from accelerate import PartialState
 
 from configs.build import build_predictor, build_scorer, evaluation_request, instructions, load_samples
-from configs.command import make_run_folder, say, start_processes
+from configs.command import say, start_processes
+from configs.run_folder import owned
 from configs.servers import ANSWERS
 from data.sample import Sample
 from eval.analysis.density import summarise_one
@@ -46,7 +47,17 @@ def run(config: EvaluationConfig) -> int:
         InputError: a model, document or server cannot be used.
     """
     start_processes()
-    make_run_folder(config.folder)
+    with owned(config.folder, "evaluate"):
+        evaluate(config)
+    return 0
+
+
+def evaluate(config: EvaluationConfig) -> None:
+    """The work, in a run folder that nobody else uses.
+
+    Raises:
+        InputError: a model, document or server cannot be used.
+    """
     instruction, answer_instruction = instructions(config)
     # Servers first: whether they are there is known in seconds.
     probe_judge(config)
@@ -90,7 +101,6 @@ def run(config: EvaluationConfig) -> int:
         meta = {"config": config.model_dump(mode="json"), "identity": identity, **provenance()}
         finish(config, graded, meta, extra)
     PartialState().wait_for_everyone()
-    return 0
 
 
 def evaluate_stages(

@@ -15,7 +15,7 @@ from accelerate import PartialState
 
 from configs.command import say
 from data.sample import Sample
-from data.writing import append_text
+from data.writing import append_text, json_text
 from eval.record import SCHEMA_VERSION
 
 Logged = TypeVar("Logged", bound=Mapping[str, Any])
@@ -75,7 +75,7 @@ class RecordLog(Generic[Logged]):
     def add(self, origin: Mapping[str, Any], batch: Sequence[Sample], records: Sequence[Logged]) -> list[Logged]:
         """Write a batch down for good, and return it as it will be read back."""
         key = self.key(origin, batch)
-        line = json.dumps({"schema_version": SCHEMA_VERSION, "key": key, "records": records}) + "\n"
+        line = json_text({"schema_version": SCHEMA_VERSION, "key": key, "records": records}) + "\n"
         append_text(self.path, line)
         self.done[key] = json.loads(line)["records"]
         return self.done[key]

@@ -25,6 +25,10 @@ class ModelError(InputError):
     """A model or an adapter that cannot be loaded or used as asked; the message is one line that names it."""
 
 
+class NonFiniteError(ModelError):
+    """A model whose logits are NaN or infinite, as after a training that diverged."""
+
+
 def miniature_members() -> list[str]:
     """Names of the embedded models, each loadable as ``miniature/<name>``."""
     return sorted(config.parent.name for config in MINIATURE_WEIGHTS.glob("*/config.json"))

@@ -9,6 +9,7 @@ import hashlib
 import random
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -117,16 +118,16 @@ def parts_removed(context: str, evidence: Sequence[str], count: int, seed: int) 
     Args:
         context: the own context.
         evidence: passages the answer rests on.
-        count: how many versions to make; equal ones count once, so there may be fewer.
+        count: how many versions to make; equal ones count once, so there may be fewer, and none of a text too short.
         seed: changes the random parts.
-
-    Raises:
-        ValueError: removing a part would leave nothing.
     """
     key = hashlib.sha256(context.encode("utf-8", "surrogatepass")).hexdigest()
     generator = random.Random(f"{seed}/{key}")
-    removed = [part_removed(context, evidence if number == 0 else (), generator) for number in range(count)]
-    return list(dict.fromkeys(removed))
+    removed: dict[str, None] = {}
+    for number in range(count):
+        with suppress(ValueError):  # nothing would be left
+            removed[part_removed(context, evidence if number == 0 else (), generator)] = None
+    return list(removed)
 
 
 def part_removed(text: str, evidence: Sequence[str], generator: random.Random) -> str:

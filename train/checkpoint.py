@@ -1,60 +1,187 @@
-"""Stopping and going on: a signal ends training after a checkpoint, and a run folder alone is enough to resume."""
+"""Checkpoints that are whole or absent, and known to hold what was written.
 
-import signal
-from collections.abc import Callable
+Trainer writes a checkpoint file by file, into a folder that does not count. When every process is done, the files are
+flushed to the disk, a manifest with the SHA-256 of each is written last, and one rename makes the folder a checkpoint.
+Before a run goes on from one, every hash is compared: a damaged checkpoint is named and passed over.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
-from accelerate.utils import gather_object
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from data.errors import InputError
+from data.writing import flush_folder, write_text
 
 CHECKPOINTS = "checkpoints"
 """The folder of checkpoints below the run folder."""
 
+PARTIAL = "unfinished"
+"""The folder below `CHECKPOINTS` in which a checkpoint is written; whatever a kill left there is dropped."""
 
-class StopOnSignal(TrainerCallback):
-    """Ctrl-C or SIGTERM ends training after the step under way and a checkpoint; a second Ctrl-C ends it at once.
+MANIFEST = "manifest.json"
+"""The file that makes a folder a checkpoint: what it holds, with hashes."""
 
-    DeepSpeed's launcher answers Ctrl-C, which reaches every process by itself, with a SIGTERM to one process after the
-    other, and kills what still runs half a minute later. So SIGTERM is never the second signal, and all processes act
-    on what one of them received, after the same step.
+UNUSED = ("training_args.bin", "zero_to_fp32.py", "zero_to_torch.py", "README.md")
+"""Files that Trainer, DeepSpeed and PEFT add and that nothing here reads: pickles, programs and an empty model card."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint that cannot be written; the message says what the run can go on from."""
+
+
+class Checkpoint(NamedTuple):
+    """A folder whose name says that it is a checkpoint; whether it is whole is another matter.
+
+    Attributes:
+        path: the folder.
+        step: the optimizer steps that had been taken.
     """
 
-    def __init__(self, gather: Callable[[list[bool]], list[bool]] = gather_object) -> None:
-        """Signals are caught while training runs; ``gather`` joins what each process gives into one list for all."""
-        self.gather = gather
-        self.received: set[int] = set()
-        self.handlers: dict[int, Any] = {}
-        self.speaks = False
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        """Catch both signals."""
-        self.speaks = state.is_world_process_zero
-        self.handlers = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Save and stop where any process received a signal."""
-        if any(self.gather([bool(self.received)])):
-            control.should_save = True
-            control.should_training_stop = True
-
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Give the signals back to whoever had them."""
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and number in self.received:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        if self.speaks and not self.received:
-            print("\nstopping after this step; a checkpoint is being saved", flush=True)
-        self.received.add(number)
+    path: Path
+    step: int
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint of a run folder, None where there is none."""
-    checkpoints = folder / CHECKPOINTS
-    return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+class Found(NamedTuple):
+    """What a run folder can go on from.
+
+    Attributes:
+        newest: the newest whole checkpoint; None where there is none.
+        damaged: for each newer one, its folder and what is wrong with it.
+    """
+
+    newest: Checkpoint | None
+    damaged: list[str]
+
+
+def partial_folder(checkpoints: Path, create: bool) -> Path:
+    """Where the next checkpoint is written; ``create`` makes it, emptied of what a kill or a full disk left."""
+    partial = checkpoints / PARTIAL
+    if create:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    return partial
+
+
+def publish(written: Path, checkpoints: Path, reward: float | None) -> Path:
+    """Make a folder that has been written a checkpoint: flush it, seal it by a manifest, rename it into place.
+
+    Args:
+        written: the folder, below the partial one, named as the checkpoint.
+        checkpoints: where it goes. A damaged checkpoint of the same step is replaced.
+        reward: the mean reward since the checkpoint before, by which the best is known; None where nothing was logged.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
+    for name in UNUSED:
+        (written / name).unlink(missing_ok=True)
+    files = {str(path.relative_to(written)): _fingerprint(path, flush=True) for path in _files(written)}
+    write_text(written / MANIFEST, _sealed({"reward": reward, "files": files}))
+    for folder in (path for path in written.rglob("*") if path.is_dir()):
+        flush_folder(folder)
+    flush_folder(written)
+    target = checkpoints / written.name
+    if target.exists():
+        shutil.rmtree(target)
+    written.rename(target)
+    written.parent.rmdir()
+    flush_folder(checkpoints)
+    return target
+
+
+def find_checkpoint(run_folder: Path) -> Found:
+    """The newest whole checkpoint of a run folder, and the damaged ones that are newer."""
+    damaged: list[str] = []
+    for checkpoint in reversed(list(checkpoints_in(run_folder / CHECKPOINTS))):
+        reason = damage(checkpoint)
+        if reason is None:
+            return Found(checkpoint, damaged)
+        damaged.append(f"{checkpoint.path}: {reason}")
+    return Found(None, damaged)
+
+
+def checkpoints_in(folder: Path) -> Iterator[Checkpoint]:
+    """The checkpoints of a folder in the order of their steps, whole or not."""
+    found = [] if not folder.is_dir() else [path for path in folder.iterdir() if path.is_dir()]
+    named = [(re.fullmatch(r"checkpoint-(\d{1,18})", path.name), path) for path in found]
+    yield from sorted((Checkpoint(path, int(name[1])) for name, path in named if name), key=lambda c: c.step)
+
+
+def damage(checkpoint: Checkpoint) -> str | None:
+    """What is wrong with a checkpoint, in a few words; None where every file is as it was written."""
+    manifest = _manifest(checkpoint.path)
+    if isinstance(manifest, str):
+        return manifest
+    present = {str(path.relative_to(checkpoint.path)): path for path in _files(checkpoint.path)}
+    present.pop(MANIFEST)
+    expected = manifest["files"]
+    if missing := sorted(expected.keys() - present.keys()):
+        return f"{missing[0]} is missing"
+    if foreign := sorted(present.keys() - expected.keys()):
+        return f"{foreign[0]} was not written with it"
+    for name, path in present.items():
+        if path.is_symlink() or not path.is_file():
+            return f"{name} is no regular file"
+        try:
+            if _fingerprint(path) != expected[name]:
+                return f"{name} is not what was written"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return None
+
+
+def drop_old(checkpoints: Path, kept: int) -> None:
+    """Drop checkpoints but the newest ``kept`` and, of those before, the one of the highest reward."""
+    rewards = {c.path: _reward(c.path) for c in checkpoints_in(checkpoints)}
+    known = {path: reward for path, reward in rewards.items() if reward is not None}
+    best = max(known, key=lambda path: known[path]) if known else None
+    for path in list(rewards)[:-kept]:
+        if path != best:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _reward(path: Path) -> float | None:
+    manifest = _manifest(path)
+    return None if isinstance(manifest, str) else manifest["reward"]
+
+
+def _manifest(path: Path) -> dict[str, Any] | str:
+    """The manifest of a checkpoint, or what is wrong with it.
+
+    It has to be letter for letter what `_sealed` writes, so that no byte of it can change unseen.
+    """
+    file = path / MANIFEST
+    if file.is_symlink() or not file.is_file():
+        return f"it has no {MANIFEST}, so it was not written to its end"
+    try:
+        text = file.read_text(encoding="utf-8")
+        body = json.loads(text)["body"]
+        if _sealed(body) == text and isinstance(body["files"], dict):
+            return body
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return f"{MANIFEST} is not what was written"
+
+
+def _sealed(body: dict[str, Any]) -> str:
+    """The text of a manifest: its body, and the hash of the body."""
+    canonical = json.dumps(body, sort_keys=True)
+    seal = hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+    return json.dumps({"body": body, "sha256": seal}, sort_keys=True, indent=1) + "\n"
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def _fingerprint(path: Path, flush: bool = False) -> str:
+    """The SHA-256 of a file; with ``flush``, of one that is on the disk for good afterwards."""
+    with path.open("rb") as file:
+        if flush:
+            os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -9,10 +10,11 @@ from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor
 
-from data.sample import Sample, neighbours
+from data.sample import Sample
 from eval.record import accuracy_of
 from models.channel import Channel, Readings
 from models.compressor import Compressor, Message
+from models.endpoint import EndpointError
 from models.predictor import AnswerScore
 from models.scorer import NO_CONTEXT, Scores
 from objectives.length import length_reward
@@ -25,8 +27,9 @@ from objectives.mutual_information import (
     rate_against_prior,
     task_information,
 )
-from objectives.negatives import Candidates, Columns, NegativeCounts, choose_columns, parts_removed
+from objectives.negatives import Columns, NegativeCounts
 from objectives.reward import RewardWeights, combine, token_credit
+from train.columns import StepColumns
 from train.config import Config
 
 PRIOR_RATE_BITS = 10.0
@@ -42,6 +45,7 @@ class MessageReward:
     Attributes:
         token_credit: the credit of each token of the last messages, where the configuration asks for it; in units of
             advantage.
+        watch: is shown the messages of every step and what they were paid, as `SampleMessages.take` is; None is nobody.
     """
 
     __name__ = "message"
@@ -61,17 +65,21 @@ class MessageReward:
             compressor: whose messages they are.
             channel: what they are read and scored through.
             samples: the questions by id.
-            gather: joins the texts of all processes into one list.
+            gather: joins what each process gives into one list for all.
+
+        Raises:
+            DataError: a question has no context to compare its messages with.
         """
         self.config = config
         self.gather = gather
         self.compressor = compressor
         self.channel = channel
         self.samples = samples
-        self.negatives = NegativeCounts(**config.information.negatives.model_dump())
-        self.neighbours = neighbours(sample.document for sample in samples.values())
-        self.weights = RewardWeights(**config.reward.model_dump(exclude={"length_gate", "token_information"}))
+        counts = NegativeCounts(**config.information.negatives.model_dump())
+        self.columns = StepColumns(samples, counts, config.seed, gather)
+        self.weights = RewardWeights(**config.reward.model_dump(include=set(RewardWeights.__dataclass_fields__)))
         self.token_credit: Float[Tensor, "messages tokens"] | None = None
+        self.watch: Callable[..., None] | None = None
 
     def __call__(
         self,
@@ -87,27 +95,47 @@ class MessageReward:
             prompts: sample ids, a group of equal ones for each question.
             completion_ids: the tokens of the messages, the end token last where one was written.
             trainer_state: TRL's, which knows the step.
-            log_metric: takes a name and a value.
+            log_metric: takes a name and a value; what is missing for all messages of the step is not logged.
+
+        Raises:
+            EndpointError: the predictor's server failed a process; all of them raise it.
         """
         samples = [self.samples[prompt] for prompt in prompts]
         messages = [self._message(ids) for ids in completion_ids]
-        columns = self._columns(samples, trainer_state.global_step)
+        columns = self.columns.draw(samples, trainer_state.global_step)
         contexts, valid = list(columns.contexts), columns.valid
         if self.weights.prior_rate:
             contexts, valid = [*contexts, NO_CONTEXT], torch.nn.functional.pad(valid, (0, 1), value=True)
         start = time.perf_counter()
-        readings = self.channel.answer(samples, messages)
+        readings = self._answers(samples, messages)
         answered = time.perf_counter()
         scores = self.channel.score(samples, messages, contexts, valid)
         seconds = {"seconds/predictor": answered - start, "seconds/scorer": time.perf_counter() - answered}
         rewards, metrics = self.rewards(samples, messages, columns, readings, scores)
+        # A score that is not finite is a fault of the scorer, and no reward is made of it.
+        rewards[(columns.valid & ~scores.log_probs[:, : len(columns.contexts)].isfinite()).any(dim=1)] = torch.nan
         if self.config.reward.token_information:
             self.token_credit = self.config.reward.token_information * self._token_credit(columns, scores)
         metrics["retokenised_share"] = float(scores.retokenised)
         for name, value in (metrics | seconds).items():
-            log_metric(name, value)
+            if isfinite(value):
+                log_metric(name, value)
+        if self.watch is not None:
+            self.watch(trainer_state.global_step + 1, samples, messages, columns, readings, scores, rewards)
         values: list[float | None] = rewards.tolist()
         return values
+
+    def _answers(self, samples: Sequence[Sample], messages: Sequence[Message]) -> Readings:
+        """The predictor's answers. A server's fault is told to all processes, which then save together."""
+        readings, failure = None, ""
+        try:
+            readings = self.channel.answer(samples, messages)
+        except EndpointError as error:
+            failure = str(error)
+        if failures := [text for text in self.gather([failure]) if text]:
+            raise EndpointError(failures[0])
+        assert readings is not None
+        return readings
 
     def rewards(
         self,
@@ -136,11 +164,12 @@ class MessageReward:
         upper = leave_one_out(log_probs, columns.own, columns.valid)
         task = task_information(_log_probs(readings.answer_scores), _log_probs(readings.null_scores))
         group_size, budget = self.config.train.group_size, self.compressor.budget_tokens
+        floor = self.config.reward.information_floor
         components = {
             "accuracy": accuracy,
-            "information": _share_of_ceiling(information),
+            "information": _share_of_ceiling(information).clamp(min=floor),
             "length": length_reward(tokens, accuracy, budget, self.config.reward.length_gate, group_size),
-            "task_information": _share_of_ceiling(task),
+            "task_information": _share_of_ceiling(task).clamp(min=floor),
         }
         if self.weights.prior_rate:
             under_own_context = log_probs.gather(1, columns.own[:, None])[:, 0]
@@ -166,24 +195,6 @@ class MessageReward:
         ids = list(token_ids[:-1] if ended else token_ids)
         return Message(self.compressor.text(ids), ids, ended, [])
 
-    def _columns(self, samples: Sequence[Sample], step: int) -> Columns:
-        """Each message's contexts; those of the batch are drawn from all processes, so their number changes nothing."""
-        seed = self.config.seed + step
-        batch = sorted(set(self.gather([sample.document.text for sample in samples])))
-        candidates = {
-            sample.id: Candidates(
-                own=sample.document.text,
-                counterfactual=sample.question.negatives,
-                same_document=parts_removed(
-                    sample.document.text, sample.question.evidence, self.negatives.same_document, seed
-                ),
-                neighbour=self.neighbours[sample.document.task, sample.document.id],
-                batch=batch,
-            )
-            for sample in dict.fromkeys(samples)
-        }
-        return choose_columns([candidates[sample.id] for sample in samples], self.negatives, seed)
-
 
 def channel_metrics(
     accuracy: Float[Tensor, " messages"],
@@ -192,18 +203,26 @@ def channel_metrics(
     upper: Estimate,
     task: Estimate,
 ) -> dict[str, float]:
-    """What a batch of messages carried, on average: information in bits, lengths in tokens, shares in [0, 1]."""
+    """What a batch of messages carried, on average: information in bits, lengths in tokens, shares in [0, 1].
+
+    NaN where a value is missing for all of them.
+    """
     bits = float(nats_to_bits(information.mean))
     length = tokens.double().mean().item()
     return {
-        "accuracy": accuracy.mean().item(),
+        "accuracy": accuracy.nanmean().item(),
         "message_tokens": length,
         "information_bits": bits,
+        "information_ceiling_bits": _mean_ceiling_bits(information),
         "information_upper_bits": float(nats_to_bits(upper.mean)),
         "task_information_bits": float(nats_to_bits(task.mean)),
         "bits_per_token": bits / length,
         "saturated_share": float(information.saturated_share),
     }
+
+
+def _mean_ceiling_bits(estimate: Estimate) -> float:
+    return torch.nan if estimate.ceiling is None else float(nats_to_bits(estimate.ceiling.mean()))
 
 
 def _log_probs(scores: Sequence[AnswerScore | None]) -> Float[Tensor, " messages"]:

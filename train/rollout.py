@@ -9,7 +9,9 @@ from typing import Any
 
 from data.sample import Sample
 from models.compressor import Compressor
-from models.shared_prefix import sampling_seed
+from models.naming import NonFiniteError
+from models.shared_prefix import Reply, sampling_seed
+from train.guarded_trainer import GuardedGRPOTrainer
 from train.vllm_sampler import vllm_messages
 
 
@@ -42,6 +44,7 @@ class Rollout:
 
         Raises:
             ValueError: the prompts do not lie in groups of one size.
+            NonFiniteError: the policy's logits are not finite, and the trainer has no guard to skip the update.
         """
         groups = [(sample_id, len(list(group))) for sample_id, group in groupby(prompts)]
         sizes = {size for _, size in groups}
@@ -55,8 +58,15 @@ class Rollout:
             return {"prompt_ids": prompt_ids} | vllm_messages(trainer.vllm_generation, prompt_ids, group_size)
         step = trainer.state.global_step
         seeds = [sampling_seed(self.seed, step, sample.id) for sample in questions]
-        replies = self.compressor.reply(reads, group_size, self.temperature, seeds)
         end = [self.compressor.end_token_id]
+        try:
+            replies = self.compressor.reply(reads, group_size, self.temperature, seeds)
+        except NonFiniteError:
+            if not isinstance(trainer, GuardedGRPOTrainer):
+                raise
+            # Nothing was written that could be learned from; the guard sees to it that nothing is.
+            trainer.guard.refuse("the compressor's logits are not finite")
+            replies = [Reply([], True, [0.0]) for _ in prompt_ids]
         return {
             "prompt_ids": prompt_ids,
             "completion_ids": [reply.token_ids + end * reply.ended for reply in replies],

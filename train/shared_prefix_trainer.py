@@ -18,14 +18,14 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
-from trl import GRPOTrainer
 
 from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, token_scores
+from train.guarded_trainer import GuardedGRPOTrainer
 from train.reward import MessageReward
 from train.sampler_check import adapter_reached, gap_metrics, gap_sums, sampler_gap
 
 
-class SharedPrefixGRPOTrainer(GRPOTrainer):
+class SharedPrefixGRPOTrainer(GuardedGRPOTrainer):
     """Text-only GRPO whose log-probabilities cost C + G·M tokens a context and group instead of G·(C + M)."""
 
     max_tokens_per_pass = MAX_TOKENS_PER_PASS

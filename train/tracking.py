@@ -1,6 +1,5 @@
 """One place logs: every metric of a step goes to ``metrics.jsonl`` in the run folder and, through Trainer, to W&B."""
 
-import json
 import os
 import subprocess
 import sys
@@ -14,16 +13,24 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from configs.tree import ConfigError
 from data.errors import one_line
-from data.writing import write_text
 from eval.report.page import report_tables
 from eval.report.results import Results, Summary
 from train.config import Config
+from train.step_lines import StepLines
 
 Logs = Mapping[str, Any]
 
 METRICS_FILE = "metrics.jsonl"
-REPORT_FILES = ("report.html", "results.json", "samples.jsonl", "tables.md", "tables.tex")
-"""Files of the run folder that W&B keeps with the run, so that the report can be read without the folder."""
+REPORT_FILES = (
+    "report.html",
+    "results.json",
+    "samples.jsonl",
+    "samples.greedy.jsonl",
+    "messages.jsonl",
+    "tables.md",
+    "tables.tex",
+)
+"""Files of the run folder that W&B keeps with the run, where they are, so that the report can be read without it."""
 
 SHOWN = {
     "reward": "reward {:.2f}",
@@ -87,7 +94,8 @@ def log_results(results: Results, name: str, folder: Path) -> None:
     wandb.log(tables)
     artifact = wandb.Artifact(f"{name}-report", type="report")
     for file in REPORT_FILES:
-        artifact.add_file(str(folder / file))
+        if (folder / file).is_file():
+            artifact.add_file(str(folder / file))
     wandb.log_artifact(artifact)
     wandb.finish()
 
@@ -102,27 +110,28 @@ def _overall(results: Summary, prefix: str = "") -> dict[str, float | None]:
 
 
 class MetricsFile(TrainerCallback):
-    """Appends a line for each logged step; a resumed run drops the lines after the checkpoint it goes on from."""
+    """Appends a line for each logged step; a resumed run has the lines up to the checkpoint it goes on from."""
 
     def __init__(self, folder: Path) -> None:
         """Write to ``metrics.jsonl`` in ``folder``."""
-        self.path = folder / METRICS_FILE
+        self.lines = StepLines(folder / METRICS_FILE)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        """Keep the lines up to the step that training goes on from."""
-        if state.is_world_process_zero and self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-            write_text(self.path, "".join(line + "\n" for line in kept))
+        """Keep the lines up to the step that training goes on from, as the checkpoint has them."""
+        if state.is_world_process_zero:
+            logged = [(int(log["step"]), _numbers(log)) for log in state.log_history if "reward" in log]
+            self.lines.restore(state.global_step, logged)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Logs, **__: Any) -> None:
         """Append one line of plain numbers."""
-        if not state.is_world_process_zero or "reward" not in logs:
-            return
-        line = {"step": state.global_step, "seconds": logs.get("step_time")}
-        line |= {name: value for name, value in logs.items() if isinstance(value, int | float | None)}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if state.is_world_process_zero and "reward" in logs:
+            self.lines.add(state.global_step, [_numbers(logs)])
+
+
+def _numbers(logs: Logs) -> dict[str, float | None]:
+    """The numbers of a step, its duration first."""
+    numbers = {name: value for name, value in logs.items() if isinstance(value, int | float | None) and name != "step"}
+    return {"seconds": logs.get("step_time"), **numbers}
 
 
 class ProgressBar(TrainerCallback):

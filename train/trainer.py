@@ -12,19 +12,20 @@ from trl import GRPOConfig, GRPOTrainer
 
 from configs.command import launched, world_size
 from data.sample import Sample
-from train.checkpoint import CHECKPOINTS, StopOnSignal
+from train.checkpoint import CHECKPOINTS
 from train.config import Config
+from train.deepspeed_files import read_as_data
+from train.guarded_trainer import GuardedGRPOTrainer
 from train.reward import MessageReward
 from train.rollout import Rollout
+from train.sample_messages import SampleMessages
 from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
+from train.signals import StopOnSignal
 from train.tracking import MetricsFile, ProgressBar
 from train.vllm_sampler import send_merged_weights, vllm_options
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 """Trainer's names of the courses of the learning rate, all of which begin with the warm-up."""
-
-KEPT_CHECKPOINTS = 2
-"""Checkpoints that stay on the disk: the newest, and the one before it in case a kill cuts the newest short."""
 
 
 def deepspeed_config(config: Config) -> dict[str, Any]:
@@ -71,7 +72,6 @@ def grpo_config(config: Config, folder: Path, report_to: list[str], end_token_id
         max_completion_length=config.compressor.budget_tokens,
         logging_steps=train.log_every,
         save_steps=train.save_every,
-        save_total_limit=KEPT_CHECKPOINTS,
         report_to=report_to,
         remove_unused_columns=False,
         gradient_checkpointing=not on_cpu,
@@ -108,6 +108,15 @@ def build_trainer(
         report_to: where Trainer reports metrics, in its own terms.
         trainer_class: another one than ours for comparisons, such as TRL's own.
     """
+    if launched():
+        read_as_data()
+    messages = SampleMessages(config.folder, config.tracking.show_messages_every)
+    reward.watch = messages.take
+    guarded: dict[str, Any] = {
+        "kept_checkpoints": config.train.keep_checkpoints,
+        # A run in which no update at all was taken has diverged, however short it is.
+        "most_skipped": min(config.train.max_skipped_updates, config.train.steps),
+    }
     trainer = trainer_class(
         model=model,
         reward_funcs=[reward],
@@ -115,7 +124,8 @@ def build_trainer(
         train_dataset=Dataset.from_dict({"prompt": [sample.id for sample in samples]}),
         processing_class=tokenizer,
         rollout_func=rollout,  # type: ignore[arg-type]
-        callbacks=[MetricsFile(config.folder), ProgressBar(), StopOnSignal()],
+        callbacks=[MetricsFile(config.folder), messages, ProgressBar(), StopOnSignal()],
+        **(guarded if issubclass(trainer_class, GuardedGRPOTrainer) else {}),
     )
     if trainer.use_vllm:
         send_merged_weights(trainer.vllm_generation, model)

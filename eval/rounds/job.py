@@ -7,7 +7,8 @@ from typing import Any
 from accelerate import PartialState
 
 from configs.build import build_predictor, build_scorer, evaluation_request, instructions, load_samples
-from configs.command import make_run_folder, say, start_processes
+from configs.command import say, start_processes
+from configs.run_folder import owned
 from configs.servers import ANSWERS
 from data.writing import write_json
 from eval.config import EvaluationConfig
@@ -30,7 +31,18 @@ def run(config: EvaluationConfig, rounds: int) -> int:
         InputError: a model, document or server cannot be used.
     """
     start_processes()
-    make_run_folder(config.folder)
+    # One folder with the evaluation of the same configuration, whose records are of no use here and do no harm.
+    with owned(config.folder, "evaluate"):
+        go_through(config, rounds)
+    return 0
+
+
+def go_through(config: EvaluationConfig, rounds: int) -> None:
+    """The work, in a run folder that nobody else uses.
+
+    Raises:
+        InputError: a model, document or server cannot be used.
+    """
     instruction, answer_instruction = instructions(config)
     predictor, predictor_model = build_predictor(config.predictor, answer_instruction, config.folder / ANSWERS)
     compressor = build_compressor(config.compressor, instruction)
@@ -51,7 +63,6 @@ def run(config: EvaluationConfig, rounds: int) -> int:
         meta = {"config": config.model_dump(mode="json"), "identity": identity, **provenance()}
         finish(config.folder, records, meta)
     PartialState().wait_for_everyone()
-    return 0
 
 
 def finish(folder: Path, records: Sequence[RoundRecord], meta: Mapping[str, Any]) -> None:

@@ -1,14 +1,15 @@
 """The work of a sweep: every message written once, every answer to it, and the pages made from them."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from accelerate import PartialState
 
 from configs.build import instructions
-from configs.command import make_run_folder, start_processes
+from configs.command import start_processes
+from configs.run_folder import owned
 from configs.tree import to_yaml
+from data.writing import write_json, write_text
 from eval.judge.grade import grade, probe_judge
 from eval.provenance import provenance
 from eval.record import (
@@ -34,7 +35,17 @@ from eval.sweep.results import summarise
 def run(config: SweepConfig) -> int:
     """Sweep, and write what was found."""
     start_processes()
-    make_run_folder(config.folder)
+    with owned(config.folder, "sweep"):
+        sweep(config)
+    return 0
+
+
+def sweep(config: SweepConfig) -> None:
+    """The work, in a run folder that nobody else uses.
+
+    Raises:
+        InputError: a model, document or server cannot be used.
+    """
     recipe = config.recipe()
     instruction, answer_instruction = instructions(recipe)
     probe_judge(recipe)
@@ -45,7 +56,6 @@ def run(config: SweepConfig) -> int:
     if PartialState().is_main_process:
         finish(config, loaded, grade(recipe, records_of(config, loaded, messages, answers)))
     PartialState().wait_for_everyone()
-    return 0
 
 
 def records_of(
@@ -102,9 +112,8 @@ def finish(config: SweepConfig, loaded: InspectedModels, records: list[SweepReco
     results = {"schema_version": SCHEMA_VERSION, **summarise(records), "meta": meta(config, loaded)}
     results["findings"] = [one.as_dict() for one in findings(results)]
     write_records(folder / "samples.jsonl", records)
-    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-    (folder / "sweep.json.tmp").write_text(json.dumps(results, indent=1), encoding="utf-8")
-    (folder / "sweep.json.tmp").replace(folder / "sweep.json")
+    write_text(folder / "config.yaml", to_yaml(config))
+    write_json(folder / "sweep.json", results)
     figures = draw_all(results, folder / "figures")
     page = write_page(results, figures, folder / "sweep.md")
     print(console(results))

@@ -6,6 +6,7 @@ Each prompt draws from a generator of its own, so that its replies do not depend
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from models.naming import NonFiniteError
 from models.shared_prefix.attention import share_prefixes
 from models.shared_prefix.decoding import Decoding
 from models.shared_prefix.length import check_length
@@ -68,6 +70,7 @@ def generate(
     Raises:
         ValueError: a prompt of fewer than two tokens, a limit below 1, or no seeds to sample with.
         ModelError: a model whose layers cannot share a prefix, or a sequence beyond its switch of frequencies.
+        NonFiniteError: the logits of a token that was written are not finite.
     """
     if max_new_tokens < 1 or any(len(prompt) < 2 for prompt in prompts):
         raise ValueError(f"prompts must have two tokens and max_new_tokens be at least 1, got {max_new_tokens}")
@@ -82,6 +85,10 @@ def generate(
         rows = _decode(plain, prompts, batch, max_new_tokens, end_token_id, group_size, temperature, generators)
         for number, index in enumerate(order):
             replies[index] = rows[number * group_size : (number + 1) * group_size]
+    if not all(isfinite(log_prob) for group in replies for reply in group for log_prob in reply.log_probs):
+        raise NonFiniteError(
+            f"{type(plain).__name__} writes from logits that are not finite: its weights have diverged"
+        )
     return [reply for group in replies for reply in group]
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from models.naming import ModelError
+from models.naming import ModelError, NonFiniteError
 
 _checked: "WeakSet[PreTrainedModel]" = WeakSet()
 """Models whose logits were compared with those of their own forward pass."""
@@ -21,6 +21,7 @@ def projection(
 
     Raises:
         ModelError: the model changes its logits in a way that is not known here.
+        NonFiniteError: its logits are not finite.
     """
     head = model.get_output_embeddings()
     assert head is not None
@@ -43,6 +44,8 @@ def projection(
                 logits = model(input_ids=torch.zeros((1, 2), dtype=torch.long, device=model.device)).logits
         finally:
             hook.remove()
+        if not logits.isfinite().all():
+            raise NonFiniteError(f"{config.model_type} has logits that are not finite: its weights have diverged")
         if not torch.allclose(finish(projected[-1]).float(), logits.float(), atol=1e-3, rtol=1e-3):
             raise ModelError(f"{config.model_type} changes its logits in a way that is not known here")
         _checked.add(model)

@@ -2,20 +2,23 @@
 
 import math
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
+from data.errors import DataError
 from data.miniature.documents import make_document
 from data.sample import Sample, samples_of
 from models.channel import BoundScorer, Channel
 from models.compressor import Compressor
 from models.loading import load_model
 from models.predictor import LocalPredictor
-from models.scorer import Scorer
+from models.scorer import Scorer, Scores
+from objectives.negatives import NegativeCounts
 from tests.models.plain_pass import full_sequence_log_probs
+from train.columns import StepColumns
 from train.config import Config, load_config
 from train.reward import MessageReward
 
@@ -24,9 +27,8 @@ GROUP = 4
 
 def build(*overrides: str) -> tuple[MessageReward, list[Sample], Config]:
     config = load_config("mi_rl.yaml", [f"train.group_size={GROUP}", "compressor.budget_tokens=40", *overrides])
-    samples = samples_of(
-        [make_document(task, 5, "train", facts=6, questions=1) for task in ("miniature/notes", "miniature/chats")]
-    )
+    documents = [make_document("miniature/notes", seed, "train", facts=6, questions=1) for seed in (5, 6)]
+    samples = samples_of(documents)
     model, tokenizer = load_model("miniature/qwen2-small")
     compressor = Compressor(model, tokenizer, 40)
     scorer = BoundScorer(Scorer(model, tokenizer, compressor.prompts.max_first_tokens), shares_vocabulary=True)
@@ -103,8 +105,8 @@ def test_a_process_with_half_of_the_batch_gives_the_same_rewards() -> None:
     reward, samples, _ = build()
     texts = [text for sample in samples for text in messages_for(sample)]
     together, _ = call(reward, samples, texts)
-    every = [sample.document.text for sample in samples]
-    reward.gather = lambda own: every
+    every = [sample.id for sample in samples]
+    reward.columns.gather = lambda own: every
     apart = [value for sample in samples for value in call(reward, [sample], messages_for(sample))[0]]
     assert apart == pytest.approx(together, abs=1e-4)
 
@@ -159,3 +161,48 @@ def test_a_message_without_a_single_token_has_a_reward() -> None:
     prompts = [sample.id for sample in samples for _ in range(GROUP)]
     rewards = reward(prompts, ids, SimpleNamespace(global_step=0), lambda name, value: None)
     assert all(value is not None and math.isfinite(value) for value in rewards)
+
+
+def test_batch_negatives_are_other_documents_of_the_task_and_those_of_the_step_come_first() -> None:
+    notes = [make_document("miniature/notes", seed, "train", facts=6, questions=1) for seed in range(8)]
+    chats = [make_document("miniature/chats", seed, "train", facts=6, questions=1) for seed in range(8)]
+    samples = {sample.id: sample for sample in samples_of(notes + chats)}
+    draw = StepColumns(samples, NegativeCounts(batch=3), 0, lambda own: own)
+    step = [samples_of([document])[0] for document in (notes[0], notes[1], chats[0])]
+    columns = draw.draw(step, step=2)
+    texts = {task: {document.text for document in documents} for task, documents in (("n", notes), ("c", chats))}
+    for row, own in zip(columns.valid, step, strict=True):
+        negatives = {columns.contexts[column] for column in row.nonzero()[:, 0]} - {own.document.text}
+        assert len(negatives) == 3 and negatives <= texts["n" if own.document in notes else "c"]
+    assert columns.valid[0, columns.own[1]] and columns.valid[1, columns.own[0]]
+    # Questions of one task share what fills up: two contexts for the notes, three for the chat.
+    assert len(columns.contexts) == 3 + 2 + 3
+
+
+def test_questions_of_one_document_alone_are_refused_before_training() -> None:
+    samples = samples_of([make_document("miniature/notes", 0, "train", facts=6, questions=2)])
+    with pytest.raises(DataError, match=r"finds no other context to compare its messages with"):
+        StepColumns({sample.id: sample for sample in samples}, NegativeCounts(batch=2), 0, lambda own: own)
+
+
+def test_information_that_misleads_costs_no_more_than_the_floor() -> None:
+    reward, samples, config = build("reward.accuracy=0", "reward.length=0", "reward.information=1")
+    wrong = messages_for(samples[1])[0] * 5
+    rewards, metrics = call(reward, samples, [wrong] * 4 + messages_for(samples[1]))
+    assert metrics["information_bits"] < -3
+    assert rewards[0] == config.reward.information_floor == -1
+
+
+def test_a_score_that_is_not_finite_makes_no_reward() -> None:
+    reward, samples, _ = build()
+    texts, channel = [text for sample in samples for text in messages_for(sample)], reward.channel
+
+    def score(*arguments: Any) -> Scores:
+        scores = channel.score(*arguments)
+        scores.log_probs[0, 0] = math.nan
+        return scores
+
+    reward.channel = cast(Channel, SimpleNamespace(answer=channel.answer, score=score))
+    rewards, metrics = call(reward, samples, texts)
+    assert [math.isnan(value) for value in rewards] == [True] + [False] * 7
+    assert all(map(math.isfinite, metrics.values()))

@@ -1,0 +1,87 @@
+"""The contexts that the messages of a step are compared over: drawn as the evaluation draws them, at the least cost."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from data.errors import DataError
+from data.sample import Sample, neighbours
+from objectives.negatives import Candidates, Columns, NegativeCounts, choose_columns, parts_removed
+
+
+class StepColumns:
+    """Draws the negatives of each step.
+
+    Those of the batch are other documents of the same task, as at evaluation. The ones of the step come first, since
+    they are read for their own messages anyhow; where they are too few, the task's other documents fill up, the same
+    ones for all questions of the task in that step.
+    """
+
+    def __init__(
+        self,
+        samples: Mapping[str, Sample],
+        counts: NegativeCounts,
+        seed: int,
+        gather: Callable[[list[str]], list[str]],
+    ) -> None:
+        """Check that every question has a context to be compared with.
+
+        Args:
+            samples: the questions by id, those of all processes.
+            counts: how many negatives of each kind a message is compared with.
+            seed: changes what is drawn.
+            gather: joins what each process gives into one list for all.
+
+        Raises:
+            DataError: a question has none.
+        """
+        self.samples = samples
+        self.counts = counts
+        self.seed = seed
+        self.gather = gather
+        self.neighbours = neighbours(sample.document for sample in samples.values())
+        texts: dict[str, dict[str, None]] = {}
+        for sample in samples.values():
+            texts.setdefault(sample.document.task, {})[sample.document.text] = None
+        self.texts = {task: sorted(distinct) for task, distinct in texts.items()}
+        self._check()
+
+    def draw(self, samples: Sequence[Sample], step: int) -> Columns:
+        """The columns for this process's samples, which do not depend on how many processes share the step."""
+        seed = self.seed + step
+        pools = self._pools(samples, seed)
+        distinct = {sample.id: self._candidates(sample, pools[sample.document.task], seed) for sample in samples}
+        return choose_columns([distinct[sample.id] for sample in samples], self.counts, seed)
+
+    def _pools(self, samples: Sequence[Sample], seed: int) -> dict[str, list[str]]:
+        """Contexts by task: those of the step, and as many more as the step has too few."""
+        step = {self.samples[sample_id] for sample_id in self.gather([sample.id for sample in samples])}
+        pools: dict[str, list[str]] = {}
+        for task in {sample.document.task for sample in samples}:
+            present = sorted({sample.document.text for sample in step if sample.document.task == task})
+            missing = max(0, self.counts.batch + 1 - len(present))
+            others = [text for text in self.texts[task] if text not in present] if missing else []
+            pools[task] = present + random.Random(f"{seed}/{task}").sample(others, min(missing, len(others)))
+        return pools
+
+    def _candidates(self, sample: Sample, pool: Sequence[str], seed: int) -> Candidates:
+        document, question = sample.document, sample.question
+        return Candidates(
+            own=document.text,
+            counterfactual=question.negatives,
+            same_document=parts_removed(document.text, question.evidence, self.counts.same_document, seed),
+            neighbour=self.neighbours[document.task, document.id],
+            batch=pool,
+        )
+
+    def _check(self) -> None:
+        """Refuse questions without a negative, before anything is trained on the others."""
+        for sample in self.samples.values():
+            # Of any two texts one is another than the sample's own.
+            candidates = self._candidates(sample, self.texts[sample.document.task][:2], self.seed)
+            try:
+                choose_columns([candidates], self.counts, self.seed)
+            except ValueError:
+                raise DataError(
+                    f"question {sample.id!r}: information.negatives = {self.counts} finds no other context to compare "
+                    "its messages with; ask for more documents, or for same_document negatives"
+                ) from None
