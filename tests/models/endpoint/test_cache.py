@@ -1,10 +1,14 @@
 """What was answered once is not asked again, whatever happened to the process or to the file."""
 
 import json
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from configs.tree import PROJECT
 from models.endpoint import Endpoint, EndpointError, Sampling
 from tests.local_server import Answer, Asked, serving
 from tests.models.endpoint.conversations import GREEDY, echo_of_the_question, say
@@ -99,3 +103,32 @@ def test_what_is_cached_and_is_no_reply_is_counted_and_asked_for_again(tmp_path:
         assert [reply.text for reply in endpoint.complete_all([say("a"), say("b")], GREEDY)] == ["A", "B"]
         assert len(server.asked) == 3
     assert endpoint.counts["damaged cache lines"] == 3
+
+
+def test_what_a_killed_process_was_answered_is_not_asked_again(tmp_path: Path) -> None:
+    cache = tmp_path / "cache.jsonl"
+    script = (
+        "import sys; from models.endpoint import Endpoint, Sampling\n"
+        "batch = [[{'role': 'user', 'content': str(number)}] for number in range(20)]\n"
+        "Endpoint(sys.argv[1], 'm', cache=sys.argv[2], concurrency=2).complete_all(batch, Sampling(8))"
+    )
+    killed = threading.Event()
+
+    def last_of_all(asked: Asked, number: int) -> Answer:
+        if number == 10:
+            process.kill()
+            process.wait()
+            killed.set()
+        return echo_of_the_question(asked, number)
+
+    with serving(last_of_all) as server:
+        process = subprocess.Popen([sys.executable, "-c", script, server.url, str(cache)], cwd=PROJECT)
+        assert killed.wait(60)
+        kept = len(cache.read_bytes().splitlines())
+        # Ten were answered, of which the last two were perhaps still on their way; the eleventh is none of them.
+        assert 8 <= kept <= 10
+        server.asked.clear()
+        endpoint = Endpoint(server.url, "m", cache=cache)
+        endpoint.complete_all([say(str(number)) for number in range(20)], Sampling(8))
+        assert len(server.asked) == 20 - kept
+    assert endpoint.counts["damaged cache lines"] == 0
