@@ -90,20 +90,21 @@ def write_report(run_folder: Path, seed: int = 0) -> Path:
             raise DataError(f"{run_folder / file} is missing: the report is made from it")
     results = read_results(run_folder / "results.json")
     metrics, messages = (_lines(run_folder / file) for file in ("metrics.jsonl", "messages.jsonl"))
-    pairs, total = chosen_pairs(run_folder / "samples.jsonl", seed)
+    greedy = run_folder / GREEDY_SAMPLES if (run_folder / GREEDY_SAMPLES).is_file() else None
+    shown = example(greedy or run_folder / "samples.jsonl")
+    chosen = chosen_pairs(run_folder / "samples.jsonl", seed, greedy, shown.id if shown else None)
     # A folder's name may hold bytes that are no UTF-8; Python shows them as halves of surrogate pairs.
     name = with_whole_characters(run_folder.resolve().name)
     page, tables = run_folder / "report.html", report_tables(results)
     write_text(run_folder / "tables.md", markdown(results, tables))
     write_text(run_folder / "tables.tex", latex(results, tables))
-    greedy = run_folder / GREEDY_SAMPLES
     files = {
-        "example": example(greedy if greedy.is_file() else run_folder / "samples.jsonl"),
+        "example": shown,
         "rule": RULE,
         "written": training_messages(messages),
         "files": [file for file in FILES if (run_folder / file).is_file()],
     }
-    write_text(page, render(name, results, metrics, browser_data(pairs), total, files))
+    write_text(page, render(name, results, metrics, browser_data(chosen), chosen.total, files))
     return page
 
 

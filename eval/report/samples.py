@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,20 +28,53 @@ shown whatever its size."""
 Pair = dict[str, Record]
 
 
-def chosen_pairs(path: Path, seed: int) -> tuple[list[Pair], int]:
-    """The pairs the page shows, tasks by turns, and how many there are in all.
+@dataclass(frozen=True)
+class Chosen:
+    """The questions that the page shows.
 
-    The file is read twice, so that memory holds the contexts of the chosen pairs only.
+    Attributes:
+        pairs: the records of each question, by stage.
+        greedy: the same with greedy messages, by the id of the question; empty where the run has none.
+        total: how many questions there are in all.
+    """
+
+    pairs: list[Pair]
+    greedy: dict[str, Pair]
+    total: int
+
+
+def chosen_pairs(path: Path, seed: int, greedy_path: Path | None = None, first: str | None = None) -> Chosen:
+    """The questions that the page shows, tasks by turns.
+
+    The file is read twice, so that memory holds the contexts of the chosen questions only.
+
+    Args:
+        path: the records.
+        seed: draws the questions where there are more than the page shows.
+        greedy_path: the records of greedy messages.
+        first: the id of a question that is among those shown.
     """
     tasks: dict[str, dict[str, None]] = {}
     for record in json_lines(path):
         tasks.setdefault(record["task"], {})[record["id"]] = None
     chosen = _evenly({task: list(ids) for task, ids in tasks.items()}, MOST_PAIRS, seed)
-    pairs: dict[str, Pair] = {id_: {} for id_ in chosen}
+    own = next((ids for ids in tasks.values() if first in ids), None)
+    if first is not None and own is not None:
+        # In the place of the last one of its task, so that tasks keep their shares.
+        given_way = first if first in chosen else next(id_ for id_ in reversed(chosen) if id_ in own)
+        chosen = [first, *(id_ for id_ in chosen if id_ != given_way)]
+    pairs = _by_stage(path, chosen)
+    greedy = {} if greedy_path is None else _by_stage(greedy_path, chosen)
+    return Chosen(list(pairs.values()), greedy, sum(map(len, tasks.values())))
+
+
+def _by_stage(path: Path, ids: Sequence[str]) -> dict[str, Pair]:
+    """The records of these questions, by question and stage."""
+    pairs: dict[str, Pair] = {id_: {} for id_ in ids}
     for record in json_lines(path):
         if record["id"] in pairs:
             pairs[record["id"]][record["stage"]] = cast(Record, record)
-    return list(pairs.values()), sum(map(len, tasks.values()))
+    return pairs
 
 
 def _evenly(ids: Mapping[str, Sequence[str]], most: int, seed: int) -> list[str]:
@@ -51,13 +85,13 @@ def _evenly(ids: Mapping[str, Sequence[str]], most: int, seed: int) -> list[str]
     return [id_ for _, id_ in zip(range(most), turns, strict=False)]
 
 
-def browser_data(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """What the page's script shows: pairs from the first on as far as the limit allows; a context is kept once.
+def browser_data(chosen: Chosen) -> dict[str, Any]:
+    """What the page's script shows: questions from the first on as far as the limit allows; a context is kept once.
 
     Raises:
         DataError: a message without a figure for every token.
     """
-    shown, contexts = _within(MOST_BYTES, pairs)
+    shown, contexts = _within(MOST_BYTES, chosen)
     return {
         "tasks": sorted({pair["task"] for pair in shown}),
         "scale": _full_shade(shown),
@@ -66,14 +100,15 @@ def browser_data(pairs: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
-def _within(most_bytes: int, pairs: Sequence[Pair]) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def _within(most_bytes: int, chosen: Chosen) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The pairs that fit, and the places of their contexts."""
     shown: list[dict[str, Any]] = []
     contexts: dict[str, int] = {}
     size = 0
-    for pair in pairs:
-        text = next(iter(pair.values()))["context"]
-        data = _pair_data(pair, contexts.get(text, len(contexts)))
+    for pair in chosen.pairs:
+        record = next(iter(pair.values()))
+        text = record["context"]
+        data = _pair_data(pair, chosen.greedy.get(record["id"]), contexts.get(text, len(contexts)))
         size += len(script_json(data)) + (0 if text in contexts else len(script_json(text[:MOST_CONTEXT_CHARACTERS])))
         if shown and size > most_bytes:
             break
@@ -82,10 +117,10 @@ def _within(most_bytes: int, pairs: Sequence[Pair]) -> tuple[list[dict[str, Any]
     return shown, contexts
 
 
-def _pair_data(pair: Pair, context: int) -> dict[str, Any]:
+def _pair_data(pair: Pair, greedy: Pair | None, context: int) -> dict[str, Any]:
     record = next(iter(pair.values()))
-    sides = {stage: _side_data(pair[stage]) if stage in pair else None for stage in STAGES}
     return {
+        "id": record["id"],
         "task": record["task"],
         "document": record["document_id"],
         "kind": record.get("kind", ""),
@@ -93,9 +128,14 @@ def _pair_data(pair: Pair, context: int) -> dict[str, Any]:
         "options": list(record["options"]),
         "answers": list(record["answers"]),
         "context": context,
-        "change": _change(sides),
-        **sides,
+        **_sides(pair),
+        **({"greedy": _sides(greedy)} if greedy else {}),
     }
+
+
+def _sides(pair: Pair) -> dict[str, Any]:
+    sides = {stage: _side_data(pair[stage]) if stage in pair else None for stage in STAGES}
+    return {"change": _change(sides), **sides}
 
 
 def _side_data(record: Record) -> dict[str, Any]:
@@ -139,7 +179,8 @@ def _change(sides: Mapping[str, dict[str, Any] | None]) -> str:
 
 def _full_shade(pairs: Iterable[dict[str, Any]]) -> float:
     """The bits at which a token has the full shade: nearly the most any has, outliers aside."""
-    sides = (side for pair in pairs for side in (pair["before"], pair["after"]) if side)
+    views = (view for pair in pairs for view in (pair, pair.get("greedy")) if view)
+    sides = (side for view in views for side in (view["before"], view["after"]) if side)
     bits = [value for side in sides for value in side["token_bits"] if value > 0]
     return round(max(0.1, float(np.quantile(bits, 0.98))), 1) if bits else 1.0
 

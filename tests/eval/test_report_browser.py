@@ -47,7 +47,9 @@ def evaluated_record(task: str, document: int, question: int, stage: str) -> Any
         "task": task,
         "document_id": f"patient {document}",
         "stage": stage,
-        "context": f"{hostile} Ward round of patient {document}. " + "The patient slept well and asked for tea. " * 30,
+        "context": f"{hostile} Ward round of patient {document}. "
+        + "The patient slept well and asked for tea. " * 30
+        + f"The dose was {50 + document} mg.",
         "question": f"Which dose was given on day {question}? {hostile}",
         "kind": "numeric",
         "options": [],
@@ -115,7 +117,11 @@ def write_run(folder: Path) -> Path:
         for step in range(1, 61)
     ]
     (folder / "results.json").write_text(json.dumps(summarise(records) | extra), encoding="utf-8")
-    for name, lines in (("samples", records), ("metrics", metrics)):
+    greedy = [
+        record | {"tokens": ["greedily", *record["tokens"]], "token_bits": [0.0, *record["token_bits"]]}
+        for record in records
+    ]
+    for name, lines in (("samples", records), ("samples.greedy", greedy), ("metrics", metrics)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return write_report(folder)
 
@@ -199,14 +205,14 @@ def test_no_text_of_a_figure_leaves_it_or_covers_another(report: Watched) -> Non
 def test_the_answer_stands_first_with_its_intervals(report: Watched) -> None:
     heading = report.page.locator("h1")
     assert heading.bounding_box()["y"] < 300
-    assert "of the tokens" in heading.inner_text()
+    assert heading.inner_text().startswith("Greedy messages raise accuracy from 66.7% to 75.9%")
     assert heading.locator("small").count() == 3
 
 
 def test_the_task_filter_leaves_the_questions_of_that_task(report: Watched) -> None:
     everything = len(TASKS) * DOCUMENTS * QUESTIONS
     assert report.count() == (8, f"{everything} of {everything}")
-    report.page.locator("#task").select_option(label="filings")
+    report.page.locator("#task").select_option(label="filings (18)")
     assert report.count() == (8, f"18 of {everything}")
     while report.page.locator("#further").is_visible():
         report.page.locator("#further").click()
@@ -230,11 +236,75 @@ def test_the_verdict_filter_leaves_gained_lost_or_changed_answers(report: Watche
 def test_the_search_finds_words_of_questions_and_documents_whatever_their_case(report: Watched) -> None:
     report.page.locator("#search").fill("DAY 2")
     assert report.count()[1] == "18 of 54"
-    report.page.locator("#task").select_option(label="notes")
+    report.page.locator("#task").select_option(label="notes (6)")
     assert report.count() == (6, "6 of 54")
     report.page.locator("#search").fill("no such words")
     assert report.count() == (0, "0 of 54")
     assert "No message fits this filter" in report.page.locator("#pairs").inner_text()
+
+
+def test_a_choice_tells_how_many_questions_it_leaves_given_the_others(report: Watched) -> None:
+    report.page.locator("#search").fill("day 2")
+    assert report.page.locator("#task option").all_inner_texts()[:2] == ["all tasks (18)", f"{HOSTILE} (6)"]
+    report.page.locator("#change").select_option("better")
+    left = report.page.locator("#task option").first.inner_text()
+    assert left == f"all tasks ({report.count()[1].split()[0]})"
+
+
+def test_greedy_messages_are_shown_first_and_sampled_ones_at_a_choice(report: Watched) -> None:
+    message = report.page.locator(".pair-card .message").first
+    assert message.inner_text().startswith("greedily ")
+    report.page.locator("#decoding").select_option("sampled")
+    assert "greedily" not in message.inner_text()
+
+
+@pytest.mark.parametrize(
+    ("order", "figure", "sign"), [("most-bits", "bits", -1), ("fewest-bits", "bits", 1), ("most-tokens", "token", -1)]
+)
+def test_questions_are_ordered_by_the_message_after(report: Watched, order: str, figure: str, sign: int) -> None:
+    report.page.locator("#order").select_option(order)
+    heads = report.page.locator(".side.now h4 span").all_inner_texts()
+    place = 0 if figure == "token" else 1
+    values = [sign * float(head.split(" · ")[place].split()[0]) for head in heads]
+    assert values == sorted(values)
+
+
+def test_what_is_chosen_stands_in_the_address_and_comes_back_with_it(report: Watched) -> None:
+    page = report.page
+    page.locator("#decoding").select_option("sampled")
+    page.locator("#task").select_option(label="filings (18)")
+    page.locator("#order").select_option("most-bits")
+    page.locator("#search").fill("day 2")
+    address = page.url
+    assert address.endswith("#show=sampled&task=filings&order=most-bits&search=day+2")
+    page.goto("about:blank")
+    page.unroute("**/*")
+    page.goto(address)
+    assert report.count() == (6, "6 of 54")
+    assert page.locator("#decoding").input_value() == "sampled"
+    assert page.locator("#search").input_value() == "day 2"
+
+
+def test_the_link_of_a_message_shows_it_alone(report: Watched) -> None:
+    page = report.page
+    page.locator("#task").select_option(label="filings (18)")
+    card = page.locator(".pair-card").nth(2)
+    question = card.locator("h3").inner_text()
+    card.locator(".where a").click()
+    assert report.count() == (1, "1 of 54") and page.locator(".pair-card h3").inner_text() == question
+    page.locator("#everything").click()
+    assert report.count()[0] == 8
+    # The question at the top of the page is among those drawn.
+    page.locator(".example a").click()
+    assert report.count()[0] == 1
+
+
+def test_the_answer_is_marked_where_it_stands_in_the_context(report: Watched) -> None:
+    details = report.page.locator(".pair-card details").first
+    details.locator("summary").click()
+    gold = report.page.locator(".pair-card .gold b").first.inner_text()
+    marks = details.locator("mark").all_inner_texts()
+    assert marks and set(marks) == {gold}
 
 
 def test_before_and_after_stand_side_by_side_and_below_each_other_on_a_phone(report: Watched) -> None:
