@@ -12,10 +12,11 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from configs.tree import ConfigError, Section, describe
+from configs.tree import ConfigError, Section, describe, to_yaml
 from data.errors import InputError, one_line, os_error
 
 BAD_INPUT = 2
@@ -41,7 +42,8 @@ def config_parser(
         keys: the type of its configuration.
         first: names of the sections that the list of keys begins with.
     """
-    width = shutil.get_terminal_size().columns - 2  # as argparse wraps the rest of the page
+    # As argparse wraps the rest of the page; beyond a hundred columns, lines are hard to follow.
+    width = min(shutil.get_terminal_size().columns - 2, 100)
     paragraphs = description.replace("``", "'").split("\n\n")
     lines = "\n".join(f"  {example}" for example in examples)
     parser = argparse.ArgumentParser(
@@ -53,6 +55,9 @@ def config_parser(
     parser.add_argument("--config", required=True, help="a YAML file, as given or in configs/")
     # deepspeed's launcher passes it to every process; the environment says the same.
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check all that takes no weights, print the resolved configuration, stop"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys: eval.documents=5")
     return parser
 
@@ -102,6 +107,33 @@ def make_run_folder(folder: Path) -> None:
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise ConfigError(f"run_folder = {one_line(repr(str(folder)))}: cannot be written to ({reason})") from None
+
+
+def check_run_folder(folder: Path) -> None:
+    """Refuse a folder that a run could not write to, and leave nothing behind: see `make_run_folder`."""
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        make_run_folder(folder)
+    finally:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def print_plan(config: Section, folder: Path) -> int:
+    """What a dry run ends with: the resolved configuration as YAML, once the run folder is known to be writable.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+    """
+    check_run_folder(folder)
+    print(to_yaml(config), end="")
+    return 0
+
+
+def say_aside(text: str) -> None:
+    """Print once on standard error, where standard output is a result that is read on."""
+    say(text, sys.stderr)
 
 
 def say(text: str, file: TextIO | None = None) -> None:

@@ -97,23 +97,27 @@ def to_yaml(config: Section) -> str:
 
 
 def describe(root: type[Section], first: Sequence[str] = (), width: int = 100) -> str:
-    """Every key with its type and its default on one line, and what it means on the lines below.
+    """Every key with its type and its default, and what it means on the lines below; by section, each under a heading.
 
     Args:
         root: the type of the whole tree.
-        first: names of the sections that come before the others, which keep their order.
+        first: names of the sections that come first; the keys of the root itself follow, then the other sections.
         width: columns of a line.
     """
-    leaves = sorted(_leaves(root), key=lambda leaf: _rank(leaf[0].partition(".")[0], first))
-    lines: list[str] = []
-    for key, annotation, default, meaning in leaves:
+    groups: dict[str, list[str]] = {name: [] for name in (*first, "")}
+    for key, annotation, default, meaning in _leaves(root):
+        lines = groups.setdefault(key.partition(".")[0] if "." in key else "", [])
         lines += textwrap.wrap(f"{key}: {_type_name(annotation)} {default}", width, subsequent_indent=" " * 8)
         lines += textwrap.wrap(meaning, width, initial_indent=" " * 4, subsequent_indent=" " * 4)
-    return "\n".join(lines)
+    parts = ("\n".join([_heading(root, name, width), *lines]) for name, lines in groups.items() if lines)
+    return "\n\n".join(parts)
 
 
-def _rank(name: str, first: Sequence[str]) -> int:
-    return first.index(name) if name in first else len(first)
+def _heading(root: type[Section], name: str, width: int) -> str:
+    """A heading for the keys of a section, or of the root itself."""
+    meaning = root.model_fields[name].description if name else "What the run is called, and what it starts from."
+    title = f"--- {name or 'the run'}: {' '.join((meaning or '').replace('``', chr(39)).split())}"
+    return "\n".join(textwrap.wrap(title, width, subsequent_indent=" " * 4))
 
 
 def _read_file(file: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ if not __package__:
     # another checkout; what has to run is the checkout that this file belongs to.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from configs.command import config_parser, status
+from configs.command import config_parser, print_plan, say_aside, status
 from eval.config import EvaluationConfig, load_config
 
 EXAMPLES = (
@@ -28,13 +28,21 @@ EXAMPLES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; the exit status is 0, 2 for bad input, 130 when interrupted."""
     options = parse(arguments)
-    return status(lambda: load_config(options.config, options.overrides), work)
+    return status(lambda: load_config(options.config, options.overrides), plan if options.dry_run else work)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ``--help`` lists every configuration key."""
     parser = config_parser("python -m eval.run", __doc__ or "", EXAMPLES, EvaluationConfig, first=("compressor",))
     return parser.parse_intermixed_args(arguments)
+
+
+def plan(config: EvaluationConfig) -> int:
+    """Check what takes no weights, documents and questions among it, and print the configuration."""
+    from eval.plan import check
+
+    check(config, say_aside)
+    return print_plan(config, config.folder)
 
 
 def work(config: EvaluationConfig) -> int:

@@ -15,7 +15,7 @@ if not __package__:
     # another checkout; what has to run is the checkout that this file belongs to.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from configs.command import config_parser, status, world_size
+from configs.command import config_parser, print_plan, say_aside, status, world_size
 from train.config import Config, load_config
 
 EXAMPLES = (
@@ -28,7 +28,9 @@ EXAMPLES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; the exit status is 0, 2 for bad input, 130 when interrupted."""
     options = parse(arguments)
-    return status(lambda: load(options), lambda config: work(config, options.fresh))
+    return status(
+        lambda: load(options), lambda config: plan(config) if options.dry_run else work(config, options.fresh)
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -47,6 +49,18 @@ def load(options: argparse.Namespace) -> Config:
     config = load_config(options.config, options.overrides)
     config.check_world_size(world_size())
     return config
+
+
+def plan(config: Config) -> int:
+    """Check what takes no weights, documents and questions among it, and print the configuration."""
+    from configs.build import instructions
+    from models.loading import quiet_libraries
+    from train.questions import read_questions
+
+    quiet_libraries()
+    instructions(config)
+    read_questions(config, say_aside)
+    return print_plan(config, config.folder)
 
 
 def work(config: Config, fresh: bool) -> int:

@@ -20,7 +20,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from configs.command import config_parser, status
+from configs.command import config_parser, print_plan, say_aside, status
 from eval.config import EvaluationConfig, load_config
 
 EXAMPLES = (
@@ -33,7 +33,10 @@ EXAMPLES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; the exit status is 0, 2 for bad input, 130 when interrupted."""
     options = parse(arguments)
-    return status(lambda: load_config(options.config, options.overrides), lambda config: work(config, options.rounds))
+    return status(
+        lambda: load_config(options.config, options.overrides),
+        lambda config: plan(config) if options.dry_run else work(config, options.rounds),
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -44,6 +47,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: there is at least one, the ordinary message")
     return options
+
+
+def plan(config: EvaluationConfig) -> int:
+    """Check what takes no weights, documents and questions among it, and print the configuration."""
+    from eval.plan import check
+
+    check(config, say_aside)
+    return print_plan(config, config.folder)
 
 
 def work(config: EvaluationConfig, rounds: int) -> int:

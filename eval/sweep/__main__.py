@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from configs.command import config_parser, status
+from configs.command import config_parser, print_plan, say_aside, status
 from eval.sweep.config import SweepConfig, load_config
 
 EXAMPLES = (
@@ -22,12 +22,20 @@ EXAMPLES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; the exit status is 0, 2 for bad input, 130 when interrupted."""
     options = parse(arguments)
-    return status(lambda: load_config(options.config, options.overrides), work)
+    return status(lambda: load_config(options.config, options.overrides), plan if options.dry_run else work)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ``--help`` lists every configuration key."""
     return config_parser("python -m eval.sweep", __doc__ or "", EXAMPLES, SweepConfig).parse_intermixed_args(arguments)
+
+
+def plan(config: SweepConfig) -> int:
+    """Check what takes no weights, documents and questions among it, and print the configuration."""
+    from eval.plan import check
+
+    check(config.recipe(), say_aside)
+    return print_plan(config, config.folder)
 
 
 def work(config: SweepConfig) -> int:

@@ -1,11 +1,15 @@
 """What every command shares: its exit status, who prints what, and how many processes there are."""
 
+from pathlib import Path
+
 import pytest
 
 from configs.command import config_parser, is_main, launched, say, status, world_size
 from configs.tree import ConfigError
 from data.errors import DataError
-from train.config import Config
+from eval.run import main as evaluate
+from train.config import Config, load_config
+from train.run import main as train
 
 
 def refuse(error: Exception) -> int:
@@ -79,3 +83,34 @@ def test_the_help_page_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     page = config_parser("train/run.py", "Train. " * 30, ["train/run.py --config mi_rl.yaml"], Config).format_help()
     assert max(map(len, page.splitlines())) <= 60
     assert page.index("examples:") < page.index("configuration keys:") < page.index("train.steps: int = 100")
+    monkeypatch.setenv("COLUMNS", "250")
+    wide = config_parser("train/run.py", "Train. " * 30, ["train/run.py --config mi_rl.yaml"], Config).format_help()
+    keys = wide[wide.index("configuration keys:") :]
+    assert 90 < max(map(len, keys.splitlines())) <= 100
+
+
+def test_a_dry_run_prints_the_configuration_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train(["--config", "mi_rl.yaml", "train.steps=3", "--dry-run"]) == 0
+    file = tmp_path / "resolved.yaml"
+    file.write_text(capsys.readouterr().out)
+    assert load_config(str(file)) == load_config("mi_rl.yaml", ["train.steps=3"])
+    assert evaluate(["--config", "evaluation.yaml", "compressor.adapter=null", "--dry-run"]) == 0
+    assert "model: miniature/qwen2-small" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["resolved.yaml"]
+
+
+def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own.jsonl").write_text('{"context": "a", "question": "b?"}\n')
+    own = f"tasks=[{{name: records, source: {tmp_path}/own.jsonl}}]"
+    given = [own, "information.negatives={batch: 1}", "--dry-run"]
+    assert train(["--config", "mi_rl.yaml", *given]) == 2
+    assert "has no field 'answers'" in capsys.readouterr().err
+    assert evaluate(["--config", "evaluation.yaml", "compressor.adapter=null", *given]) == 2
+    assert "has no field 'answers'" in capsys.readouterr().err
+    assert train(["--config", "mi_rl.yaml", f"run_folder={tmp_path}/own.jsonl", "--dry-run"]) == 2
+    assert "something that is no folder" in capsys.readouterr().err
+    assert train(["--config", "mi_rl.yaml", "tasks=[miniature/notes, qasper]", "--dry-run"]) == 2
+    assert "have different instructions" in capsys.readouterr().err

@@ -133,8 +133,19 @@ def test_the_tree_is_frozen() -> None:
 
 
 def test_every_key_is_described_with_a_meaning() -> None:
-    lines = describe(Config, first=("train", "compressor"), width=80).splitlines()
-    assert all(len(line) <= 80 for line in lines)
+    page = describe(Config, first=("train", "compressor"), width=80)
+    assert all(len(line) <= 80 for line in page.splitlines())
+    groups = page.split("\n\n")
+    assert [group.partition(":")[0] for group in groups[:4]] == [
+        "--- train",
+        "--- compressor",
+        "--- the run",
+        "--- predictor",
+    ]
+    assert groups[1].startswith(
+        "--- compressor: The model that writes messages, with the adapter that is\n    trained.\n"
+    )
+    lines = [line for group in groups for line in group.splitlines()[1:]]
     heads = [line for line in lines if not line.startswith("    ")]
     assert all(lines[lines.index(head) + 1].startswith("    ") for head in heads)
     keys = [head.partition(":")[0] for head in heads]
