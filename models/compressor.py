@@ -18,7 +18,7 @@ from data.sample import Document
 from models.adapter_settings import FORMAT, AdapterSettings, Base, DtypeName, portable_name
 from models.adapters import base_hashes, dtype_name, load_adapter, read_adapter
 from models.loading import context_window, load_model
-from models.naming import ModelError, names_adapter
+from models.naming import ModelError, model_folder, names_adapter
 from models.prompts import CompressorPrompts, Prompt, truncate_middle
 from models.shared_prefix import Reply, generate
 
@@ -134,6 +134,8 @@ class Compressor:
             base, trained = model or stored.base, stored.settings
             if not base:
                 raise ModelError(f"adapter {str(adapter)!r} does not name its base model: pass one")
+            if model is None:
+                _require_base(adapter, base)
             known = trained.base if trained is not None and model in (None, trained.base.model) else None
             dtype = "float32" if trained is None else trained.dtype
             plain, tokenizer = load_model(base, dtype, device, None if known is None else known.revision)
@@ -295,6 +297,16 @@ class Compressor:
         return Message(
             self.text(reply.token_ids), reply.token_ids, reply.ended, reply.log_probs, prompt.truncated_tokens
         )
+
+
+def _require_base(adapter: str | Path, base: str) -> None:
+    """Refuse a base that an adapter names and that is not here, as the folder of another machine is not."""
+    try:
+        model_folder(base)
+    except ModelError as error:
+        raise ModelError(
+            f"adapter {str(adapter)!r}: its base is not here; pass where it is (--model): {error}"
+        ) from error
 
 
 def _named(question: str) -> str:

@@ -115,6 +115,18 @@ def test_the_path_of_a_local_base_stays_on_its_machine(tmp_path: Path) -> None:
     assert Compressor.load(tmp_path / "adapter").budget_tokens == 24
 
 
+def test_an_adapter_whose_base_lies_elsewhere_asks_for_it(tmp_path: Path) -> None:
+    plain, tokenizer = load_model(MODEL)
+    for where in ("there", "here"):
+        plain.save_pretrained(tmp_path / where)
+        tokenizer.save_pretrained(tmp_path / where)
+    saved(tmp_path / "adapter", base=str(tmp_path / "there"))
+    shutil.rmtree(tmp_path / "there")
+    with pytest.raises(ModelError, match=r"its base is not here; pass where it is \(--model\): model '.*/there'"):
+        Compressor.load(tmp_path / "adapter")
+    assert Compressor.load(tmp_path / "adapter", model=str(tmp_path / "here")).budget_tokens == 24
+
+
 def test_no_save_of_an_adapter_names_the_machine(adapter: Path, tmp_path: Path) -> None:
     adapted_model()[0].save_pretrained(str(tmp_path / "checkpoint"))
     assert not (tmp_path / "checkpoint" / "README.md").exists()
