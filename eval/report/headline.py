@@ -235,9 +235,9 @@ def _explanation(decoding: Decoding, losses: Sequence[str]) -> str:
     )
     if "information" not in losses:
         return text
-    kept = "" if "accuracy" in losses else ", and still what the answers need"
+    kept = "" if "accuracy" in losses else ", though still what the answers need"
     return (
-        f"{text} Information fell: a shorter message says less of its document{kept}, so what rose is brevity alone."
+        f"{text} Information fell: a shorter message says less of its document{kept}; the gain is brevity alone."
         if density > 1
         else f"{text} Information fell: a message says less of its document{kept}."
     )

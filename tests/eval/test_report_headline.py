@@ -49,7 +49,7 @@ def test_information_that_falls_is_explained_and_counts_as_a_loss() -> None:
     answer = headline(decoded((0.968, 0.975), (0.007, -0.013, 0.022), (58.9, 6.76), (2.96, 2.76)))
     assert answer.standing == "mixed" and answer.evidence.startswith("What got worse: information.")
     assert "5.00x the bits per token are 8.71x fewer tokens times 0.93x the information" in answer.explanation
-    assert "and still what the answers need, so what rose is brevity alone" in answer.explanation
+    assert "though still what the answers need; the gain is brevity alone" in answer.explanation
     risen = headline(decoded((0.968, 0.975), (0.007, -0.013, 0.022), (58.9, 6.76), (2.32, 2.66)))
     assert "brevity" not in risen.explanation and risen.standing == "better"
 

@@ -175,7 +175,7 @@ def test_a_compressor_held_against_nothing_has_results_and_a_report(
     assert [cost["name"] for cost in found["flops"]] == ["compressor, after"]
     shown = [capsys.readouterr().out, (folder / "tables.md").read_text(), (folder / "tables.tex").read_text()]
     for text in shown:
-        assert "Held against nothing" in text and "before" not in text and "untrained" not in text
+        assert "held against nothing" in text and "before" not in text and "untrained" not in text
     page = (folder / "report.html").read_text().partition("<footer>")[0]
     assert "The compressor was held against nothing." in page and "not measured" not in page
 

@@ -105,7 +105,7 @@ def test_pages_are_compressed_without_their_question(tmp_path: Path) -> None:
         assert len(own) == 5 and len({record["message"] for record in own}) == 1
         assert max(r["information_nats"] for r in own) - min(r["information_nats"] for r in own) < 1e-4
         assert len({record["answer_nll_nats"] for record in own}) > 1
-    assert "Held against nothing: the answers have a perplexity of" in (folder / "tables.md").read_text()
+    assert "held against nothing: the answers have a perplexity of" in (folder / "tables.md").read_text()
 
 
 def test_histories_are_compressed_session_by_session(tmp_path: Path) -> None:
