@@ -7,12 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import wandb
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOTrainer
 
 from tests.train.small_trainer import make_trainer
 from tests.train.test_reward import GROUP, build, call, messages_for
-from train.sample_messages import MESSAGES_A_STEP, SampleMessages, shown
+from train.sample_messages import MESSAGES_A_STEP, TABLE_COLUMNS, SampleMessages, shown
 from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
 
 LINE: dict[str, Any] = {
@@ -94,6 +95,21 @@ def test_messages_are_shown_at_the_first_step_and_every_so_many(
         callback.on_step_end(arguments, TrainerState(global_step=step), TrainerControl())
     said = capsys.readouterr().out.splitlines()
     assert [int(line.split()[1].rstrip(":")) for line in said] == steps
+
+
+@pytest.mark.command
+def test_messages_that_are_shown_are_a_table_in_weights_and_biases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    callback = SampleMessages(tmp_path, 1)
+    callback.last = [LINE | {"answers": ["71", "seventy-one"]}]
+    with wandb.init(mode="offline", dir=str(tmp_path), project="test"):
+        callback.on_step_end(TrainingArguments(output_dir=str(tmp_path)), TrainerState(global_step=1), TrainerControl())
+    [file] = tmp_path.glob("wandb/offline-run-*/files/media/table/messages*.json")
+    table = json.loads(file.read_text())
+    assert table["columns"] == list(TABLE_COLUMNS)
+    assert table["data"] == [[1, LINE["question"], "71 · seventy-one", LINE["message"], "71", 1.0, 1.93, 2.8, 7]]
 
 
 def test_a_message_on_the_console_is_one_line_of_what_prints() -> None:
