@@ -1,5 +1,6 @@
 """The work of an evaluation: messages, answers and information of every stage, baselines, and what they cost."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -58,6 +59,7 @@ def evaluate(config: EvaluationConfig) -> None:
     Raises:
         InputError: a model, document or server cannot be used.
     """
+    start = time.time()
     instruction, answer_instruction = instructions(config)
     # Servers first: whether they are there is known in seconds.
     probe_judge(config)
@@ -98,7 +100,8 @@ def evaluate(config: EvaluationConfig) -> None:
         }
         if config.diagnostics:
             extra["diagnostics"] = summarise_diagnostics(graded["samples"])
-        meta = {"config": config.model_dump(mode="json"), "identity": identity, **provenance()}
+        seconds = {"evaluation": time.time() - start}
+        meta = {"config": config.model_dump(mode="json"), "identity": identity, "seconds": seconds, **provenance()}
         finish(config, graded, meta, extra)
     PartialState().wait_for_everyone()
 

@@ -45,7 +45,15 @@ def small(folder: Path, *more: str, tasks: str = "tasks=[miniature/notes]") -> l
 def evaluated(folder: Path, *more: str, tasks: str = "tasks=[miniature/notes]") -> dict[str, Any]:
     """The results of a small run, which has to succeed."""
     assert main(small(folder, *more, tasks=tasks)) == 0
-    return json.loads((folder / "results.json").read_text())
+    return comparable(folder)
+
+
+def comparable(folder: Path) -> dict[str, Any]:
+    """The results of a run without when, how long, where and from which commit, in which two equal runs may differ."""
+    found = json.loads((folder / "results.json").read_text())
+    for name in ("date", "seconds", "machine", "commit", "modified"):
+        del found["meta"][name]
+    return found
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

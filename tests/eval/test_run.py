@@ -14,7 +14,7 @@ import pytest
 from configs.tree import PROJECT
 from data.registry import TASKS
 from eval.run import main
-from tests.eval.small_evaluation import evaluated, logged, records, small, write_adapter
+from tests.eval.small_evaluation import comparable, evaluated, logged, records, small, write_adapter
 
 pytestmark = pytest.mark.command
 
@@ -49,8 +49,8 @@ def launch(launcher: list[str], given: list[str]) -> None:
 
 
 def results(folder: Path) -> str:
-    """The whole of a run's results, but for the name of its folder."""
-    return (folder / "results.json").read_text().replace(str(folder), "")
+    """The whole of a run's results, but for when and where it was made and the name of its folder."""
+    return json.dumps(comparable(folder)).replace(str(folder), "")
 
 
 def test_an_evaluation_leaves_everything_and_a_second_start_repeats_nothing(
@@ -67,10 +67,10 @@ def test_an_evaluation_leaves_everything_and_a_second_start_repeats_nothing(
     assert [cost["name"] for cost in found["flops"]] == ["compressor, before", "compressor, after"]
     messages = {stage: [r["message"] for r in records(folder) if r["stage"] == stage] for stage in ("before", "after")}
     assert messages["before"] != messages["after"]
-    log, before = folder / "records" / "0.jsonl", (folder / "results.json").read_bytes()
+    log, before = folder / "records" / "0.jsonl", comparable(folder)
     lines = log.read_bytes()
     assert main(arguments(folder, adapter)) == 0
-    assert log.read_bytes() == lines and (folder / "results.json").read_bytes() == before
+    assert log.read_bytes() == lines and comparable(folder) == before
     assert "interrupted batches" not in capsys.readouterr().out
 
 
