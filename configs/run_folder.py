@@ -37,6 +37,7 @@ def owned(
     folder: Path,
     command: str,
     config: str | None = None,
+    identity: str | None = None,
     fresh: bool = False,
     holds_work: Callable[[Path], bool] = bool,
 ) -> Iterator[Path]:
@@ -45,7 +46,8 @@ def owned(
     Args:
         folder: is made where it is absent.
         command: whose folder it is, such as ``train``.
-        config: the resolved configuration that the folder holds a run of; None where configurations may change.
+        config: the resolved configuration, kept for people; None where the command keeps its own.
+        identity: what the folder holds a run of: all that must not change until it ends; None where everything may.
         fresh: drop what the folder holds.
         holds_work: whether anything was computed in the folder; one without may change its configuration.
 
@@ -53,7 +55,7 @@ def owned(
         ConfigError: somebody else works in the folder, it is no run folder or another command's, or it holds a run of
             another configuration. Every process raises the same.
     """
-    lock = on_main(lambda: _open(folder, command, config, fresh, holds_work))
+    lock = on_main(lambda: _open(folder, command, config, identity, fresh, holds_work))
     try:
         yield folder
     finally:
@@ -93,7 +95,14 @@ def on_main(work: Callable[[], int]) -> int | None:
     return result
 
 
-def _open(folder: Path, command: str, config: str | None, fresh: bool, holds_work: Callable[[Path], bool]) -> int:
+def _open(
+    folder: Path,
+    command: str,
+    config: str | None,
+    identity: str | None,
+    fresh: bool,
+    holds_work: Callable[[Path], bool],
+) -> int:
     """Lock the folder and make it this run's; the descriptor of the lock."""
     _check_ours(folder, command)
     make_run_folder(folder)
@@ -105,9 +114,9 @@ def _open(folder: Path, command: str, config: str | None, fresh: bool, holds_wor
         if fresh or marker.get("dropping"):
             _drop(folder, command)
             marker = {}
-        _check_configuration(folder, marker, config, holds_work)
-        if not marker or marker.get("config") != _hash(config):
-            _mark(folder, {"command": command, "config": _hash(config), "finished": False})
+        _check_identity(folder, marker, identity, holds_work)
+        if not marker or marker.get("identity") != _hash(identity):
+            _mark(folder, {"command": command, "identity": _hash(identity), "finished": False})
         for partial in folder.glob(".*.partial"):
             partial.unlink(missing_ok=True)
         resolved = folder / CONFIG_FILE
@@ -147,11 +156,11 @@ def _lock(folder: Path) -> int:
     return descriptor
 
 
-def _check_configuration(
-    folder: Path, marker: dict[str, Any], config: str | None, holds_work: Callable[[Path], bool]
+def _check_identity(
+    folder: Path, marker: dict[str, Any], identity: str | None, holds_work: Callable[[Path], bool]
 ) -> None:
     """Refuse a folder in which something was computed with another configuration."""
-    if config is None or not marker or marker.get("config") == _hash(config) or not holds_work(folder):
+    if identity is None or not marker or marker.get("identity") == _hash(identity) or not holds_work(folder):
         return
     raise ConfigError(
         f"run_folder = {str(folder)!r}: holds a run of another configuration; "
@@ -161,7 +170,7 @@ def _check_configuration(
 
 def _drop(folder: Path, command: str) -> None:
     """Drop all that a run folder holds; what a kill leaves of it is dropped at the next start."""
-    _mark(folder, {"command": command, "config": None, "dropping": True})
+    _mark(folder, {"command": command, "identity": None, "dropping": True})
     for path in folder.iterdir():
         if path.name in (LOCK, MARKER):
             continue
@@ -184,8 +193,8 @@ def _marker(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _hash(config: str | None) -> str | None:
-    return None if config is None else hashlib.sha256(config.encode()).hexdigest()
+def _hash(identity: str | None) -> str | None:
+    return None if identity is None else hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _text(path: Path) -> str | None:

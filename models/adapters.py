@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.errors import one_line
@@ -81,7 +82,8 @@ def add_adapter(
     """The model with a fresh LoRA adapter, which leaves the model's outputs as they are until it is trained.
 
     Args:
-        model: changed in place. The adapter added to a plain model is its only part that trains.
+        model: changed in place. The adapter added to a plain model is its only part that trains, and its dropout the
+            only dropout: see `switch_off_dropout`.
         rank: the inner width of the two matrices that are added to each layer.
         alpha: the adapter's part of a layer's output is scaled by ``alpha / rank``.
         dropout: probability that an input of the adapter is dropped in training.
@@ -106,6 +108,7 @@ def add_adapter(
         if isinstance(model, PeftModel):
             model.add_adapter(name, lora)
             return model
+        switch_off_dropout(model)
         adapted = get_peft_model(model, lora, name)
     except (ValueError, re.error) as error:
         raise ModelError(f"target_modules {target_modules!r} name no layers of the model: {one_line(error)}") from error
@@ -113,6 +116,20 @@ def add_adapter(
     # Every save would write PEFT's empty model card, which names the path of the base on this machine.
     adapted.create_or_update_model_card = _no_card
     return adapted
+
+
+def switch_off_dropout(model: PreTrainedModel) -> None:
+    """Set every dropout of a base model to 0, in modules and in the probabilities that attention layers hold.
+
+    A policy that drops inputs of its base in the update has other log-probabilities than the one that wrote the
+    messages, and two passes over one message differ.
+    """
+    for module in model.modules():
+        if isinstance(module, _DropoutNd):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def read_adapter(folder: str | Path) -> StoredAdapter:
@@ -165,7 +182,7 @@ def load_adapter(
                 adapted = model
             else:
                 adapted = PeftModel.from_pretrained(model, path, name)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, re.error) as error:
+    except Exception as error:  # the files are a stranger's, and PEFT raises anything at what it does not expect
         raise ModelError(f"{misfit}: {one_line(error)}") from error
     expected = get_peft_model_state_dict(adapted, adapter_name=name, save_embedding_layers=False)
     if missing := expected.keys() - stored.weights.keys():

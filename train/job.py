@@ -1,35 +1,43 @@
 """The work of a training run: evaluate the untrained compressor, train its adapter, evaluate again."""
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
-from configs.build import evaluation_request, instructions, load_samples
+from configs.build import fit
 from configs.command import is_main, say, start_processes
-from configs.sections import TaskConfig
+from configs.run_folder import is_finished, mark_finished, owned
+from configs.tree import to_yaml
 from data.sample import Sample
-from data.task import Request
+from eval.adapter_card import write_card
 from eval.evaluation import by_compressor
+from eval.parts import Pieces
 from eval.provenance import provenance
 from eval.record import Record
 from eval.record_log import RecordLog, open_log
 from eval.report.console import console_table
 from eval.results import finish
-from eval.servers import tell_of_server
+from eval.servers import probe_predictors, tell_of_server
 from eval.stages import MEASURED, REFERENCE, evaluation_of, identify, origin_of, passes
-from models.adapters import save_adapter
+from models.endpoint import EndpointError
 from models.fingerprint import is_base, parameter_hash
-from train.checkpoint import last_checkpoint
+from train.checkpoint import find_checkpoint
 from train.config import Config
 from train.extension_cache import prepare_compilation
-from train.models import Models, check_fingerprints, fingerprints, load_models
+from train.guarded_trainer import GuardedGRPOTrainer
+from train.models import Models, check_fingerprints, fingerprints, load_models, save_trained
+from train.peers import LostPeerError, lost_peer
+from train.questions import check_count, read_questions
 from train.reward import MessageReward
 from train.rollout import Rollout
-from train.run_folder import open_run_folder
+from train.run_folder import holds_work, identity, stand
+from train.signals import StopOnSignal
 from train.tracking import log_results, start_wandb
 from train.trainer import build_trainer
 
@@ -43,16 +51,19 @@ def run(config: Config, fresh: bool) -> int:
     """
     prepare_compilation()
     start_processes()
-    folder = open_run_folder(config, fresh)
-    results = folder / "results.json"
-    if results.exists():
-        say(f"{folder} is finished; --fresh starts over\n")
-        say(console_table(json.loads(results.read_text(encoding="utf-8"))))
-        return 0
-    try:
-        train_and_evaluate(config, folder)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(last_checkpoint(folder) or "the start") from None
+    with owned(config.folder, "train", to_yaml(config), identity(config), fresh, holds_work) as folder:
+        if is_finished(folder):
+            say(f"{folder} is finished; --fresh starts over\n")
+            say(console_table(json.loads((folder / "results.json").read_text(encoding="utf-8"))))
+            return 0
+        try:
+            train_and_evaluate(config, folder)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(stand(folder)) from None
+        except RuntimeError as error:
+            if (lost := lost_peer(error)) is None:
+                raise
+            raise LostPeerError(f"{lost}; the same command goes on from {stand(folder)}") from error
     return 0
 
 
@@ -64,14 +75,19 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
         KeyboardInterrupt: a signal ended it.
         RuntimeError: training changed something else than the adapter.
     """
+    # Whether a server is there is known in seconds.
+    probe_predictors([config.predictor], config.folder)
+    train_documents, eval_documents = read_questions(config, say)
     models = load_models(config)
-    train_samples = load_samples(config, models.compressor, "train", training_request, say)
-    eval_samples = load_samples(config, models.compressor, "evaluate", evaluation_request, say)
+    # A document in parts is compressed part by part, as at evaluation: each is a context of its own.
+    train_samples = Pieces.of(fit(train_documents, models.compressor, "train", say)).samples
+    check_count(config, train_samples)
+    eval_samples = fit(eval_documents, models.compressor, "evaluate", say)
     warn_of_overlap(train_samples, eval_samples)
     report_to = start_wandb(config, folder) if is_main() else []
     hashes = fingerprints(models)
     start = time.time()
-    resumed = last_checkpoint(folder)
+    resumed = find_start(folder)
     log = open_records(config, eval_samples, models)
     before = evaluate_stage(config, eval_samples, models, REFERENCE, log)
     evaluated = time.time()
@@ -82,9 +98,7 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     check_fingerprints(hashes, fingerprints(models))
     tell_of_server(models.channel.predictor)
     if is_main():
-        base, answer_instruction = config.compressor, instructions(config)[1]
-        settings = models.compressor.settings(base.model, base.revision, answer_instruction)
-        save_adapter(models.adapted, models.tokenizer, folder / "compressor", base.model, settings=settings)
+        settings = save_trained(config, models, folder / "compressor")
         meta = {
             "seconds": seconds,
             "hashes": fingerprints(models),
@@ -92,30 +106,12 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
             **provenance(),
         }
         records = {name: [*before[name], *after[name]] for name in before}
-        log_results(finish(config, records, meta), config.name, folder)
+        results = finish(config, records, meta)
+        write_card(folder / "compressor", config, settings, results)
+        log_results(results, config.name, folder)
+        mark_finished(folder)
         print(f"adapter: {folder / 'compressor'}")
     PartialState().wait_for_everyone()
-
-
-def training_request(config: Config, task: TaskConfig) -> Request:
-    """Which documents of a task training loads.
-
-    Of the embedded suite, as many as the steps of a task ask for, with one question each: a generated document costs
-    nothing, so none has to serve twice.
-    """
-    pairs = -(-config.train.steps * config.train.contexts_per_step // len(config.tasks))
-    return Request(
-        split=task.split,
-        source=task.source,
-        documents=task.documents or (pairs if task.embedded else None),
-        questions_per_document=task.questions_per_document or (1 if task.embedded else None),
-        facts=task.facts,
-        seed=config.seed,
-        variant=task.variant,
-        context_tokens=task.context_tokens,
-        columns=task.columns,
-        metric=task.metric,
-    )
 
 
 def warn_of_overlap(train_samples: Sequence[Sample], eval_samples: Sequence[Sample]) -> None:
@@ -173,9 +169,34 @@ def train_adapter(
         MessageReward(config, models.compressor, models.channel, by_id),
         report_to,
     )
-    trainer.train(resume_from_checkpoint=resumed)
+    try:
+        trainer.train(resume_from_checkpoint=resumed)
+    except EndpointError as error:
+        saved = trainer.save_after_error() if isinstance(trainer, GuardedGRPOTrainer) else None
+        raise EndpointError(f"{error}; the same command goes on from {saved or resumed or 'the start'}") from error
+    finally:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, StopOnSignal):
+                callback.release()
     models.adapted.eval()
     # A process that leaves takes the others along, for the launcher ends them: so none leaves before all have saved.
     PartialState().wait_for_everyone()
     if trainer.state.global_step < config.train.steps:
         raise KeyboardInterrupt
+
+
+def find_start(folder: Path) -> str | None:
+    """The checkpoint that training goes on from, the same for every process; None where it starts anew.
+
+    Damaged checkpoints are named, and passed over.
+    """
+    start: list[str | None] = [None]
+    if is_main():
+        found = find_checkpoint(folder)
+        for damaged in found.damaged:
+            say(f"{damaged}; it is passed over", sys.stderr)
+        start = [str(found.newest.path) if found.newest else None]
+        if found.damaged:
+            say(f"training goes on from {start[0] or 'the start'}", sys.stderr)
+    broadcast_object_list(start)
+    return start[0]

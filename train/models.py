@@ -1,6 +1,8 @@
 """The models of a training run, loaded and wired, and fingerprints that show which of them training changed."""
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -8,7 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from configs.build import build_predictor, build_scorer, device, instructions
 from configs.command import say
 from configs.servers import ANSWERS
-from models.adapters import add_adapter
+from models.adapter_settings import AdapterSettings
+from models.adapters import add_adapter, save_adapter
 from models.channel import Channel
 from models.compressor import Compressor
 from models.fingerprint import is_base, is_trainable, parameter_hash
@@ -61,6 +64,19 @@ def load_models(config: Config) -> Models:
     return Models(compressor, channel, adapted, tokenizer, predictor_model, scorer_model)
 
 
+def save_trained(config: Config, models: Models, folder: Path) -> AdapterSettings:
+    """The trained adapter in a folder of its own, with what it was trained with, which is returned.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    base = config.compressor
+    _, answer_instruction = instructions(config)
+    settings = models.compressor.settings(base.model, base.revision, answer_instruction)
+    save_adapter(models.adapted, models.tokenizer, folder, base.model, settings=settings)
+    return settings
+
+
 def fingerprints(models: Models) -> dict[str, str]:
     """Hashes of the adapter, which training changes, and of everything frozen, by name."""
     hashes = {
@@ -75,11 +91,13 @@ def fingerprints(models: Models) -> dict[str, str]:
 
 
 def check_fingerprints(before: dict[str, str], after: dict[str, str]) -> None:
-    """Refuse to report on a run in which a frozen parameter moved or the adapter did not.
+    """Refuse to report on a run in which a frozen parameter moved; say so where the adapter did not.
 
     Raises:
-        RuntimeError: naming what is wrong.
+        RuntimeError: naming what moved.
     """
     changed = {name for name in before if before[name] != after[name]}
-    if changed != {"adapter"}:
-        raise RuntimeError(f"training must change the adapter and nothing else, but it changed {sorted(changed)}")
+    if frozen := sorted(changed - {"adapter"}):
+        raise RuntimeError(f"training must change the adapter and nothing else, but it changed {frozen}")
+    if not changed:
+        say("the adapter is unchanged: within no group did the messages differ in reward", sys.stderr)

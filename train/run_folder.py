@@ -1,9 +1,20 @@
 """Where a training run stands, by its run folder."""
 
+import json
 from pathlib import Path
 
+from configs.servers import PATIENCE
 from train.checkpoint import CHECKPOINTS, checkpoints_in, find_checkpoint
+from train.config import Config
 from train.tracking import METRICS_FILE
+
+FREE = {"tracking": True, "train": {"save_every", "keep_checkpoints"}, "predictor": set(PATIENCE)}
+"""Keys that may change before a run goes on: none of its figures depends on them."""
+
+
+def identity(config: Config) -> str:
+    """All of a configuration that must not change until the run ends."""
+    return json.dumps(config.model_dump(mode="json", exclude=FREE), sort_keys=True)
 
 
 def holds_work(folder: Path) -> bool:

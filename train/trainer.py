@@ -127,6 +127,8 @@ def build_trainer(
         callbacks=[MetricsFile(config.folder), messages, ProgressBar(), StopOnSignal()],
         **(guarded if issubclass(trainer_class, GuardedGRPOTrainer) else {}),
     )
+    # TRL counts a message as cut off unless it ends with the tokenizer's end of text, which may not be the template's.
+    trainer.eos_token_ids = [rollout.compressor.end_token_id]
     if trainer.use_vllm:
         send_merged_weights(trainer.vllm_generation, model)
     # Metrics and progress are shown by our own callbacks.

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from torch import Tensor
 from trl.generation.vllm_generation import VLLMGeneration
 
@@ -66,19 +66,29 @@ def sampler_weights(model: PeftModel) -> Generator[tuple[str, Tensor], None, Non
     ``train.zero_stage`` does not offer.
     """
     base = model.get_base_model()
-    adapted = {name: module for name, module in base.named_modules() if isinstance(module, LoraLayer)}
+    modules = dict(base.named_modules())
     for name, parameter in base.named_parameters():
         if model.prefix in name:
             continue
-        layer, _, kind = name.rpartition(".base_layer.")
-        merged = _merged(adapted[layer], parameter) if kind == "weight" else parameter.detach()
-        yield name.replace(".base_layer.", "."), merged
+        # The adapter of a fused parameter, such as all experts of a layer, wraps the module that holds it; several
+        # wrap each other.
+        outer, *wrapped = name.split(".base_layer")
+        layers = [modules[outer + ".base_layer" * depth] for depth in range(len(wrapped))]
+        updates = [layer for layer in layers if isinstance(layer, LoraLayer) and _adapts(layer, name)]
+        yield name.replace(".base_layer", ""), _merged(updates, parameter)
 
 
-def _merged(layer: LoraLayer, weight: Tensor) -> Tensor:
-    """A copy of the weight with the active adapters' updates, rounded once."""
+def _adapts(layer: LoraLayer, name: str) -> bool:
+    return name.rpartition(".")[2] == (layer.parameter_name if isinstance(layer, ParamWrapper) else "weight")
+
+
+def _merged(layers: Sequence[LoraLayer], weight: Tensor) -> Tensor:
+    """A copy of the weight with the active adapters' updates, rounded once; the weight itself where there are none."""
+    if not layers:
+        return weight.detach()
     total = weight.float()
-    for adapter in layer.active_adapters:
-        if adapter in layer.scaling:
-            total = total + layer.get_delta_weight(adapter)  # pyright: ignore[reportAttributeAccessIssue]
+    for layer in layers:
+        for adapter in layer.active_adapters:
+            if adapter in layer.scaling:
+                total = total + layer.get_delta_weight(adapter)  # pyright: ignore[reportAttributeAccessIssue]
     return total.to(weight.dtype)

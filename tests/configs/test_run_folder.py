@@ -14,7 +14,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from configs.run_folder import owned
-with owned(Path(sys.argv[1]), "train", "a: 1"):
+with owned(Path(sys.argv[1]), "train", "a: 1", "a: 1"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -22,7 +22,7 @@ with owned(Path(sys.argv[1]), "train", "a: 1"):
 
 def start(folder: Path, config: str = "a: 1", fresh: bool = False, works: bool = True, command: str = "train") -> None:
     """Open a run folder as a command does, and leave it."""
-    with owned(folder, command, config, fresh, lambda _: works):
+    with owned(folder, command, config, config, fresh, lambda _: works):
         pass
 
 

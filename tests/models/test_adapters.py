@@ -11,13 +11,14 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel, PreTrainedTokenizerBase
 
 from models.adapters import WEIGHTS_FILE, add_adapter, load_adapter, read_adapter, save_adapter
 from models.compress import main
 from models.fingerprint import parameter_hash
 from models.loading import load_model
 from models.naming import ADAPTER_CONFIG, ModelError
+from models.shared_prefix import Continuation, token_scores
 
 MODEL = "miniature/qwen2-small"
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
@@ -262,3 +263,12 @@ def test_a_run_folder_is_told_from_the_adapter_in_it(saved: Path) -> None:
 def test_an_adapter_in_the_home_folder_goes_by_a_tilde(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(saved))
     assert read_adapter("~/compressor").folder == saved / "compressor"
+
+
+def test_the_base_drops_nothing_in_training() -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=97, n_embd=64, n_layer=2, n_head=4, n_positions=256)
+    adapted = add_adapter(AutoModelForCausalLM.from_config(config), 4, 8, 0.0, "all-linear", 0).train()
+    ids = [Continuation([3], [7, 8, 9])]
+    first, second = (token_scores(adapted, [list(range(5, 45))], [ids])[0][0].log_probs for _ in range(2))
+    assert torch.equal(first, second)

@@ -15,10 +15,12 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
+from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 from trl import GRPOConfig, GRPOTrainer
 from trl.generation import vllm_generation
 from trl.generation.vllm_generation import VLLMGeneration
 
+from models.adapters import add_adapter
 from models.fingerprint import is_base, parameter_hash
 from models.loading import load_model
 from models.shared_prefix import Reply, generate
@@ -190,6 +192,36 @@ def test_the_weights_sent_are_those_of_trls_merge_and_the_base_stays_as_it_is() 
     plain, _ = load_model("miniature/qwen2-small")
     assert list(ours) == [name for name, _ in plain.named_parameters()]
     assert any(not torch.equal(ours[name], weight) for name, weight in plain.named_parameters())
+
+
+def test_experts_that_lie_in_one_parameter_are_sent_with_their_adapter() -> None:
+    config = Qwen3MoeConfig(
+        vocab_size=97,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,  # pyright: ignore[reportCallIssue]
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=32,
+        initializer_range=0.1,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    fresh = AutoModelForCausalLM.from_config(config).eval()
+    fresh.load_state_dict(model.state_dict())
+    adapted = add_adapter(model, 4, 8, 0.0, "all-linear", 0).eval()
+    ids = torch.tensor([[5, 60, 70, 8, 9, 10]])
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+        before = fresh(ids).logits
+        assert not fresh.load_state_dict(dict(sampler_weights(adapted)), strict=False).unexpected_keys
+        torch.testing.assert_close(fresh(ids).logits, adapted(ids).logits, atol=1e-4, rtol=1e-4)
+        assert (before - adapted(ids).logits).abs().max() > 0.1
 
 
 def test_merged_weights_keep_the_type_of_the_base() -> None:
