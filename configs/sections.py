@@ -19,11 +19,8 @@ from configs.errors import ConfigError, check_all, shown
 from configs.limits import Columns, Documents, Seed, StepPart, Temperature, Tokens
 from configs.servers import ServerConfig
 from configs.tree import Section
-from data import records
 from data.errors import did_you_mean
 from data.registry import TASKS
-from models.model_folder import check_weights, read_config
-from models.naming import ModelError, adapter_folder, model_folder
 
 TASK_NAMES = tuple(TASKS)
 
@@ -306,63 +303,3 @@ def _check_negatives(recipe: Recipe) -> None:
             f"information.negatives = {negatives.model_dump()}: {published[0]} has no counterfactual versions and not "
             "every document has a neighbour; ask for same_document or batch"
         )
-
-
-def check_sources(tasks: Sequence[TaskConfig]) -> None:
-    """Refuse sources that are not on the disk.
-
-    Raises:
-        ConfigError: naming each of them.
-    """
-    sources = [
-        (f"tasks.{number}.{key}", source)
-        for number, task in enumerate(tasks)
-        for key, source in (("source", task.source), ("eval_source", task.eval_source))
-    ]
-    absent = [
-        (key, source) for key, source in sources if any(not os.path.exists(path) for path in records.paths(source))
-    ]
-    if absent:
-        raise ConfigError(*(f"{key} = {shown(source)}: no such file or folder" for key, source in absent))
-
-
-def check_model(key: str, model: str, tokens: int, named: str) -> None:
-    """Refuse a model that is not there, or whose window leaves no room for ``tokens``.
-
-    Args:
-        key: the key that names the model.
-        model: its name; a model on the hub is not looked at.
-        tokens: what it has to read and write together.
-        named: the keys and values whose sum ``tokens`` is, for the message.
-
-    Raises:
-        ConfigError: naming the key.
-    """
-    try:
-        folder = model_folder(model, f"{key} = {shown(model)}")
-    except ModelError as error:
-        raise ConfigError(str(error)) from None
-    if folder is None:
-        return
-    try:
-        subject = f"{key} = {shown(model)}"
-        window = read_config(folder, subject).get("max_position_embeddings")
-        check_weights(folder, subject)
-    except ModelError as error:
-        raise ConfigError(str(error)) from None
-    if isinstance(window, int) and tokens >= window:
-        raise ConfigError(
-            f"{named}: {tokens} tokens leave no room in the window of {window} of {key} = {shown(model)}; choose fewer"
-        )
-
-
-def check_adapter(key: str, adapter: str) -> None:
-    """Refuse an adapter that is not there; what it holds is checked when it is loaded.
-
-    Raises:
-        ConfigError: naming the key; a run folder is told from the adapter in it.
-    """
-    try:
-        adapter_folder(adapter, f"{key} = {shown(adapter)}")
-    except ModelError as error:
-        raise ConfigError(str(error)) from None

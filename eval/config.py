@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from configs.as_trained import as_trained, told_as_trained
+from configs.checks import check_adapter, check_model, check_sources
 from configs.errors import check_all
-from configs.sections import Recipe, ScorerConfig, WriterConfig, check_adapter, check_model, check_sources
+from configs.sections import Recipe, ScorerConfig, WriterConfig
 from configs.servers import ServerConfig
 from configs.tree import Section, load
 

@@ -21,6 +21,9 @@ MOST_LAYERS = 10_000
 LARGEST_SIZE = 1_000_000_000
 """The largest width, vocabulary or number of positions; the largest models have millions."""
 
+LARGEST_HEADER = 100_000_000
+"""The longest header of a safetensors file, bytes: what the format allows."""
+
 FOREIGN = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".gguf", ".ggml", ".onnx")
 """What the names of weights end with that are not read."""
 
@@ -69,6 +72,22 @@ def check_weights(folder: Path, subject: str) -> None:
             "another program's; convert them to safetensors"
         )
     raise ModelError(f"{subject}: the folder has no weights (model.safetensors)")
+
+
+def module_paths(folder: Path) -> set[str]:
+    """The modules that a folder has weights of, by their dotted paths; empty where its files cannot be read.
+
+    Whatever is wrong with the files is told when they are loaded.
+    """
+    paths: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        try:
+            with file.open("rb") as stream:
+                header = json.loads(stream.read(min(int.from_bytes(stream.read(8), "little"), LARGEST_HEADER)))
+            paths |= {name.rpartition(".")[0] for name in header if name != "__metadata__"}
+        except (OSError, ValueError, RecursionError, TypeError):
+            return set()
+    return paths
 
 
 def _numbers(fields: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[str, int]]:

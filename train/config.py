@@ -15,9 +15,10 @@ from pydantic import (
     model_validator,
 )
 
+from configs.checks import check_model, check_sources, check_target_modules
 from configs.errors import ConfigError, check_all, shown
 from configs.limits import GroupSize, Rank, SamplingTemperature, Scale, StepPart, Steps, Tokens, Weight
-from configs.sections import Recipe, WriterConfig, check_model, check_sources
+from configs.sections import Recipe, WriterConfig
 from configs.tree import Section, load
 
 MOST_GENERATED = 200_000
@@ -309,6 +310,10 @@ def _file_checks(config: Config) -> Iterator[Callable[[], None]]:
     message = f"compressor.budget_tokens = {budget}"
     read = f"compressor.max_context_tokens = {context} and {message}" if context else message
     yield partial(check_model, "compressor.model", config.compressor.model, (context or 0) + budget, read)
+    lora = config.compressor.lora
+    if not isinstance(lora.target_modules, str):
+        key = "compressor.lora.target_modules"
+        yield partial(check_target_modules, key, config.compressor.model, lora.target_modules)
     answer = config.predictor.max_answer_tokens
     reply = f"{message} and predictor.max_answer_tokens = {answer}"
     if config.predictor.endpoint is None:

@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from configs.as_trained import as_trained
+from configs.checks import check_model, check_sources
 from configs.errors import check_all
 from configs.sections import (
     EvalConfig,
@@ -17,8 +18,6 @@ from configs.sections import (
     RunName,
     ScorerConfig,
     Tasks,
-    check_model,
-    check_sources,
 )
 from configs.tree import Section, load, refusal
 from eval.config import EvaluatedConfig, EvaluationConfig, JudgeConfig, check_compressor

@@ -182,6 +182,14 @@ def test_a_wrong_list_and_its_wrong_items_are_one_mistake_each() -> None:
     assert "tasks.0 = 3: " in text and "tasks.2.name = 'x': " in text
 
 
+def test_a_module_that_the_model_lacks_is_refused_at_load() -> None:
+    text = refusal("compressor.lora.target_modules=[nope, q_proj, k_pro, self_attn.v_proj, lm_head]")
+    assert text.startswith(
+        "2 mistakes: (1) compressor.lora.target_modules: 'miniature/qwen2-small' has no module 'nope'"
+    )
+    assert text.endswith("has no module 'k_pro'; did you mean 'k_proj'?")
+
+
 def test_more_mistakes_than_anybody_reads_are_counted() -> None:
     text = refusal(*(f"train.a{number}=1" for number in range(30)))
     assert text.startswith("30 mistakes: ") and text.endswith(f"... and {30 - MOST_MISTAKES} more")
