@@ -88,13 +88,13 @@ def work(options: argparse.Namespace) -> int:
     from eval.question_set import QuestionSet, run, writer_of
 
     skipped: Counter[str] = Counter()
+    questions = QuestionSet(options.out, options.task, options.model, options.test_share)
     server = server_of(options)
     endpoint = open_server(server, options.model, options.cache, partial(print, file=sys.stderr), options.concurrency)
     endpoint.probe()
     sampling = Sampling(options.reply_tokens, options.temperature, extra=server.request)
     write = writer_of(endpoint, sampling, not options.no_schema)
     try:
-        questions = QuestionSet(options.out, options.task, options.model, options.test_share)
         materials = islice(SOURCES[options.task](options, skipped), options.number)
         counts = run(materials, questions, options.model, write, options.concurrency, options.number)
     except KeyboardInterrupt:
