@@ -130,7 +130,7 @@ def _open(
 
 def _check_ours(folder: Path, command: str) -> None:
     """Refuse a folder that holds something and was not made by this command."""
-    if not folder.is_dir() or not (names := {path.name for path in folder.iterdir()} - {LOCK}):
+    if not os.path.isdir(folder) or not (names := {path.name for path in folder.iterdir()} - {LOCK}):
         return
     shown = f"run_folder = {str(folder)!r}"
     marker = _marker(folder)
