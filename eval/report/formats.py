@@ -19,7 +19,8 @@ def number(value: float) -> str:
     """A quantity to three significant digits, without exponents and with at most three decimals."""
     if value == 0 or not math.isfinite(value):
         return f"{value:.0f}"
-    decimals = min(3, max(0, 2 - math.floor(math.log10(abs(value)))))
+    # Of the rounded value, or 0.9996 would be 1.000 beside 1.00.
+    decimals = min(3, max(0, 2 - math.floor(math.log10(abs(float(f"{value:.3g}"))))))
     return f"{value:,.{decimals}f}"
 
 
@@ -37,8 +38,8 @@ def points(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """A coefficient with its sign and two decimals."""
-    return f"{value:+.2f}"
+    """A coefficient or a change with its sign and two decimals; what rounds to nothing is +0.00."""
+    return f"{round(value, 2) + 0.0:+.2f}"
 
 
 def value_text(figure: Figure, form: Format) -> str:
@@ -51,8 +52,13 @@ def bounds_text(figure: Figure, form: Format) -> str:
     low, high = figure["low"], figure["high"]
     if low is None and high is None:
         return "" if figure["value"] is None else "[no interval]"
-    ends = ("no bound" if end is None else form(end) for end in (low, high))
-    return f"[{', '.join(ends)}]"
+    return ends_text(low, high, form)
+
+
+def ends_text(low: float | None, high: float | None, form: Format, unit: str = "") -> str:
+    """The ends of an interval in brackets, one of them at least; it says so where rounding makes them one number."""
+    ends = ["no bound" if end is None else form(end) for end in (low, high)]
+    return "[within rounding]" if ends[0] == ends[1] else f"[{', '.join(ends)}{unit}]"
 
 
 def figure_text(figure: Figure, form: Format) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.report.formats import Format, number, percent
+from eval.report.formats import Format, ends_text, number, percent, signed
 from eval.report.results import Changes, Decoding, Figure, Results, StageFigures, Stages, Summary, decodings
 
 Standing = Literal["better", "mixed", "worse", "unchanged", "unknown"]
@@ -56,8 +56,8 @@ def headline(results: Results) -> Headline:
     gains, losses = _clear_changes(first.summary)
     standing = _standing(gains, losses)
     opening = OPENINGS.get(standing, "")
-    evidence = _evidence(overall, losses)
-    return Headline(f"{opening}{_sentence(first)}", second, _explanation(first, losses), standing, evidence)
+    explanation = "" if standing == "unchanged" else _explanation(first, losses)
+    return Headline(f"{opening}{_sentence(first)}", second, explanation, standing, _evidence(overall, losses))
 
 
 def _sentence(decoding: Decoding) -> str:
@@ -211,7 +211,7 @@ def _information_clause(overall: Stages, change: Changes) -> str:
     if before is None or after is None:
         return ""
     moved = change.get("information_bits")
-    ends = _ends(moved["low"], moved["high"], "{:+.2f}".format) if moved else ""
+    ends = _ends(moved["low"], moved["high"], signed) if moved else ""
     return f"and each passes {number(after)} bits instead of {number(before)}{ends}{_at_most(overall['after'])}"
 
 
@@ -247,8 +247,7 @@ def _ends(low: float | None, high: float | None, form: Format, unit: str = "") -
     """A space and the interval in brackets; it says so where there is none or one side is open."""
     if low is None and high is None:
         return " [no interval]"
-    ends = ("no bound" if end is None else form(end) for end in (low, high))
-    return f" [{', '.join(ends)}{unit}]"
+    return f" {ends_text(low, high, form, unit)}"
 
 
 def _evidence(overall: Stages, losses: Sequence[str]) -> str:

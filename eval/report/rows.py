@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from eval.report.formats import UNMEASURED, Format, bounds_text, number, percent, points, value_text
+from eval.report.formats import UNMEASURED, Format, bounds_text, number, percent, points, signed, value_text
 from eval.report.headline import inverted
 from eval.report.results import Figure, FigureName, Stage, StageFigures, Summary
 
@@ -137,7 +137,7 @@ def changes(results: Summary) -> list[Change]:
     return [
         _change("Accuracy", change["accuracy"], points, "{} points"),
         _token_change(change["message_tokens_ratio"]),
-        _change("Information, bits", change.get("information_bits") or MISSING, "{:+.2f}".format, "{} bits"),
+        _change("Information, bits", change.get("information_bits") or MISSING, signed, "{} bits"),
         _change("Bits per token", change["bits_per_token_ratio"], number, "{}x"),
     ]
 

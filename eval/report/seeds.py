@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.errors import DataError
-from eval.report.formats import UNMEASURED, Format, number, points
+from eval.report.formats import UNMEASURED, Format, number, points, signed
 from eval.report.results import Decoding, Figure, Results, decodings
 from eval.report.rows import LEADING, MISSING, Column, is_compared, rows
 from eval.report.tables import Table
@@ -67,7 +67,7 @@ def _points(value: float) -> str:
 CHANGES: dict[str, tuple[str, Format]] = {
     "accuracy": ("accuracy", _points),
     "message_tokens": ("message_tokens_ratio", lambda ratio: f"{_ratio(ratio)} fewer"),
-    "information_bits": ("information_bits", lambda bits: f"{bits:+.2f} bits"),
+    "information_bits": ("information_bits", lambda bits: f"{signed(bits)} bits"),
     "bits_per_token": ("bits_per_token_ratio", _ratio),
 }
 """Where the change of each figure stands in ``results.json``, and how it is written."""

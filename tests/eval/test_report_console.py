@@ -7,7 +7,7 @@ import pytest
 
 from eval.analysis.density import summarise
 from eval.report.console import console_table
-from eval.report.formats import bounds_text, number, percent
+from eval.report.formats import bounds_text, number, percent, signed
 from tests.records import summary
 
 
@@ -65,7 +65,16 @@ def test_missing_scores_are_mentioned(records: Any) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (0.0371, "0.037"), (0.153, "0.153"), (5.1, "5.10"), (24.61, "24.6"), (1234.5, "1,234")],
+    [
+        (0, "0"),
+        (0.0371, "0.037"),
+        (0.153, "0.153"),
+        (5.1, "5.10"),
+        (24.61, "24.6"),
+        (1234.5, "1,234"),
+        (0.9996, "1.00"),
+        (9.996, "10.0"),
+    ],
 )
 def test_numbers_keep_three_significant_digits(value: float, text: str) -> None:
     assert number(value) == text
@@ -75,3 +84,8 @@ def test_an_interval_says_where_an_end_is_open() -> None:
     assert bounds_text({"value": 0.5, "low": 0.4, "high": None}, percent) == "[40.0%, no bound]"
     assert bounds_text({"value": 0.5, "low": None, "high": None}, percent) == "[no interval]"
     assert bounds_text({"value": None, "low": None, "high": None}, percent) == ""
+
+
+def test_no_interval_is_written_with_both_ends_alike() -> None:
+    assert bounds_text({"value": 1.58, "low": 1.5801, "high": 1.5802}, number) == "[within rounding]"
+    assert signed(-0.001) == signed(0.0) == "+0.00"

@@ -122,7 +122,7 @@ def test_a_gain_bought_with_a_loss_names_the_loss() -> None:
 
 def test_intervals_that_hold_no_change_claim_nothing() -> None:
     answer = headline(summary((0.8, 0.81), (0.01, -0.1, 0.1), (1.05, 0.9, 1.2), (1.1, 0.8, 1.4)))
-    assert answer.standing == "unchanged"
+    assert answer.standing == "unchanged" and answer.explanation == ""
     assert answer.sentence.startswith(
         "Training changed nothing that these questions can show. Messages show no clear change in accuracy "
         "(80.0% before, 81.0% after [-10.0, +10.0 points]), with no clear change in length "
