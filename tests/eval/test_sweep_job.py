@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from configs.build import evaluation_request, load_samples
+from configs.run_folder import MARKER
 from configs.tree import PROJECT
 from data.sample import Sample
 from eval.evaluation import by_compressor
@@ -130,6 +131,7 @@ def test_a_second_start_repeats_nothing_and_another_predictor_writes_nothing_aga
 
 def test_a_predictor_behind_an_endpoint_answers_and_has_the_parameters_it_is_given(swept: Path, tmp_path: Path) -> None:
     shutil.copytree(swept / "records", tmp_path / "run" / "records")
+    shutil.copy(swept / MARKER, tmp_path / "run")
     with serving(lambda asked, number: Answer(chat("Answer: blue"))) as server:
         remote = f"{{name: far, family: gpt, model: far-8b, endpoint: '{server.url}', parameters: 8000000000}}"
         assert main(small(tmp_path / "run", f"predictors=[{remote}]")) == 0
