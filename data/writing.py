@@ -3,11 +3,12 @@
 Logs are appended to instead. A failure names the file that was asked for.
 """
 
+import errno
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,29 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+WRITE_ERRORS = ("os error", "i/o error", "pytorchstreamwriter", "inline_container", "unexpected pos")
+"""How writers that are not Python's say that they could not write, in small letters: Rust's in tokenizers and
+safetensors, torch's own."""
+
+
+@contextmanager
+def other_writers(path: Path) -> Iterator[None]:
+    """Turn what a library's own writer raises on a full or failing disk into an OSError that names ``path``.
+
+    Raises:
+        OSError: something could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except Exception as error:
+        # Tokenizers raise a bare Exception, safetensors its own, torch a RuntimeError: their words alone tell.
+        if not any(sign in str(error).lower() for sign in WRITE_ERRORS):
+            raise
+        raise OSError(errno.EIO, " ".join(str(error).split())[:100], str(path)) from error
 
 
 def flush_folder(folder: Path) -> None:

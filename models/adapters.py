@@ -23,6 +23,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.errors import one_line
+from data.writing import other_writers
 from models.adapter_settings import AdapterSettings, read_settings, write_settings
 from models.fingerprint import base_hash
 from models.naming import ADAPTER_CONFIG, ModelError, adapter_folder
@@ -236,15 +237,21 @@ def save_adapter(
         base: the model's name as `models.loading.load_model` takes it, which the files repeat.
         name: which adapter of the model.
         settings: what it was trained with.
+
+    Raises:
+        ModelError: a weight is not finite.
+        OSError: the folder cannot be written.
     """
+    if not all(parameter.isfinite().all() for parameter in adapted.parameters() if parameter.requires_grad):
+        raise ModelError(f"the adapter for {folder} has weights that are not finite: it is not written")
     adapted.peft_config[name].base_model_name_or_path = base
     folder.mkdir(parents=True, exist_ok=True)
     # PEFT gives every adapter but the default one a folder inside the one it is told: written beside, then moved.
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as beside:
+    with other_writers(folder), tempfile.TemporaryDirectory(prefix=".", dir=folder) as beside:
         adapted.save_pretrained(beside, selected_adapters=[name], save_embedding_layers=False)
         for file in [file for file in Path(beside).rglob("*") if file.is_file() and file.name != CARD_FILE]:
             file.replace(folder / file.name)
-    tokenizer.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
     if settings is not None:
         write_settings(folder, settings)
 

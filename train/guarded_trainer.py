@@ -14,18 +14,14 @@ from typing import Any, cast
 import numpy
 import torch
 from accelerate.utils import gather_object
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOTrainer
 
-from data.errors import one_line
+from data.writing import other_writers
 from train.checkpoint import CheckpointError, drop_old, partial_folder, publish
 from train.guard import Guard
-
-TORCH_WRITE_ERRORS = ("PytorchStreamWriter", "unexpected pos")
-"""How torch's writer of files says that it could not write."""
 
 
 class GuardedGRPOTrainer(GRPOTrainer):
@@ -157,16 +153,14 @@ class _StepEnds(TrainerCallback):
 
 @contextmanager
 def _told(checkpoint: Path) -> Iterator[None]:
-    """Tell in one line what keeps a checkpoint from being written: each writer has an error of its own."""
+    """Tell in one line what keeps a checkpoint from being written."""
     try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        # torch's writer reports a full disk as a RuntimeError; any other one is a fault of the program.
-        if isinstance(error, RuntimeError) and not any(part in str(error) for part in TORCH_WRITE_ERRORS):
-            raise
+        with other_writers(checkpoint):
+            yield
+    except OSError as error:
         raise CheckpointError(
-            f"{checkpoint}: cannot be written ({one_line(error)}); make room, and the same command goes on from the "
-            "checkpoint before it"
+            f"{checkpoint}: cannot be written ({error.strerror or error}); make room, and the same command goes on "
+            "from the checkpoint before it"
         ) from error
 
 

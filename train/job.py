@@ -38,7 +38,7 @@ from train.reward import MessageReward
 from train.rollout import Rollout
 from train.run_folder import holds_work, identity, stand
 from train.signals import StopOnSignal
-from train.tracking import log_results, start_wandb
+from train.tracking import ProgressBar, log_results, start_wandb
 from train.trainer import build_trainer
 
 
@@ -178,6 +178,9 @@ def train_adapter(
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, StopOnSignal):
                 callback.release()
+            if isinstance(callback, ProgressBar):
+                # What is printed next begins a line of its own.
+                callback.on_train_end()
     models.adapted.eval()
     # A process that leaves takes the others along, for the launcher ends them: so none leaves before all have saved.
     PartialState().wait_for_everyone()

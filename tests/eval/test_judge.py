@@ -321,7 +321,8 @@ def test_a_server_is_asked_for_the_schema_and_its_replies_are_the_verdicts() -> 
         return Answer(chat(json.dumps({"verdict": "refusal"}) if answer == "unknown" else "Correct!"))
 
     with serving(script) as server:
-        judged = judge([Answered("q", "g", answer) for answer in ("5", "unknown")], endpoint_judge(Endpoint(server.url, "m")))
+        answers = [Answered("q", "g", answer) for answer in ("5", "unknown")]
+        judged = judge(answers, endpoint_judge(Endpoint(server.url, "m")))
     assert (judged.verdicts, judged.unreadable) == ((None, "refusal"), 1)
     assert server.asked[0].body["response_format"]["json_schema"]["schema"] == SCHEMA
 

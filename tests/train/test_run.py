@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from peft import PeftModel
 
+from configs.run_folder import owned
 from configs.tree import PROJECT
 from models.loading import load_model
 from train.run import main
@@ -136,12 +137,13 @@ def test_bad_input_is_one_line_and_a_status(
 def test_fresh_leaves_a_folder_that_is_no_run_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     assert main(arguments(tmp_path, "--fresh")) == 2
-    assert "--fresh does not drop it" in capsys.readouterr().err
+    assert "so it is not taken for a run's" in capsys.readouterr().err
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_folder_of_another_configuration_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "config.yaml").write_text("name: other\n")
+    with owned(tmp_path, "train", "name: other\n", "other"):
+        (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     assert main(arguments(tmp_path)) == 2
     assert "holds a run of another configuration" in capsys.readouterr().err
 
@@ -184,7 +186,7 @@ def test_a_context_limit_without_room_for_the_question_is_one_line_and_a_status(
 ) -> None:
     assert main(full_window(tmp_path, "compressor.max_context_tokens=2023")) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: ") and "takes 2048 tokens" in last and "lower the context limit" in last
+    assert last.startswith("error: ") and "takes 2048 tokens" in last and "lower max_context_tokens" in last
 
 
 def test_a_scorer_of_another_vocabulary_is_said_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
