@@ -171,10 +171,10 @@ def fit(documents: Sequence[Document], compressor: Compressor, purpose: str, say
             f"{compressor.window} tokens does not take them beside their context and a message"
         )
     if not samples:
+        room = f"{compressor.prompts.max_first_tokens} of a document and {compressor.budget_tokens} of a message"
         raise DataError(
-            f"no questions to {purpose} on: the model takes {compressor.window} tokens, too few for any of "
-            f"{len(every)} beside up to {compressor.prompts.max_first_tokens} of the document and {compressor.budget_tokens} of the "
-            "message; lower max_context_tokens or budget_tokens"
+            f"no questions to {purpose} on: the model takes {compressor.window} tokens, too few for any of the "
+            f"{len(every)} with {room}; lower max_context_tokens or budget_tokens"
         )
     return samples
 
