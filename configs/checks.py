@@ -7,8 +7,9 @@ from configs.errors import ConfigError, shown
 from configs.sections import TaskConfig
 from data import records
 from data.errors import did_you_mean
+from models.gguf_header import read_header
 from models.model_folder import check_weights, module_paths, read_config
-from models.naming import ModelError, adapter_folder, model_folder
+from models.naming import ModelError, adapter_folder, gguf_file, model_folder
 
 
 def check_sources(tasks: Sequence[TaskConfig]) -> None:
@@ -41,16 +42,9 @@ def check_model(key: str, model: str, tokens: int, named: str) -> None:
     Raises:
         ConfigError: naming the key.
     """
+    subject = f"{key} = {shown(model)}"
     try:
-        folder = model_folder(model, f"{key} = {shown(model)}")
-    except ModelError as error:
-        raise ConfigError(str(error)) from None
-    if folder is None:
-        return
-    try:
-        subject = f"{key} = {shown(model)}"
-        window = read_config(folder, subject).get("max_position_embeddings")
-        check_weights(folder, subject)
+        window = _window(model, subject)
     except ModelError as error:
         raise ConfigError(str(error)) from None
     if isinstance(window, int) and tokens >= window:
@@ -59,12 +53,27 @@ def check_model(key: str, model: str, tokens: int, named: str) -> None:
         )
 
 
+def _window(model: str, subject: str) -> object:
+    """The window that a model's files give; None where they do not, and for a model on the hub.
+
+    Raises:
+        ModelError: no such model, or files that cannot be used.
+    """
+    if (file := gguf_file(model, subject)) is not None:
+        return read_header(file, subject).window
+    if (folder := model_folder(model, subject)) is None:
+        return None
+    window = read_config(folder, subject).get("max_position_embeddings")
+    check_weights(folder, subject)
+    return window
+
+
 def check_target_modules(key: str, model: str, names: Sequence[str]) -> None:
     """Refuse names of modules that a model has no weights of, as far as its folder tells.
 
     Args:
         key: the key that names the modules.
-        model: the model's name; one on the hub is not looked at.
+        model: the model's name; one on the hub or in a GGUF file, whose modules have other names, is not looked at.
         names: the last parts of modules' paths.
 
     Raises:

@@ -35,7 +35,9 @@ class ModelConfig(Section):
     """A language model and how to load it."""
 
     model: str
-    """``miniature/<member>`` for an embedded model, else a folder or a model id on the hub (owner/name)."""
+    """``miniature/<member>`` for an embedded model, else a folder, a model id on the hub (owner/name), or a GGUF file:
+    ``path/to/model.gguf``, or ``package:file.gguf`` for one inside an installed Python package. A GGUF file is unpacked
+    once, into ``$SHORTHAND_CACHE`` or else ``~/.cache/shorthand``."""
 
     revision: str | None = None
     """Branch, tag or commit on the hub; null takes the default branch."""

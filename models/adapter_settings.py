@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from data.errors import one_line
 from data.writing import write_text
-from models.naming import ModelError
+from models.naming import ModelError, names_gguf
 
 SETTINGS_FILE = "shorthand.json"
 """The file's name."""
@@ -32,7 +32,7 @@ class Base(_Strict):
     """The model that an adapter was trained on."""
 
     model: str
-    """``miniature/<member>``, a hub id, or the last part of a folder's path."""
+    """``miniature/<member>``, a hub id, ``package:file.gguf``, or the last part of the path of a folder or file."""
 
     revision: str | None
     """Commit, tag or branch on the hub; None for a model that is not from there."""
@@ -103,8 +103,10 @@ def read_settings(folder: str | Path) -> AdapterSettings | None:
 
 
 def portable_name(model: str) -> str:
-    """A model's name without a path of this machine: embedded names and hub ids as they are, else the last part."""
+    """A model's name without a path of this machine: of a folder or a file its last part, all others as they are."""
     folder = Path(os.path.expanduser(model))
+    if names_gguf(model) and (":" not in model or os.path.exists(folder)):
+        return folder.name
     if os.path.isdir(folder):
         return folder.resolve().name
     return folder.name if model.startswith(("/", "~", ".")) else model

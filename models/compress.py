@@ -20,7 +20,8 @@ from collections.abc import Sequence
 
 from data.errors import InputError, os_error
 from models.compress_input import Item, read_document, read_lines
-from models.naming import adapter_folder, model_folder, names_adapter
+from models.gguf_header import read_header
+from models.naming import adapter_folder, gguf_file, model_folder, names_adapter
 
 EXAMPLES = (
     'python -m models.compress runs/mi_rl/compressor --document examples/note.txt --question "What was the zinc?"',
@@ -109,14 +110,18 @@ def check_names(options: argparse.Namespace) -> None:
     Raises:
         ModelError: naming it.
     """
+    models = {f"model {options.model!r}": options.model}
     if names_adapter(options.adapter):
         adapter_folder(options.adapter)
     else:
-        model_folder(options.adapter)
-    if options.model is not None:
-        model_folder(options.model)
-    if options.predictor is not None and options.endpoint is None:
-        model_folder(options.predictor, f"predictor {options.predictor!r}")
+        models[f"model {options.adapter!r}"] = options.adapter
+    if options.endpoint is None:
+        models[f"predictor {options.predictor!r}"] = options.predictor
+    for subject, model in models.items():
+        if model is None or model_folder(model, subject) is not None:
+            continue
+        if (file := gguf_file(model, subject)) is not None:
+            read_header(file, subject)
 
 
 def read(options: argparse.Namespace) -> list[Item]:

@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from data.errors import one_line
 from models.model_folder import check_weights, read_config
-from models.naming import ModelError, model_folder
+from models.naming import ModelError, gguf_file, model_folder
 from models.shared_prefix import require_agreement
 from models.shared_prefix.length import length_switch
 
@@ -53,7 +53,7 @@ def load_model(
     """A causal LM in evaluation mode and its tokenizer.
 
     Args:
-        name: ``miniature/<member>``, a folder, or a hub id, ``owner/name``.
+        name: ``miniature/<member>``, a folder, a GGUF file, which is unpacked at its first use, or a hub id.
         dtype: the name of a torch floating-point type, or ``auto`` for the one the weights are stored in.
         device: where the parameters go.
         revision: branch, tag or commit on the hub; None takes the default branch.
@@ -95,7 +95,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     Raises:
         ModelError: there is none, or no way to reach the hub.
     """
-    return _load_tokenizer(name, _resolve(name, revision), revision or "main")
+    return _load_tokenizer(name, _resolve(name, revision, weights=False), revision or "main")
 
 
 def _check_loaded(subject: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -138,7 +138,11 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _resolve(name: str, revision: str | None = None) -> _Source:
+def _resolve(name: str, revision: str | None = None, weights: bool = True) -> _Source:
+    if (file := gguf_file(name)) is not None:
+        from models.gguf_cache import unpacked  # imports the reader, which other models do without
+
+        return _Source(str(unpacked(name, file, weights)), True)
     folder = model_folder(name)
     return _resolve_on_hub(name, revision) if folder is None else _Source(str(folder), True)
 

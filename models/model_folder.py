@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import one_line
-from models.naming import ModelError
+from models.naming import GGUF, ModelError
 
 CONFIG = "config.json"
 
@@ -24,7 +24,7 @@ LARGEST_SIZE = 1_000_000_000
 LARGEST_HEADER = 100_000_000
 """The longest header of a safetensors file, bytes: what the format allows."""
 
-FOREIGN = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".gguf", ".ggml", ".onnx")
+FOREIGN = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".ggml", ".onnx")
 """What the names of weights end with that are not read."""
 
 
@@ -60,11 +60,15 @@ def check_weights(folder: Path, subject: str) -> None:
         subject: how a refusal begins.
 
     Raises:
-        ModelError: there are no weights, or they are pickles or another program's.
+        ModelError: there are no weights, or they are pickles, another program's, or a GGUF file, which is named itself.
     """
     names = sorted(os.listdir(folder))
     if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
         return
+    if files := [name for name in names if name.lower().endswith(GGUF)]:
+        raise ModelError(
+            f"{subject}: the folder has no weights but {files[0]!r}; name that file itself, {str(folder / files[0])!r}"
+        )
     foreign = [name for name in names if name.lower().endswith(FOREIGN)]
     if foreign:
         raise ModelError(

