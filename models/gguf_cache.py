@@ -276,6 +276,8 @@ def _reading(subject: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
+        if "ignore_mismatched_sizes" in str(error):
+            raise ModelError(f"{subject}: its weights are of other shapes than its header gives") from error
         told = one_line(error if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}")
         raise ModelError(f"{subject}: cannot be unpacked: {told}") from error
 

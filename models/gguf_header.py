@@ -23,6 +23,9 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 
 _STRING, _ARRAY = 8, 9
 
+_NEEDED = ("context_length", "embedding_length", "block_count", "attention.head_count")
+"""What every model's header gives; where it does not, transformers would take the sizes of another model."""
+
 _MOST_DIMENSIONS = 8
 """More than any tensor of a GGUF file has, which is 4."""
 
@@ -82,9 +85,9 @@ def _check_model(header: GgufHeader, subject: str) -> None:
         ModelError: naming why.
     """
     if not isinstance(header.metadata.get("general.architecture"), str):
-        raise ModelError(
-            f"{subject}: does not name its architecture (general.architecture), so it is no language model"
-        )
+        raise ModelError(f"{subject}: does not name its general.architecture, so it is no language model")
+    if lacking := [key for key in _NEEDED if f"{header.architecture}.{key}" not in header.metadata]:
+        raise ModelError(f"{subject}: does not give {header.architecture}.{lacking[0]}, so it is no language model")
     parts = header.metadata.get("split.count", 1)
     if parts != 1:
         raise ModelError(f"{subject}: is one of {parts} parts of a model; join them with llama-gguf-split --merge")

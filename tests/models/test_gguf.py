@@ -246,6 +246,29 @@ def test_a_file_of_which_no_right_model_can_be_made_is_one_line(kind: str, tmp_p
     assert not cache.exists() or folders(cache) == []
 
 
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        (b"llama.block_count", "does not give llama.block_count, so it is no language model"),
+        (b"general.architecture", "does not name its general.architecture, so it is no language model"),
+    ],
+)
+def test_a_header_without_what_every_model_has_is_one_line(key: bytes, reason: str, file: Path, cache: Path) -> None:
+    file.write_bytes(file.read_bytes().replace(key, key[::-1], 1))
+    with pytest.raises(ModelError, match=f"^model '{file}': {reason}$"):
+        load_model(str(file))
+    assert not cache.exists()
+
+
+def test_weights_of_other_shapes_than_the_header_gives_are_one_line(file: Path) -> None:
+    entry = b"llama.embedding_length" + (4).to_bytes(4, "little")
+    content = file.read_bytes()
+    file.write_bytes(content.replace(entry + (192).to_bytes(4, "little"), entry + (96).to_bytes(4, "little"), 1))
+    assert file.read_bytes() != content
+    with pytest.raises(ModelError, match=f"^model '{file}': its weights are of other shapes than its header gives$"):
+        load_model(str(file))
+
+
 def test_a_tokenizer_that_splits_text_in_an_unknown_way_is_refused(tmp_path: Path) -> None:
     file = write_miniature_gguf(tmp_path / "other.gguf", split="nobody's")
     with pytest.raises(ModelError, match='how its tokenizer splits text, tokenizer.ggml.pre = "nobody\'s", is not'):
