@@ -1,6 +1,7 @@
 """Models and documents as a recipe names them: what training and evaluation both start from."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from configs.sections import PredictorConfig, Recipe, ScorerConfig, TaskConfig
 from configs.servers import open_server
 from configs.tree import ConfigError
 from data.errors import DataError
+from data.evidence import evidence_basis
 from data.registry import TASKS, load_documents
 from data.sample import Document, Sample, samples_of
 from data.task import Request
@@ -147,7 +149,16 @@ def read_documents(
     documents = [document for task in recipe.tasks for document in _load_task(task, request(recipe, task), chat, say)]
     if not any(document.questions for document in documents):
         raise DataError(f"no questions to {purpose} on in {', '.join(task.name for task in recipe.tasks)}")
+    if recipe.information.negatives.twins:
+        say(f"questions to {purpose} on, by how their twins know the evidence: {_evidence_counts(documents)}")
     return documents
+
+
+def _evidence_counts(documents: Sequence[Document]) -> str:
+    """How many questions have evidence with a gold answer, marked evidence, likely evidence, and none."""
+    counts = Counter(evidence_basis(document, question) for document in documents for question in document.questions)
+    words = {"answer": "hold a gold answer", "evidence": "marked by the task", "likely": "nearest to the question"}
+    return ", ".join(f"{counts[basis]} {told}" for basis, told in words.items()) + f", {counts[None]} unknown"
 
 
 def fit(documents: Sequence[Document], compressor: Compressor, purpose: str, say: Say) -> list[Sample]:

@@ -170,6 +170,10 @@ class NegativesConfig(Section):
     same_document: Columns = 0
     """Copies of the document with a part removed: the evidence where it is known, else a random quarter."""
 
+    twins: Columns = 0
+    """Copies of the document about the question: the evidence removed, or replaced by another document's, or a name, a
+    number or a date in it exchanged for another of its type. Made by rules for any task."""
+
     neighbour: Columns = 0
     """Other documents of the same patient, company, paper or user."""
 
@@ -300,8 +304,8 @@ def _check_negatives(recipe: Recipe) -> None:
             "the contrastive bound is 0 for every message without negatives; ask for at least one"
         )
     published = [task.name for task in recipe.tasks if not task.embedded]
-    if published and not negatives.same_document + negatives.batch:
+    if published and not negatives.same_document + negatives.batch + negatives.twins:
         raise ConfigError(
             f"information.negatives = {negatives.model_dump()}: {published[0]} has no counterfactual versions and not "
-            "every document has a neighbour; ask for same_document or batch"
+            "every document has a neighbour; ask for twins, same_document or batch"
         )

@@ -9,7 +9,8 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from data.errors import DataError
-from data.sample import Document, Sample, neighbours
+from data.sample import Document, Question, Sample, neighbours
+from data.twins import twins_of_task
 from eval.information import measure
 from eval.parts import Pieces, joined, parts_of
 from eval.record import Origin, Record, answer_fields, message_fields, question_fields
@@ -142,6 +143,7 @@ class Evaluation:
                 same_document=parts_removed(document.text, question.evidence, self.negatives.same_document, self.seed),
                 neighbour=texts_by_group[document.task, document.id],
                 batch=batch,
+                twins=self._twins(document, question, pool),
             )
             for document, question in ((sample.document, sample.question) for sample in samples)
         ]
@@ -150,6 +152,12 @@ class Evaluation:
         except ValueError as error:
             where = f"{samples[0].document.task}, questions from {samples[0].id!r} on"
             raise DataError(f"{where}: {error}; ask for more documents or other information.negatives") from error
+
+    def _twins(self, document: Document, question: Question, pool: Sequence[Document]) -> list[str]:
+        if not self.negatives.twins:
+            return []
+        twins = twins_of_task(tuple({other.id: other for other in pool}.values()))
+        return [twin.text for twin in twins.of(document, question, self.negatives.twins, self.seed)]
 
 
 def documents_by_task(samples: Sequence[Sample]) -> dict[str, list[Document]]:

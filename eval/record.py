@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Literal, NotRequired, TypedDict
 
 from data.sample import Sample
+from data.sentences import count_sentences
 from eval.parts import joined
-from eval.sentences import count_sentences
 from models.compressor import Message
 from models.predictor import AnswerScore
 from objectives.accuracy import score

@@ -111,9 +111,23 @@ def identify(recipe: Recipe, samples: Sequence[Sample]) -> dict[str, Any]:
         "negatives": recipe.information.negatives.model_dump(),
         "predictor": recipe.predictor.model_dump(mode="json", exclude=set(PATIENCE)),
         "pool": _pool_hash(samples),
+        **lenders(recipe, samples),
         "seed": recipe.seed,
         "batch_size": recipe.eval.batch_size,
     }
+
+
+def lenders(recipe: Recipe, samples: Sequence[Sample]) -> dict[str, str]:
+    """A hash of the questions whose evidence and answers are lent to twins, word for word; nothing without twins."""
+    if not recipe.information.negatives.twins:
+        return {}
+    documents = {(sample.document.task, sample.document.id): sample.document for sample in samples}
+    parts = [
+        (*key, question.id, question.text, question.answers, question.evidence)
+        for key, document in sorted(documents.items())
+        for question in document.questions
+    ]
+    return {"lenders": hashlib.sha256(json.dumps(parts).encode()).hexdigest()}
 
 
 def _pool_hash(samples: Sequence[Sample]) -> str:

@@ -58,6 +58,7 @@ class NegativeCounts:
         same_document: the same document with a part removed.
         neighbour: other documents of the same patient, company, paper or user.
         batch: other documents.
+        twins: the same document with what the question's answer rests on removed, replaced or changed in a value.
 
     Raises:
         ValueError: a count is negative.
@@ -67,6 +68,7 @@ class NegativeCounts:
     same_document: int = 0
     neighbour: int = 0
     batch: int = 0
+    twins: int = 0
 
     def __post_init__(self) -> None:
         """Refuse negative counts."""
@@ -86,6 +88,7 @@ class Candidates:
     same_document: Sequence[str] = ()
     neighbour: Sequence[str] = ()
     batch: Sequence[str] = ()
+    twins: Sequence[str] = ()
 
 
 def choose_columns(candidates: Sequence[Candidates], counts: NegativeCounts, seed: int) -> Columns:

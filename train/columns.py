@@ -1,10 +1,12 @@
 """The contexts that the messages of a step are compared over: drawn as the evaluation draws them, at the least cost."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from data.errors import DataError
-from data.sample import Sample, neighbours
+from data.sample import Document, Sample, neighbours
+from data.twins import Twins
 from objectives.negatives import Candidates, Columns, NegativeCounts, choose_columns, parts_removed
 
 
@@ -43,14 +45,19 @@ class StepColumns:
         for sample in samples.values():
             texts.setdefault(sample.document.task, {})[sample.document.text] = None
         self.texts = {task: sorted(distinct) for task, distinct in texts.items()}
+        self.twins = _twins_by_task(samples.values()) if counts.twins else {}
         self._check()
 
     def draw(self, samples: Sequence[Sample], step: int) -> Columns:
         """The columns for this process's samples, which do not depend on how many processes share the step."""
         seed = self.seed + step
         pools = self._pools(samples, seed)
-        distinct = {sample.id: self._candidates(sample, pools[sample.document.task], seed) for sample in samples}
-        return choose_columns([distinct[sample.id] for sample in samples], self.counts, seed)
+        distinct = {sample.id: sample for sample in samples}
+        candidates = {
+            sample_id: self._candidates(sample, pools[sample.document.task], seed, self.counts)
+            for sample_id, sample in distinct.items()
+        }
+        return choose_columns([candidates[sample.id] for sample in samples], self.counts, seed)
 
     def _pools(self, samples: Sequence[Sample], seed: int) -> dict[str, list[str]]:
         """Contexts by task: those of the step, and as many more as the step has too few."""
@@ -63,25 +70,41 @@ class StepColumns:
             pools[task] = present + random.Random(f"{seed}/{task}").sample(others, min(missing, len(others)))
         return pools
 
-    def _candidates(self, sample: Sample, pool: Sequence[str], seed: int) -> Candidates:
+    def _candidates(self, sample: Sample, pool: Sequence[str], seed: int, counts: NegativeCounts) -> Candidates:
         document, question = sample.document, sample.question
+        twins = self.twins[document.task].of(document, question, counts.twins, seed) if counts.twins else ()
         return Candidates(
             own=document.text,
             counterfactual=question.negatives,
-            same_document=parts_removed(document.text, question.evidence, self.counts.same_document, seed),
+            same_document=parts_removed(document.text, question.evidence, counts.same_document, seed),
             neighbour=self.neighbours[document.task, document.id],
             batch=pool,
+            twins=[twin.text for twin in twins],
         )
 
     def _check(self) -> None:
         """Refuse questions without a negative, before anything is trained on the others."""
         for sample in self.samples.values():
-            # Of any two texts one is another than the sample's own.
-            candidates = self._candidates(sample, self.texts[sample.document.task][:2], self.seed)
-            try:
-                choose_columns([candidates], self.counts, self.seed)
-            except ValueError:
+            if not any(self._has_negative(sample, twins) for twins in (0, min(1, self.counts.twins))):
                 raise DataError(
                     f"question {sample.id!r}: information.negatives = {self.counts} finds no other context to compare "
-                    "its messages with; ask for more documents, or for same_document negatives"
-                ) from None
+                    "its messages with; ask for more documents, or for twins or same_document negatives"
+                )
+
+    def _has_negative(self, sample: Sample, twins: int) -> bool:
+        """Whether a question has another context, with so many twins: most need none of these, which take time."""
+        counts = replace(self.counts, twins=twins)
+        # Of any two texts one is another than the sample's own.
+        candidates = self._candidates(sample, self.texts[sample.document.task][:2], self.seed, counts)
+        try:
+            choose_columns([candidates], counts, self.seed)
+        except ValueError:
+            return False
+        return True
+
+
+def _twins_by_task(samples: Iterable[Sample]) -> dict[str, Twins]:
+    documents: dict[str, list[Document]] = {}
+    for sample in samples:
+        documents.setdefault(sample.document.task, []).append(sample.document)
+    return {task: Twins(of_task) for task, of_task in documents.items()}

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from data.sentences import sentences
 from eval.baselines.writers import Budget
-from eval.sentences import sentences
 from models.compressor import Message
 from models.loading import context_window
 

@@ -30,7 +30,7 @@ from eval.record import (
     message_fields,
 )
 from eval.record_log import RecordLog, open_log
-from eval.stages import build_compressor, evaluation_of
+from eval.stages import build_compressor, evaluation_of, lenders
 from eval.sweep.config import SweepConfig, SweptCompressor, SweptPredictor
 from eval.sweep.models import InspectedModels, LoadedScorer, bind, free_memory, load_scorers, scorers_of
 from models.channel import read
@@ -187,6 +187,7 @@ def message_identity(config: SweepConfig, loaded: InspectedModels) -> dict[str, 
         "tasks": task_identity(config),
         "pool": hashlib.sha256(json.dumps(pool).encode()).hexdigest(),
         "negatives": config.information.negatives.model_dump(),
+        **lenders(config.recipe(), loaded.samples),
         "scorers": [
             [scorer.model_dump(mode="json"), fingerprint]
             for scorer, fingerprint in zip(scorers_of(config), loaded.scorers, strict=True)

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from data.miniature.documents import make_document
 from data.sample import samples_of
+from data.sentences import sentences
 from eval.baselines.retrieval import Embedder, Retrieval, bm25_relevance, words
 from eval.baselines.writers import GAP, Baseline, Budget, FullContext, LLMLingua2, NoContext, Truncation
-from eval.sentences import sentences
 from models.channel import BoundScorer, Channel
 from models.loading import load_model
 from models.naming import ModelError

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from data.sentences import count_sentences
 from eval.analysis.density import summarise
 from eval.analysis.sentences import obedience
 from eval.record import Record
 from eval.report.page import report_tables, write_report
 from eval.report.sentence_counts import sentence_table
-from eval.sentences import count_sentences
 
 Build = Callable[..., Record]
 
