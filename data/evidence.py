@@ -109,10 +109,12 @@ def _meeting(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
     """The spans, in order and apart, that share a character with one of the others, in order."""
     meeting, first = [], 0
     ordered = sorted(others, key=lambda other: other[1])
+    # The earliest beginning of those that end as late as each, or later.
+    begins = [*accumulate((begin for begin, _ in reversed(ordered)), min)][::-1]
     for start, end in spans:
         while first < len(ordered) and ordered[first][1] <= start:
             first += 1
-        if any(begin < end for begin, _ in ordered[first:]):
+        if first < len(begins) and begins[first] < end:
             meeting.append((start, end))
     return meeting
 

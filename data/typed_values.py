@@ -217,21 +217,23 @@ def _names(text: str) -> list[Value]:
 
 def _found(text: str, names: Collection[str]) -> list[tuple[str, int]]:
     """Where names occur as whole words; of names that begin alike the longest."""
-    by_first: dict[str, list[str]] = {}
-    for name in sorted(names, key=lambda name: (-len(name), name)):
-        first = _WORD.match(name)
-        by_first.setdefault(first[0] if first else name, []).append(name)
+    words = [match.span() for match in _WORD.finditer(text)]
+    firsts = {match[0] for name in names if (match := _WORD.match(name))}
     found, end = [], 0
-    for word in _WORD.finditer(text):
-        start = word.start()
-        base = word[0] if word[0] in by_first else re.sub(r"['’]s$", "", word[0])
-        for name in by_first.get(base, ()) if start >= end else ():
-            stop = start + len(name)
-            if text.startswith(name, start) and not re.match(r"[^\W_]|-\w", text[stop : stop + 2]):
-                found.append((name, start))
-                end = stop
-                break
+    for number, (start, stop) in enumerate(words):
+        if start < end or _unowned(text[start:stop]) not in firsts:
+            continue
+        stops = [stop for _, stop in words[number : number + MOST_NAME_WORDS]]
+        name = next((name for stop in reversed(stops) if (name := _unowned(text[start:stop])) in names), None)
+        if name is not None:
+            found.append((name, start))
+            end = start + len(name)
     return found
+
+
+def _unowned(word: str) -> str:
+    """A word or name without the ending of its owner's: Iqbal's, Iqbal."""
+    return word[:-2] if word.endswith(("'s", "’s")) else word
 
 
 def _capitalised(sentence: str) -> list[tuple[int, int]]:
@@ -239,7 +241,7 @@ def _capitalised(sentence: str) -> list[tuple[int, int]]:
     words = [match.span() for match in _WORD.finditer(sentence)]
     runs: list[tuple[int, int, int]] = []
     for number, (start, end) in enumerate(words):
-        word = re.sub(r"['’]s$", "", sentence[start:end])
+        word = _unowned(sentence[start:end])
         begins = number == 0 or re.search(r"[:•|\"“(]\s*$", sentence[max(0, start - 3) : start]) is not None
         contracted = word[1:2] in ("", "'", "’")
         if not word[:1].isupper() or (begins and not _acronym(word)) or word in _NO_NAMES or contracted:

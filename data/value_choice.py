@@ -92,7 +92,8 @@ def _computed(value: Value, generator: random.Random) -> Iterator[str]:
         return
     digits = re.sub(r"\D", "", value.text)
     own, width = int(digits), len(digits)
-    step = 10 ** (len(digits) - len(digits.rstrip("0"))) if own and "." not in value.text else 1
+    rounded = own and "." not in value.text and value.kind not in ("year", "day")
+    step = 10 ** (len(digits) - len(digits.rstrip("0"))) if rounded else 1
     low, high = _bounds(value, own, width)
     for _ in range(MOST_TRIES):
         number = generator.randint(-(-low // step), max(high // step, -(-low // step))) * step

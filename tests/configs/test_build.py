@@ -69,6 +69,24 @@ def test_questions_that_the_window_does_not_take_are_skipped_and_counted(
     )
 
 
+def test_twins_are_negatives_that_a_published_task_always_has() -> None:
+    alone = "information.negatives={counterfactual: 0, batch: 0, twins: 16}"
+    assert recipe("tasks=[qasper]", alone).information.negatives.twins == 16
+    with pytest.raises(ConfigError, match="ask for twins, same_document or batch"):
+        recipe("tasks=[qasper]", "information.negatives={counterfactual: 3, batch: 0}")
+
+
+def test_how_twins_know_the_evidence_of_questions_is_told(compressor: Compressor, tmp_path: Path) -> None:
+    context = "The mill was built in 1810. The owners sold flour to the towns. It burned down in the end."
+    asked = [("When was the mill built?", "1810"), ("Did the owners sell flour?", "Yes"), ("Who?", "nobody")]
+    records = [{"context": context, "question": question, "answers": [answer]} for question, answer in asked]
+    source = write_records(tmp_path / "own.jsonl", records)
+    tasks = f"tasks=[{{name: records, source: '{source}', instruction: '', answer_instruction: ''}}]"
+    _, said = loaded_ids(compressor, tasks, "information.negatives={counterfactual: 0, batch: 0, twins: 4}")
+    told = "1 hold a gold answer, 0 marked by the task, 1 nearest to the question, 1 unknown"
+    assert said == [f"questions to evaluate on, by how their twins know the evidence: {told}"]
+
+
 def test_where_the_evaluation_reads_takes_precedence() -> None:
     source = str(Path(__file__))
     given = f"tasks=[{{name: qasper, source: '{source}', eval_source: '{Path(__file__).parent}', eval_split: dev}}]"

@@ -9,10 +9,12 @@ import pytest
 from data.errors import DataError
 from data.sample import Document, Question, samples_of
 from eval.analysis.density import summarise
+from eval.config import load_config
 from eval.evaluation import Evaluation, by_compressor
 from eval.information import fits_window, measure
 from eval.parts import Pieces, joined, parts_of
 from eval.record import Origin, Record
+from eval.stages import identify
 from models.channel import BoundScorer, Channel
 from models.compressor import Compressor, Message
 from models.loading import load_model
@@ -201,3 +203,32 @@ def test_batches_hold_one_task_and_documents_of_similar_length_whole() -> None:
     for task in ("a", "b"):
         lengths = [len(s.document.text) for batch in batches for s in batch if s.document.task == task]
         assert lengths == sorted(lengths)
+
+
+def test_twins_are_columns_of_their_question_whatever_else_is_evaluated_with_it() -> None:
+    documents = [
+        Document(
+            name,
+            "records",
+            f"The mill of {name} is old. It was built there in {year}. The owners sold flour and oats to the towns.",
+            (Question("built", "When was the mill built?", (str(year),), "exact"),),
+        )
+        for name, year in (("Alpha", 1810), ("Beta", 1820), ("Gamma", 1830))
+    ]
+    evaluation, samples = Evaluation(NegativeCounts(twins=8), 4, 0), samples_of(documents)
+    together = evaluation.columns(samples, documents)
+    for number, sample in enumerate(samples):
+        alone = evaluation.columns([sample], list(reversed(documents)))
+        row = {together.contexts[column] for column in together.valid[number].nonzero()[:, 0].tolist()}
+        assert row == set(alone.contexts) and len(row) == 9
+        assert not row & {document.text for document in documents if document.id != sample.document.id}
+
+
+def test_records_depend_on_the_questions_that_lend_evidence_to_twins() -> None:
+    documents = histories(2)
+    other = [replace(documents[0], questions=(question(7),)), documents[1]]
+    for twins, differ in ((0, False), (4, True)):
+        given = f"information.negatives={{counterfactual: 0, batch: 1, twins: {twins}}}"
+        recipe = load_config("evaluation.yaml", ["compressor.adapter=null", given])
+        identities = [identify(recipe, samples_of(lenders)) for lenders in (documents, other)]
+        assert (identities[0] != identities[1]) == differ

@@ -280,7 +280,7 @@ def test_the_contrastive_bound_needs_a_negative() -> None:
 
 def test_published_tasks_need_negatives_that_every_document_has() -> None:
     refused = refusal("tasks=[qasper]", "information.negatives.batch=0")
-    assert "qasper has no counterfactual versions" in refused
+    assert "qasper has no counterfactual versions" in refused and "ask for twins, same_document or batch" in refused
 
 
 def test_a_reward_of_nothing_is_refused() -> None:

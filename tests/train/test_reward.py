@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from data.errors import DataError
 from data.miniature.documents import make_document
-from data.sample import Sample, samples_of
+from data.sample import Document, Question, Sample, samples_of
 from models.channel import BoundScorer, Channel
 from models.compressor import Compressor
 from models.loading import load_model
@@ -177,6 +177,35 @@ def test_batch_negatives_are_other_documents_of_the_task_and_those_of_the_step_c
     assert columns.valid[0, columns.own[1]] and columns.valid[1, columns.own[0]]
     # Questions of one task share what fills up: two contexts for the notes, three for the chat.
     assert len(columns.contexts) == 3 + 2 + 3
+
+
+def question_about(name: str, year: int) -> Document:
+    text = f"The mill of {name} is old. It was built there in {year}. The owners sold flour and oats to the towns."
+    asked = Question("built", "When was the mill built?", (str(year),), "exact")
+    return Document(name, "records", text, (asked,))
+
+
+def test_twins_are_drawn_anew_at_every_step_and_alike_in_every_process() -> None:
+    samples = samples_of(
+        [question_about(name, year) for name, year in (("Alpha", 1810), ("Beta", 1820), ("Gamma", 1830))]
+    )
+    by_id, counts = {sample.id: sample for sample in samples}, NegativeCounts(twins=6)
+    together = StepColumns(by_id, counts, 0, lambda own: own).draw(samples, step=1)
+    backwards = StepColumns(dict(reversed(by_id.items())), counts, 0, lambda own: own)
+    for number, sample in enumerate(samples):
+        alone = backwards.draw([sample, sample], step=1)
+        row = {together.contexts[column] for column in together.valid[number].nonzero()[:, 0]}
+        assert row == set(alone.contexts) and len(row) == 7 and sample.document.text in row
+        assert sum("The mill of" in context for context in row) == 7
+        assert set(backwards.draw([sample], step=2).contexts) != row
+
+
+def test_a_document_alone_can_be_trained_on_with_twins_unless_there_are_none() -> None:
+    samples = samples_of([question_about("Alpha", 1810)])
+    StepColumns({sample.id: sample for sample in samples}, NegativeCounts(twins=1), 0, lambda own: own)
+    unknown = samples_of([Document("d", "records", "Oats.", (Question("q", "Who?", ("nobody",), "exact"),))])
+    with pytest.raises(DataError, match=r"or for twins or same_document negatives"):
+        StepColumns({sample.id: sample for sample in unknown}, NegativeCounts(twins=4), 0, lambda own: own)
 
 
 def test_questions_of_one_document_alone_are_refused_before_training() -> None:
