@@ -128,7 +128,26 @@ def load_samples(
     Raises:
         DataError: documents cannot be read, or there is no question.
     """
-    return fit(read_documents(recipe, compressor.prompts.format, purpose, request, say), compressor, purpose, say)
+    samples = fit(read_documents(recipe, compressor.prompts.format, purpose, request, say), compressor, purpose, say)
+    tell_evidence(recipe, samples, purpose, say)
+    return samples
+
+
+def tell_evidence(recipe: Recipe, samples: Sequence[Sample], purpose: str, say: Say) -> None:
+    """Say, where twins are asked for, how many questions have evidence for them to change, and how it is known.
+
+    Args:
+        recipe: says whether twins are asked for.
+        samples: the questions, of documents as the compressor reads them.
+        purpose: see `load_samples`.
+        say: takes the line.
+    """
+    if not recipe.information.negatives.twins:
+        return
+    counts = Counter(evidence_basis(sample.document, sample.question) for sample in samples)
+    words = {"answer": "with a gold answer", "evidence": "marked by the task", "likely": "nearest to the question"}
+    known = ", ".join(f"{counts[basis]} {told}" for basis, told in words.items())
+    say(f"sentences that twins change, by question to {purpose} on: {known}, {counts[None]} without any, thus no twins")
 
 
 def read_documents(
@@ -149,16 +168,7 @@ def read_documents(
     documents = [document for task in recipe.tasks for document in _load_task(task, request(recipe, task), chat, say)]
     if not any(document.questions for document in documents):
         raise DataError(f"no questions to {purpose} on in {', '.join(task.name for task in recipe.tasks)}")
-    if recipe.information.negatives.twins:
-        say(f"questions to {purpose} on, by how their twins know the evidence: {_evidence_counts(documents)}")
     return documents
-
-
-def _evidence_counts(documents: Sequence[Document]) -> str:
-    """How many questions have evidence with a gold answer, marked evidence, likely evidence, and none."""
-    counts = Counter(evidence_basis(document, question) for document in documents for question in document.questions)
-    words = {"answer": "hold a gold answer", "evidence": "marked by the task", "likely": "nearest to the question"}
-    return ", ".join(f"{counts[basis]} {told}" for basis, told in words.items()) + f", {counts[None]} unknown"
 
 
 def fit(documents: Sequence[Document], compressor: Compressor, purpose: str, say: Say) -> list[Sample]:

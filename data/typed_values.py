@@ -33,8 +33,8 @@ EARLIEST_YEAR, LATEST_YEAR = 1400, 2099
 MOST_NAME_WORDS = 5
 """Words of the longest name: more capitals in a row are a heading or a list."""
 
-LONGEST_ACRONYM = 10
-"""Characters of the longest word in capitals that is read as an acronym."""
+LONGEST_ACRONYM, LONGEST_PLAIN_ACRONYM = 10, 6
+"""Characters of the longest word in capitals that is read as an acronym, with and without digits and hyphens."""
 
 MOST_HEADING_WORDS = 12
 """Words of the longest line without a full stop that is read as a heading, whose capitals are no names."""
@@ -206,7 +206,7 @@ def _names(text: str) -> list[Value]:
         for sentence in sentences(text)
         if not _heading(sentence)
         for start, end in _capitalised(sentence)
-        if sentence[start:end].lower() not in common
+        if sentence[start:end].lower() not in common and not _ORGANISATION.fullmatch(sentence[start:end])
     }
     found = _found(text, names)
     kinds: dict[str, Counter[str]] = {}
@@ -244,7 +244,9 @@ def _capitalised(sentence: str) -> list[tuple[int, int]]:
         word = _unowned(sentence[start:end])
         begins = number == 0 or re.search(r"[:•|\"“(]\s*$", sentence[max(0, start - 3) : start]) is not None
         contracted = word[1:2] in ("", "'", "’")
-        if not word[:1].isupper() or (begins and not _acronym(word)) or word in _NO_NAMES or contracted:
+        if not word[:1].isupper() or (begins and not _acronym(word)) or contracted:
+            continue
+        if word in _NO_NAMES or (word.isupper() and not _acronym(word)):
             continue
         end = start + len(word)
         if runs and _JOINT.fullmatch(sentence, runs[-1][1], start) and number - runs[-1][2] <= 3:
@@ -255,7 +257,8 @@ def _capitalised(sentence: str) -> list[tuple[int, int]]:
 
 
 def _acronym(word: str) -> bool:
-    return 2 <= len(word) <= LONGEST_ACRONYM and word.isupper()
+    longest = LONGEST_ACRONYM if re.search(r"[\d/&-]", word) else LONGEST_PLAIN_ACRONYM
+    return 2 <= len(word) <= longest and word.isupper()
 
 
 def _signs(text: str, start: int, end: int) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from configs.build import fit
+from configs.build import fit, tell_evidence
 from configs.command import is_main, say, start_processes
 from configs.run_folder import is_finished, mark_finished, owned
 from configs.tree import to_yaml
@@ -83,6 +83,8 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     train_samples = Pieces.of(fit(train_documents, models.compressor, "train", say)).samples
     check_count(config, train_samples)
     eval_samples = fit(eval_documents, models.compressor, "evaluate", say)
+    tell_evidence(config, train_samples, "train", say)
+    tell_evidence(config, eval_samples, "evaluate", say)
     warn_of_overlap(train_samples, eval_samples)
     report_to = start_wandb(config, folder) if is_main() else []
     hashes = fingerprints(models)

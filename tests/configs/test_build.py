@@ -83,8 +83,8 @@ def test_how_twins_know_the_evidence_of_questions_is_told(compressor: Compressor
     source = write_records(tmp_path / "own.jsonl", records)
     tasks = f"tasks=[{{name: records, source: '{source}', instruction: '', answer_instruction: ''}}]"
     _, said = loaded_ids(compressor, tasks, "information.negatives={counterfactual: 0, batch: 0, twins: 4}")
-    told = "1 hold a gold answer, 0 marked by the task, 1 nearest to the question, 1 unknown"
-    assert said == [f"questions to evaluate on, by how their twins know the evidence: {told}"]
+    told = "1 with a gold answer, 0 marked by the task, 1 nearest to the question, 1 without any, thus no twins"
+    assert said == [f"sentences that twins change, by question to evaluate on: {told}"]
 
 
 def test_where_the_evaluation_reads_takes_precedence() -> None:

@@ -56,6 +56,7 @@ def test_values_are_found_with_their_types() -> None:
         "Results of the Second Study",
         "The rest is silence. However it goes on.",
         "Net Sales | Gross Profit | Other",
+        "It was as follows, BACKGROUND first: the rest was told by the Company itself.",
     ],
 )
 def test_what_only_looks_like_a_value_is_none(text: str) -> None:
