@@ -49,6 +49,7 @@ class GuardedGRPOTrainer(GRPOTrainer):
         self._partial: Path | None = None
         self._saved_step: int | None = None
         self._random_state: tuple[Any, ...] = ()
+        self._tokens_seen = 0
         self._batch: list[dict[str, Any]] = []
         self.add_callback(_StepEnds(self))
 
@@ -81,14 +82,15 @@ class GuardedGRPOTrainer(GRPOTrainer):
     def end_step(self) -> None:
         """Ask the guard what became of the update, and log whether it was skipped.
 
-        The state of the random numbers is remembered, for an error in the middle of the next step would find them
-        further on.
+        The state of the random numbers and the count of tokens are remembered, for an error in the middle of the next
+        step would find them further on.
 
         Raises:
             DivergenceError: too many in a row were.
         """
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         self._random_state = (random.getstate(), numpy.random.get_state(), torch.get_rng_state(), cuda)
+        self._tokens_seen = self.state.num_input_tokens_seen
         decode = cast(Any, self.processing_class).decode
         batch = [{**line, "message": decode(line["message_ids"])} for line in self._batch] if self.guard.refuses else []
         skipped = self.guard.end_step(self.state.global_step, batch)
@@ -108,6 +110,7 @@ class GuardedGRPOTrainer(GRPOTrainer):
         torch.set_rng_state(tensors)
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
+        self.state.num_input_tokens_seen = self._tokens_seen
         self._save_checkpoint(cast(nn.Module, self.model), None)
         return self.checkpoints / f"checkpoint-{step}"
 

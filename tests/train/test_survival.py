@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.shared_prefix import generation
+from tests.local_server import Answer, Asked, chat, serving
 from tests.train.test_run import ENVIRONMENT, deepspeed
 from train.checkpoint import CHECKPOINTS, find_checkpoint
 from train.guarded_trainer import GuardedGRPOTrainer
@@ -260,3 +261,26 @@ def kill_once(process: "subprocess.Popen[bytes]", run: Path, generator: random.R
     subprocess.run(["pkill", "-KILL", "-f", f"run_folder={run} "], check=False)
     time.sleep(0.2)
     return alive
+
+
+def test_a_servers_fault_saves_what_was_trained_and_the_run_goes_on_from_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, metrics = [True], tmp_path / "run" / "metrics.jsonl"
+
+    def script(asked: Asked, _: int) -> Answer:
+        trained = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+        return (
+            Answer("<html>", 200) if broken[0] and trained == 2 else Answer(chat(f"Answer: {len(str(asked.body)) % 3}"))
+        )
+
+    with serving(script) as server:
+        predictor = f"predictor={{endpoint: '{server.url}', model: m, retries: 0}}"
+        assert main(arguments(tmp_path / "run", predictor, "train.save_every=100")) == 2
+        error = capsys.readouterr().err
+        saved = tmp_path / "run" / CHECKPOINTS / "checkpoint-2"
+        assert f"goes on from {saved}" in error and "Traceback" not in error
+        broken[0] = False
+        assert main(arguments(tmp_path / "run", predictor, "train.save_every=100")) == 0
+        assert main(arguments(tmp_path / "whole", predictor, "train.save_every=100")) == 0
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
