@@ -31,7 +31,7 @@ UNUSED = ("training_args.bin", "zero_to_fp32.py", "zero_to_torch.py", "README.md
 
 
 class CheckpointError(InputError):
-    """A checkpoint that cannot be written; the message says what the run can go on from."""
+    """A checkpoint that cannot be written or must not be read; the message says what the run can go on from."""
 
 
 class Checkpoint(NamedTuple):

@@ -1,6 +1,7 @@
 """The work of a training run: evaluate the untrained compressor, train its adapter, evaluate again."""
 
 import json
+import pickle
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from eval.servers import probe_predictors, tell_of_server
 from eval.stages import MEASURED, REFERENCE, evaluation_of, identify, origin_of, passes
 from models.endpoint import EndpointError
 from models.fingerprint import is_base, parameter_hash
-from train.checkpoint import find_checkpoint
+from train.checkpoint import CheckpointError, find_checkpoint
 from train.config import Config
 from train.extension_cache import prepare_compilation
 from train.guarded_trainer import GuardedGRPOTrainer
@@ -173,6 +174,11 @@ def train_adapter(
     )
     try:
         trainer.train(resume_from_checkpoint=resumed)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{resumed}: holds an object that is code, and is not loaded; remove that folder, and the same command "
+            "goes on from the checkpoint before it"
+        ) from error
     except EndpointError as error:
         saved = trainer.save_after_error() if isinstance(trainer, GuardedGRPOTrainer) else None
         raise EndpointError(f"{error}; the same command goes on from {saved or resumed or 'the start'}") from error
