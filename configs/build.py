@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
+from weakref import WeakValueDictionary
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,6 +32,9 @@ Say = Callable[[str], None]
 
 MANY_DOCUMENTS = 10_000
 """From how many documents on their generation is announced: ten seconds without a word look like a fault."""
+
+_frozen_models: "WeakValueDictionary[tuple[str, str, str, str | None], PreTrainedModel]" = WeakValueDictionary()
+"""The models in use that are not trained, by name, type, device and revision."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
@@ -79,8 +83,7 @@ def build_predictor(
         endpoint.probe()
         tokenizer = None if config.tokenizer is None else load_tokenizer(config.tokenizer)
         return RemotePredictor(endpoint, config.max_answer_tokens, instruction, tokenizer, config.request), None
-    model, tokenizer = load_model(config.model, config.dtype, device(), config.revision)
-    model.requires_grad_(False)
+    model, tokenizer = frozen_model(config.model, config.dtype, config.revision)
     window = context_window(model.config) or UNLIMITED
     return LocalPredictor(model, tokenizer, config.max_answer_tokens, window, instruction), model
 
@@ -96,12 +99,27 @@ def build_scorer(
     limit = compressor.prompts.max_first_tokens
     if config.model is None:
         return BoundScorer(Scorer(compressor.model, compressor.tokenizer, limit, instruction), True), None
-    model, tokenizer = load_model(config.model, config.dtype, device(), config.revision)
-    model.requires_grad_(False)
+    model, tokenizer = frozen_model(config.model, config.dtype, config.revision)
     shares = same_vocabulary(tokenizer, compressor.tokenizer)
     if not shares:
         say(f"{config.model} has another vocabulary than the compressor: messages are scored as re-tokenised text")
     return BoundScorer(Scorer(model, tokenizer, limit, instruction), shares), model
+
+
+def frozen_model(name: str, dtype: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model that is not trained, with its tokenizer: where predictor and scorer are one model, it is loaded once.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    key = (name, dtype, str(device()), revision)
+    model = _frozen_models.get(key)
+    if model is not None:
+        return model, load_tokenizer(name, revision)
+    model, tokenizer = load_model(name, dtype, device(), revision)
+    model.requires_grad_(False)
+    _frozen_models[key] = model
+    return model, tokenizer
 
 
 def same_vocabulary(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase) -> bool:

@@ -137,6 +137,13 @@ def test_a_local_predictor_reads_a_long_message_whole_or_refuses_it() -> None:
         predictor.answer([Query(" zinc" * (2100 // word), "Which?")])
 
 
+def test_a_predictor_and_a_scorer_that_are_one_model_are_loaded_once(compressor: Compressor) -> None:
+    _, answering = build_predictor(LOCAL, "")
+    _, scoring = build_scorer(ScorerConfig(model=MODEL), compressor, "", print)
+    _, other = build_scorer(ScorerConfig(model=MODEL, dtype="bfloat16"), compressor, "", print)
+    assert answering is scoring and other is not answering
+
+
 def test_a_remote_predictor_needs_no_model_here() -> None:
     with serving([Answer(chat("5"))]) as server:
         remote = LOCAL.model_copy(update={"endpoint": server.url, "model": "large"})
