@@ -15,6 +15,7 @@ from configs.tree import PROJECT
 from data.registry import TASKS
 from eval.run import main
 from tests.eval.small_evaluation import comparable, evaluated, logged, records, small, write_adapter
+from tests.local_server import serving
 
 pytestmark = pytest.mark.command
 
@@ -137,7 +138,9 @@ def test_what_records_depend_on_makes_them_anew_and_nothing_else_does(
     folder, one = tmp_path / "run", ("eval.documents=1", "eval.questions_per_document=1")
     evaluated(folder, *one)
     batches = len(logged(folder))
-    evaluated(folder, *one, "name=other", "tracking.project=other", "judge={endpoint: 'http://127.0.0.1:9', model: m}")
+    with serving([]) as server:
+        judge = f"judge={{endpoint: '{server.url}', model: m}}"
+        evaluated(folder, *one, "name=other", "tracking.project=other", judge)
     assert len(logged(folder)) == batches == 1
     for change in (
         "seed=1",
