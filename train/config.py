@@ -188,9 +188,9 @@ class RewardConfig(Section):
     token_information: Weight = 0.0
     """Weight of the information passed that each token adds, credited to that token instead of the whole message."""
 
-    information_floor: Annotated[float, Field(le=0)] = -1.0
-    """Least share of the ceiling that counts: a message that misleads the scorer loses no more than one that tells
-    everything gains."""
+    information_floor: Annotated[float, Field(le=0)] = -5.0
+    """Least share of the ceiling that counts, so that one message that misleads the scorer does not outweigh a batch.
+    Nearer to 0, messages that lose their fact cost too little: at -1 the embedded default cuts values away."""
 
     length_gate: Literal["message", "group"] = "message"
     """Success that pays for shortness: the message's own, or its group's pass rate."""
