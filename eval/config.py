@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from configs.as_trained import as_trained, told_as_trained
 from configs.checks import check_adapter, check_model, check_sources
-from configs.errors import check_all
+from configs.errors import ConfigError, check_all, shown
+from configs.limits import GroupSize, Weight
 from configs.sections import Recipe, ScorerConfig, WriterConfig
 from configs.servers import ServerConfig
 from configs.tree import Section, load
@@ -29,14 +30,77 @@ class EvaluatedConfig(WriterConfig):
     """The exact number of sentences a message is asked for, as in the study; null leaves it to the model."""
 
 
+UNTRAINED = ("untrained", "untrained-brief", "first-sentence", "best-of-n")
+"""Baselines written by the evaluated compressor's model without its adapter."""
+
+BUDGETS = (16, 32, 64, 128)
+"""Budgets of a baseline that names none."""
+
+Budgets = Annotated[tuple[PositiveInt | Literal["trained", "compressor"], ...], Field(strict=False, min_length=1)]
+
+
 class BaselineConfig(Section):
     """Messages that no trained compressor writes."""
 
-    name: Literal["no-context", "full-context", "head", "head-and-tail", "bm25", "embedding", "llmlingua-2"]
-    """no-context and full-context have no budget; head and head-and-tail cut; bm25 and embedding choose sentences."""
+    name: Literal[
+        "no-context",
+        "full-context",
+        "head",
+        "head-and-tail",
+        "bm25",
+        "embedding",
+        "minilm",
+        "llmlingua-2",
+        "untrained",
+        "untrained-brief",
+        "first-sentence",
+        "best-of-n",
+    ]
+    """no-context and full-context have no budget; head and head-and-tail cut; bm25, embedding (by the compressor's
+    model) and minilm (by all-MiniLM-L6-v2) choose sentences. The others are written by the compressor's model without
+    its adapter: untrained as the compressor is told, untrained-brief told to be brief, first-sentence keeps the first
+    sentence of untrained, best-of-n the best of several by information and length."""
 
-    budgets: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = (16, 32, 64, 128)
-    """The most tokens a message may have, its end token included: each gives one point of the curve."""
+    budgets: Budgets | None = None
+    """The most tokens a message may have, its end token included: each gives one point of the curve. ``compressor``
+    is ``compressor.budget_tokens``, ``trained`` the mean length of the evaluated compressor's messages, those of
+    ``eval.temperature``. null takes 16, 32, 64 and 128, and ``compressor`` for what the untrained model writes: there a
+    smaller budget cuts where it ends."""
+
+    decoding: Literal["greedy", "sampled"] = "greedy"
+    """Whether the untrained model's messages are the most likely ones or sampled, at ``eval.temperature`` or, where
+    that is 0, at 1. untrained, untrained-brief and first-sentence only; best-of-n samples."""
+
+    instruction: str = "Be brief: write as few words as you can."
+    """What the untrained model is told beside the compressor's instruction. untrained-brief only."""
+
+    samples: Annotated[GroupSize, Field(le=256)] = 8
+    """How many messages are sampled for each question, of which one is kept. best-of-n only."""
+
+    length_weight: Weight = 1.0
+    """What a message of ``compressor.budget_tokens`` costs, where information at its ceiling is worth 1; a shorter one
+    costs in proportion. best-of-n only."""
+
+    @model_validator(mode="after")
+    def _keys_apply(self) -> Self:
+        readers = {
+            "decoding": UNTRAINED[:3],
+            "instruction": UNTRAINED[1:2],
+            "samples": UNTRAINED[3:],
+            "length_weight": UNTRAINED[3:],
+        }
+        for key, names in readers.items():
+            # A recipe that was written out names every key.
+            if self.name not in names and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} means nothing to {self.name}, only to {' and '.join(names)}; leave it out")
+        return self
+
+    @property
+    def title(self) -> str:
+        """What reports call it."""
+        if self.name == "best-of-n":
+            return f"best of {self.samples}"
+        return f"{self.name}, {self.decoding}" if self.name in UNTRAINED else self.name
 
 
 class JudgeConfig(ServerConfig):
@@ -100,6 +164,7 @@ def _as_trained(config: EvaluationConfig) -> EvaluationConfig:
 
 def _file_checks(config: EvaluationConfig) -> Iterator[Callable[[], None]]:
     """Checks of models, windows, adapters and sources, which take a look at the disk; each raises `ConfigError`."""
+    yield from (partial(_check_budgets, number, config) for number in range(len(config.baselines)))
     for key, compressor in (("compressor", config.compressor), ("reference", config.reference)):
         if compressor is not None:
             yield partial(check_compressor, key, compressor)
@@ -118,11 +183,23 @@ def _predictor_checks(config: EvaluationConfig) -> Iterator[Callable[[], None]]:
     if config.reference is not None:
         budgets["reference.budget_tokens"] = config.reference.budget_tokens
     for number, baseline in enumerate(config.baselines):
-        if baseline.name not in WITHOUT_BUDGET:
-            budgets[f"baselines.{number}.budgets"] = max(baseline.budgets)
+        if baseline.name not in (*WITHOUT_BUDGET, *UNTRAINED):
+            numbers = [budget for budget in baseline.budgets or BUDGETS if isinstance(budget, int)]
+            budgets[f"baselines.{number}.budgets"] = max(numbers, default=1)
     for key, budget in budgets.items():
         reason = f"{key} = {budget} and predictor.max_answer_tokens = {answer}"
         yield partial(check_model, "predictor.model", config.predictor.model, budget + answer, reason)
+
+
+def _check_budgets(number: int, config: EvaluationConfig) -> None:
+    """Refuse budgets above what the untrained model writes: its messages are cut, and never grow."""
+    baseline, most = config.baselines[number], config.compressor.budget_tokens
+    above = [budget for budget in baseline.budgets or () if isinstance(budget, int) and budget > most]
+    if baseline.name in UNTRAINED and above:
+        raise ConfigError(
+            f"baselines.{number}.budgets = {shown(above[0])}: {baseline.name} writes at most "
+            f"compressor.budget_tokens = {most}; ask for no more than that"
+        )
 
 
 def check_compressor(key: str, compressor: EvaluatedConfig) -> None:

@@ -15,7 +15,7 @@ from data.sample import Sample
 from eval.analysis.density import summarise_one
 from eval.analysis.flops import cost, decoder_size
 from eval.analysis.sentences import obedience
-from eval.baselines.evaluate import evaluate_baseline
+from eval.baselines.evaluate import Setting, evaluate_baseline, mean_tokens
 from eval.config import EvaluationConfig
 from eval.diagnostics import summarise_diagnostics
 from eval.evaluation import by_compressor
@@ -82,11 +82,8 @@ def evaluate(config: EvaluationConfig) -> None:
     }
     log = open_log(config.folder / "records", identity)
     records = evaluate_stages(config, samples, compressor, instruction, channel, log)
-    baselines = [
-        (point, baseline_records)
-        for baseline in config.baselines
-        for point, baseline_records in evaluate_baseline(config, baseline, samples, compressor, channel, log)
-    ]
+    setting = Setting(config, samples, compressor, channel, log, mean_tokens(samples, records["samples"]))
+    baselines = [entry for baseline in config.baselines for entry in evaluate_baseline(setting, baseline)]
     tell_of_server(predictor)
     if PartialState().is_main_process:
         graded = {name: grade(config, stage_records) for name, stage_records in records.items()}

@@ -128,10 +128,10 @@ class Origin(TypedDict):
     """``before`` is the reference and ``after`` the compressor measured; a baseline is its name and budget."""
 
     temperature: float | None
-    """The sampling temperature of the message; 0 takes the most likely tokens. None for a baseline."""
+    """The sampling temperature of the message; 0 takes the most likely tokens. None where no model writes it."""
 
     compressor: NotRequired[str]
-    """A hash of the compressor's parameters and prompt. Absent for a baseline."""
+    """A hash of the compressor's parameters and prompt. Absent where no model writes the message."""
 
     budget_tokens: int
     """The most tokens that the message may have."""

@@ -1,7 +1,8 @@
 """Baselines as a configuration names them, measured like any compressor."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypedDict
 
 from transformers import PreTrainedTokenizerBase
@@ -9,13 +10,16 @@ from transformers import PreTrainedTokenizerBase
 from configs.build import device
 from configs.command import say
 from data.sample import Sample
+from eval.baselines.minilm import load_minilm
 from eval.baselines.retrieval import Embedder, Retrieval, bm25_relevance
+from eval.baselines.untrained import BestOfN, FirstSentence, Rival, Untrained
 from eval.baselines.writers import Baseline, FullContext, LLMLingua2, NoContext, Truncation
-from eval.config import WITHOUT_BUDGET, BaselineConfig, EvaluationConfig
-from eval.evaluation import Write
+from eval.config import BUDGETS, UNTRAINED, WITHOUT_BUDGET, BaselineConfig, EvaluationConfig
+from eval.evaluation import Write, documents_by_task
+from eval.parts import Pieces
 from eval.record import Origin, Record
 from eval.record_log import RecordLog
-from eval.stages import evaluation_of
+from eval.stages import MEASURED, build_compressor, evaluation_of, origin_of
 from models.channel import Channel
 from models.compressor import Compressor, Message, default_context_tokens
 from models.loading import load_model
@@ -32,34 +36,139 @@ class BaselinePoint(TypedDict):
     """The most tokens its messages may have. None for a baseline whose length nobody chooses."""
 
 
-def evaluate_baseline(
-    config: EvaluationConfig,
-    baseline: BaselineConfig,
-    samples: Sequence[Sample],
-    compressor: Compressor,
-    channel: Channel,
-    log: RecordLog[Record],
-) -> Iterator[tuple[BaselinePoint, list[Record]]]:
+@dataclass(frozen=True)
+class Setting:
+    """What every baseline of an evaluation is measured with.
+
+    Attributes:
+        config: the evaluation.
+        samples: every sample of it.
+        compressor: the compressor that is measured; budgets count its tokens.
+        channel: answers from the messages and scores them.
+        log: holds the batches that are done.
+        trained_tokens: the mean length of the compressor's messages, of a part where documents are in parts.
+    """
+
+    config: EvaluationConfig
+    samples: Sequence[Sample]
+    compressor: Compressor
+    channel: Channel
+    log: RecordLog[Record]
+    trained_tokens: int
+
+    @cached_property
+    def model(self) -> Compressor:
+        """The compressor without its adapter, told the same."""
+        untrained = self.config.compressor.model_copy(update={"adapter": None, "sentences": None})
+        return build_compressor(untrained, self.compressor.instruction)
+
+    @cached_property
+    def _written(self) -> dict[tuple[str, float, int], Untrained]:
+        return {}
+
+    def untrained(self, more: str = "", temperature: float = 0.0, group_size: int = 1) -> Untrained:
+        """The untrained compressor told ``more``; messages that several baselines are made of are written once."""
+        key = (more, temperature, group_size)
+        if key not in self._written:
+            plain = self.model
+            told = Compressor(
+                plain.model,
+                plain.tokenizer,
+                plain.budget_tokens,
+                plain.max_context_tokens,
+                f"{plain.instruction} {more}".strip(),
+            )
+            self._written[key] = Untrained(told, temperature, self.config.seed, group_size)
+        return self._written[key]
+
+
+def mean_tokens(samples: Sequence[Sample], records: Sequence[Record]) -> int:
+    """The mean length of the measured compressor's messages, each of a part where documents are in parts; tokens."""
+    written = [record["message_tokens"] for record in records if record["stage"] == MEASURED]
+    return max(1, round(sum(written) / len(Pieces.of(samples).samples)))
+
+
+def evaluate_baseline(setting: Setting, baseline: BaselineConfig) -> Iterator[tuple[BaselinePoint, list[Record]]]:
     """The records of a baseline at each of its budgets, with what it is called."""
-    writer = build_baseline(baseline.name, compressor.tokenizer, config, channel)
-    evaluation = replace(evaluation_of(config), skip_long_messages=True)
+    if baseline.name in UNTRAINED:
+        rival = build_rival(setting, baseline)
+        yield from _evaluate_rival(setting, baseline, rival)
+        return
+    config, samples, channel = setting.config, setting.samples, setting.channel
+    writer = build_baseline(baseline.name, setting.compressor.tokenizer, config, channel)
     unlimited = baseline.name in WITHOUT_BUDGET
-    budgets = [_unlimited_tokens(baseline.name, channel, compressor, samples)] if unlimited else baseline.budgets
+    if unlimited:
+        budgets = [_unlimited_tokens(baseline.name, channel, setting.compressor, samples)]
+    else:
+        budgets = budgets_of(setting, baseline)
     for budget in budgets:
         origin: Origin = {"stage": f"{baseline.name} {budget}", "temperature": None, "budget_tokens": budget}
-        records = evaluation.run(samples, by_baseline(writer, budget), channel, origin, log)
-        if long := sum(record["information_nats"] is None for record in records):
-            say(f"{baseline.name}: {long} messages are too long to be scored beside their contexts, so not measured")
-        yield {"name": baseline.name, "budget_tokens": None if unlimited else budget}, records
+        records = _measured(setting, by_baseline(writer, budget), origin, baseline.title)
+        yield {"name": baseline.title, "budget_tokens": None if unlimited else budget}, records
+
+
+def _evaluate_rival(
+    setting: Setting, baseline: BaselineConfig, rival: Rival
+) -> Iterator[tuple[BaselinePoint, list[Record]]]:
+    rule = baseline.name
+    if isinstance(rival, BestOfN):
+        rule = f"{rule} {baseline.samples} {baseline.length_weight}"
+    for budget in budgets_of(setting, baseline):
+        origin = origin_of(f"{rule} {budget}", _temperature(setting.config, baseline), rival.compressor)
+
+        def write(samples: Sequence[Sample], budget: int = budget) -> list[Message]:
+            return rival.write(samples, budget)
+
+        records = _measured(setting, write, {**origin, "budget_tokens": budget}, baseline.title)
+        yield {"name": baseline.title, "budget_tokens": budget}, records
+
+
+def _measured(setting: Setting, write: Write, origin: Origin, title: str) -> list[Record]:
+    evaluation = replace(evaluation_of(setting.config), skip_long_messages=True)
+    records = evaluation.run(setting.samples, write, setting.channel, origin, setting.log)
+    if long := sum(record["information_nats"] is None for record in records):
+        say(f"{title}: {long} messages are too long to be scored beside their contexts, so not measured")
+    return records
+
+
+def budgets_of(setting: Setting, baseline: BaselineConfig) -> list[int]:
+    """The budgets of a baseline, tokens, each once, in the order given."""
+    named = {"trained": setting.trained_tokens, "compressor": setting.compressor.budget_tokens}
+    asked = baseline.budgets or (("compressor",) if baseline.name in UNTRAINED else BUDGETS)
+    return list(dict.fromkeys(budget if isinstance(budget, int) else named[budget] for budget in asked))
+
+
+def _temperature(config: EvaluationConfig, baseline: BaselineConfig) -> float:
+    greedy = baseline.decoding == "greedy" and baseline.name != "best-of-n"
+    return 0.0 if greedy else config.eval.temperature or 1.0
+
+
+def build_rival(setting: Setting, baseline: BaselineConfig) -> Rival:
+    """A rival that the untrained model writes, by its name.
+
+    Raises:
+        ModelError: the compressor's model cannot be loaded.
+    """
+    temperature = _temperature(setting.config, baseline)
+    if baseline.name == "best-of-n":
+        return BestOfN(
+            setting.untrained(temperature=temperature, group_size=baseline.samples),
+            evaluation_of(setting.config),
+            documents_by_task(setting.samples),
+            setting.channel,
+            baseline.length_weight,
+        )
+    untrained = setting.untrained(baseline.instruction if baseline.name == "untrained-brief" else "", temperature)
+    return FirstSentence(untrained) if baseline.name == "first-sentence" else untrained
 
 
 def build_baseline(
     name: str, tokenizer: PreTrainedTokenizerBase, config: EvaluationConfig, channel: Channel
 ) -> Baseline:
-    """A baseline by its name; sentences are embedded with the compressor's model, without its adapter.
+    """A baseline by its name; sentences are embedded with the compressor's model, without its adapter, or by MiniLM.
 
     Raises:
-        ModelError: its package is not installed.
+        ModelError: its package is not installed, or is not the published one.
     """
     if name == "embedding":
         compressor = config.compressor
@@ -72,6 +181,7 @@ def build_baseline(
         "head": lambda: Truncation(tokenizer, "head"),
         "head-and-tail": lambda: Truncation(tokenizer, "middle"),
         "bm25": lambda: Retrieval(tokenizer, name, bm25_relevance),
+        "minilm": lambda: Retrieval(tokenizer, name, load_minilm(device()).relevance),
         "llmlingua-2": lambda: LLMLingua2(tokenizer),
     }
     return builders[name]()

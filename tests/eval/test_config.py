@@ -100,3 +100,11 @@ def test_baselines_without_a_budget_need_none() -> None:
 )
 def test_what_is_wrong_is_named_by_its_key(override: str, said: str) -> None:
     assert said in refusal(override)
+
+
+def test_a_budget_above_what_the_untrained_model_writes_is_refused_by_its_key() -> None:
+    config("baselines=[{name: untrained, budgets: [trained, compressor, 64]}]", "compressor.budget_tokens=64")
+    said = refusal("baselines=[{name: best-of-n, budgets: [8, 65]}]", "compressor.budget_tokens=64")
+    assert said.endswith(
+        "baselines.0.budgets = 65: best-of-n writes at most compressor.budget_tokens = 64; ask for no more than that"
+    )
