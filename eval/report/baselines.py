@@ -16,8 +16,14 @@ from eval.report.tables import Table
 
 TITLE = "Accuracy against message tokens"
 
-LINE_STYLES = tuple(zip((Colour.SECOND, Colour.THIRD, Colour.FOURTH, Colour.FIFTH, Colour.MUTED), "s^Dvo", strict=True))
-"""Colour and marker of a baseline's line; the marker tells lines apart for readers who cannot tell the colours."""
+LINE_COLOURS = (Colour.SECOND, Colour.THIRD, Colour.FOURTH, Colour.FIFTH, Colour.MUTED)
+LINE_MARKERS = "s^DvoPX"
+LINE_STYLES = tuple(
+    (LINE_COLOURS[number % len(LINE_COLOURS)], LINE_MARKERS[number % len(LINE_MARKERS)])
+    for number in range(len(LINE_COLOURS) * len(LINE_MARKERS))
+)
+"""Colour and marker of a baseline's line, 35 pairs, as the numbers of colours and markers have no common divisor; the
+marker tells the first lines apart for readers who cannot tell the colours."""
 
 TOKEN_TOLERANCE = 1.05
 """A baseline a twentieth longer than the adapter's messages still counts as no longer: lengths of texts are uneven."""

@@ -10,6 +10,7 @@ from eval.analysis.density import summarise
 from eval.analysis.flops import DecoderSize, cost
 from eval.analysis.significance import Bootstrap
 from eval.report.baselines import (
+    LINE_STYLES,
     Method,
     baseline_drawing,
     baseline_methods,
@@ -57,6 +58,10 @@ def test_a_line_for_every_baseline_and_the_compressor_before_and_after(results: 
     assert {"head", "bm25 &lt;b&gt;$x$&lt;/b&gt;", "full-context", "untrained", "adapter"} <= set(names)
     assert "var(--after)" in drawing.svg and re.findall(r"#[0-9a-f]{6}\b", drawing.svg) == []
     assert "full-context, 90.0% in 900 tokens" in drawing.description
+
+
+def test_no_two_lines_of_baselines_look_alike() -> None:
+    assert len(set(LINE_STYLES)) == 35
 
 
 def test_the_sentence_compares_with_the_best_baseline_of_the_same_length(results: Any) -> None:
