@@ -12,10 +12,11 @@ from configs.command import say, start_processes
 from configs.run_folder import owned
 from configs.servers import ANSWERS
 from data.sample import Sample
+from eval.analysis.curves import lead
 from eval.analysis.density import summarise_one
 from eval.analysis.flops import cost, decoder_size
 from eval.analysis.sentences import obedience
-from eval.baselines.evaluate import Setting, evaluate_baseline, mean_tokens
+from eval.baselines.evaluate import BaselinePoint, Setting, evaluate_baseline, mean_tokens
 from eval.config import EvaluationConfig
 from eval.diagnostics import summarise_diagnostics
 from eval.evaluation import by_compressor
@@ -87,11 +88,11 @@ def evaluate(config: EvaluationConfig) -> None:
     tell_of_server(predictor)
     if PartialState().is_main_process:
         graded = {name: grade(config, stage_records) for name, stage_records in records.items()}
+        if config.judge:
+            baselines = [(point, grade(config, baseline_records)) for point, baseline_records in baselines]
         extra: dict[str, Any] = {
-            "baselines": [
-                {**point, **summarise_one(grade(config, baseline_records) if config.judge else baseline_records)}
-                for point, baseline_records in baselines
-            ],
+            "baselines": [{**point, **summarise_one(baseline_records)} for point, baseline_records in baselines],
+            "leads": leads(graded["samples"], baselines),
             "sentences": sentence_counts(config, graded["samples"]),
             "flops": list(costs(samples, graded["samples"], stages(config, compressor, instruction))),
         }
@@ -127,6 +128,16 @@ def evaluate_stages(
         ]
         for name, temperature in passes(config).items()
     }
+
+
+def leads(records: Sequence[Record], baselines: Sequence[tuple[BaselinePoint, list[Record]]]) -> list[dict[str, Any]]:
+    """How far the compressor's accuracy lies above each baseline's line at its length, where the line reaches it."""
+    measured = [record for record in records if record["stage"] == MEASURED]
+    curves: dict[str, list[list[Record]]] = {}
+    for point, baseline_records in baselines:
+        curves.setdefault(point["name"], []).append(baseline_records)
+    found = {name: lead([measured], curve) for name, curve in curves.items()}
+    return [{"name": name, **figures} for name, figures in found.items() if figures is not None]
 
 
 def sentence_counts(config: EvaluationConfig, records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
 from eval.report.drawing import Colour, Drawing, Position, canvas, inline_svg, label_points, set_round_ticks
-from eval.report.formats import number, percent
-from eval.report.results import BaselineFigures, Figure, FigureName, Results, check_entries
+from eval.report.formats import figure_text, number, percent
+from eval.report.results import BaselineFigures, Figure, FigureName, LeadEntry, Results, check_entries
 from eval.report.rows import COLUMNS, MISSING
 from eval.report.tables import Table
 
@@ -104,6 +104,27 @@ def baseline_table(baselines: Sequence[Method], compressors: Sequence[Method]) -
     )
     heading = ("Messages by", "Budget, tokens", *(column.label for column in columns))
     return Table("baselines", "Baselines", heading, lines)
+
+
+def lead_table(entries: Sequence[LeadEntry]) -> Table | None:
+    """A line for every baseline whose line reaches the compressor's length; None where there is none.
+
+    Raises:
+        DataError: an entry lacks a figure.
+    """
+    check_entries("leads", entries, LeadEntry)
+    if not entries:
+        return None
+    lines = tuple(
+        (
+            str(entry["name"]),
+            number(entry["from_tokens"]),
+            figure_text(entry["accuracy"], lambda share: f"{100 * share:+.1f}"),
+        )
+        for entry in entries
+    )
+    heading = ("Baseline", "At tokens", "Compressor's accuracy less the baseline's, points")
+    return Table("leads", "At equal tokens", heading, lines)
 
 
 def comparison(baselines: Sequence[Method], compressor: Method) -> str:

@@ -17,7 +17,14 @@ from markupsafe import Markup, escape
 from data.errors import DataError
 from data.writing import write_text
 from eval.analysis.rate_distortion import fit
-from eval.report.baselines import baseline_drawing, baseline_methods, baseline_table, comparison, compressor_methods
+from eval.report.baselines import (
+    baseline_drawing,
+    baseline_methods,
+    baseline_table,
+    comparison,
+    compressor_methods,
+    lead_table,
+)
 from eval.report.correlations import correlation_drawing, correlation_table
 from eval.report.costs import cost_table
 from eval.report.diagnostics import diagnostics_table
@@ -123,6 +130,7 @@ def report_tables(results: Results) -> list[Table]:
     optional = (
         sentence_table(results.get("sentences", [])),
         baseline_table(baselines, compressor_methods(results)) if baselines else None,
+        lead_table(results.get("leads", [])),
         cost_table(results.get("flops", [])),
         correlation_table(results.get("correlations", [])),
         diagnostics_table(results.get("diagnostics", {})),
@@ -250,6 +258,7 @@ def _comparisons(results: Results) -> dict[str, Any]:
             "comparison": comparison(methods, compressors[-1]),
             "drawing": baseline_drawing(methods, compressors),
             "table": baseline_table(methods, compressors),
+            "leads": lead_table(results.get("leads", [])),
         }
         if methods
         else None,

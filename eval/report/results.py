@@ -99,6 +99,16 @@ class BaselineFigures(TypedDict):
     message_tokens: Figure
 
 
+class LeadEntry(TypedDict):
+    """How far the compressor's accuracy lies above a baseline's line where both are, as `eval.analysis.curves.lead`."""
+
+    name: str
+    """The baseline."""
+    accuracy: Figure
+    from_tokens: float
+    to_tokens: float
+
+
 class CorrelationEntry(TypedDict):
     """How two figures of the same questions move together."""
 
@@ -148,6 +158,8 @@ class Results(Summary):
     temperature: NotRequired[float]
     """The temperature of the messages that the other figures are of; absent from results of an older version."""
     baselines: NotRequired[list[BaselineFigures]]
+    leads: NotRequired[list[LeadEntry]]
+    """Of the compressor over the baselines whose lines reach its length."""
     correlations: NotRequired[list[CorrelationEntry]]
     flops: NotRequired[list[CostEntry]]
     sentences: NotRequired[list[SentenceEntry]]

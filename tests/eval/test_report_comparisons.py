@@ -17,6 +17,7 @@ from eval.report.baselines import (
     baseline_table,
     comparison,
     compressor_methods,
+    lead_table,
 )
 from eval.report.correlations import correlation_drawing, correlation_table
 from eval.report.costs import cost_table
@@ -166,3 +167,11 @@ def test_further_estimators_are_listed_with_their_side(results: Any) -> None:
     figures = {"nwj": {"side": "lower", **figure(1.5, 0.25), "missing": 2}}
     table = next(t for t in report_tables(results | {"diagnostics": {"after": figures}}) if t.name == "diagnostics")
     assert table.lines == (("NWJ", "after", "lower", "1.50 [1.25, 1.75]", "2"),)
+
+
+def test_leads_at_equal_tokens_are_a_table_and_nothing_without_them() -> None:
+    entry: Any = {"name": "bm25", "accuracy": {"value": 0.125, "low": -0.02, "high": 0.2}}
+    table = lead_table([entry | {"from_tokens": 12.0, "to_tokens": 12.0}])
+    assert table is not None and table.lines[0][:2] == ("bm25", "12.0")
+    assert "+12.5" in table.lines[0][2] and "-2.0" in table.lines[0][2].replace("\u2212", "-")
+    assert lead_table([]) is None

@@ -108,6 +108,7 @@ def test_every_rival_has_accuracy_tokens_information_and_density_with_intervals_
     for entry in found["baselines"]:
         for figure in ("accuracy", "message_tokens", "information_bits", "bits_per_token"):
             assert entry[figure]["value"] is not None, (entry["name"], figure)
+    assert {entry["name"] for entry in found["leads"]} <= {entry["name"] for entry in found["baselines"]}
     lines = logged(tmp_path / "run")
     assert evaluated(tmp_path / "run", *given) == found and logged(tmp_path / "run") == lines
     assert "untrained, sampled" in (tmp_path / "run" / "report.html").read_text()
