@@ -33,6 +33,12 @@ class EvaluatedConfig(WriterConfig):
 UNTRAINED = ("untrained", "untrained-brief", "first-sentence", "best-of-n")
 """Baselines written by the evaluated compressor's model without its adapter."""
 
+CUT = "compressor-cut"
+"""The compressor's own messages, cut: the curve of what is measured, beside the lines of its rivals."""
+
+WRITTEN = (*UNTRAINED, CUT)
+"""Baselines that a model writes, once for all budgets."""
+
 BUDGETS = (16, 32, 64, 128)
 """Budgets of a baseline that names none."""
 
@@ -55,11 +61,13 @@ class BaselineConfig(Section):
         "untrained-brief",
         "first-sentence",
         "best-of-n",
+        "compressor-cut",
     ]
     """no-context and full-context have no budget; head and head-and-tail cut; bm25, embedding (by the compressor's
     model) and minilm (by all-MiniLM-L6-v2) choose sentences. The others are written by the compressor's model without
     its adapter: untrained as the compressor is told, untrained-brief told to be brief, first-sentence keeps the first
-    sentence of untrained, best-of-n the best of several by information and length."""
+    sentence of untrained, best-of-n the best of several by information and length. compressor-cut is
+    what the compressor itself writes, adapter and all: cut at several budgets it is a curve beside theirs."""
 
     budgets: Budgets | None = None
     """The most tokens a message may have, its end token included: each gives one point of the curve. ``compressor``
@@ -69,7 +77,7 @@ class BaselineConfig(Section):
 
     decoding: Literal["greedy", "sampled"] = "greedy"
     """Whether the untrained model's messages are the most likely ones or sampled, at ``eval.temperature`` or, where
-    that is 0, at 1. untrained, untrained-brief and first-sentence only; best-of-n samples."""
+    that is 0, at 1. Not of best-of-n, which samples."""
 
     instruction: str = "Be brief: write as few words as you can."
     """What the untrained model is told beside the compressor's instruction. untrained-brief only."""
@@ -84,7 +92,7 @@ class BaselineConfig(Section):
     @model_validator(mode="after")
     def _keys_apply(self) -> Self:
         readers = {
-            "decoding": UNTRAINED[:3],
+            "decoding": (*UNTRAINED[:3], CUT),
             "instruction": UNTRAINED[1:2],
             "samples": UNTRAINED[3:],
             "length_weight": UNTRAINED[3:],
@@ -100,7 +108,7 @@ class BaselineConfig(Section):
         """What reports call it."""
         if self.name == "best-of-n":
             return f"best of {self.samples}"
-        return f"{self.name}, {self.decoding}" if self.name in UNTRAINED else self.name
+        return f"{self.name}, {self.decoding}" if self.name in WRITTEN else self.name
 
 
 class JudgeConfig(ServerConfig):
@@ -183,7 +191,7 @@ def _predictor_checks(config: EvaluationConfig) -> Iterator[Callable[[], None]]:
     if config.reference is not None:
         budgets["reference.budget_tokens"] = config.reference.budget_tokens
     for number, baseline in enumerate(config.baselines):
-        if baseline.name not in (*WITHOUT_BUDGET, *UNTRAINED):
+        if baseline.name not in (*WITHOUT_BUDGET, *WRITTEN):
             numbers = [budget for budget in baseline.budgets or BUDGETS if isinstance(budget, int)]
             budgets[f"baselines.{number}.budgets"] = max(numbers, default=1)
     for key, budget in budgets.items():
@@ -195,7 +203,7 @@ def _check_budgets(number: int, config: EvaluationConfig) -> None:
     """Refuse budgets above what the untrained model writes: its messages are cut, and never grow."""
     baseline, most = config.baselines[number], config.compressor.budget_tokens
     above = [budget for budget in baseline.budgets or () if isinstance(budget, int) and budget > most]
-    if baseline.name in UNTRAINED and above:
+    if baseline.name in WRITTEN and above:
         raise ConfigError(
             f"baselines.{number}.budgets = {shown(above[0])}: {baseline.name} writes at most "
             f"compressor.budget_tokens = {most}; ask for no more than that"

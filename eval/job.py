@@ -17,7 +17,7 @@ from eval.analysis.density import summarise_one
 from eval.analysis.flops import cost, decoder_size
 from eval.analysis.sentences import obedience
 from eval.baselines.evaluate import BaselinePoint, Setting, evaluate_baseline, mean_tokens
-from eval.config import EvaluationConfig
+from eval.config import CUT, EvaluationConfig
 from eval.diagnostics import summarise_diagnostics
 from eval.evaluation import by_compressor
 from eval.judge.grade import grade, probe_judge
@@ -131,12 +131,13 @@ def evaluate_stages(
 
 
 def leads(records: Sequence[Record], baselines: Sequence[tuple[BaselinePoint, list[Record]]]) -> list[dict[str, Any]]:
-    """How far the compressor's accuracy lies above each baseline's line at its length, where the line reaches it."""
+    """How far the compressor's accuracy lies above each baseline's line, at its length or along its curve."""
     measured = [record for record in records if record["stage"] == MEASURED]
     curves: dict[str, list[list[Record]]] = {}
     for point, baseline_records in baselines:
         curves.setdefault(point["name"], []).append(baseline_records)
-    found = {name: lead([measured], curve) for name, curve in curves.items()}
+    own = next((curve for name, curve in curves.items() if name.startswith(CUT)), [measured])
+    found = {name: lead(own, curve) for name, curve in curves.items() if curve is not own}
     return [{"name": name, **figures} for name, figures in found.items() if figures is not None]
 
 

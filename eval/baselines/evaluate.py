@@ -14,7 +14,7 @@ from eval.baselines.minilm import load_minilm
 from eval.baselines.retrieval import Embedder, Retrieval, bm25_relevance
 from eval.baselines.untrained import BestOfN, FirstSentence, Rival, Untrained
 from eval.baselines.writers import Baseline, FullContext, LLMLingua2, NoContext, Truncation
-from eval.config import BUDGETS, UNTRAINED, WITHOUT_BUDGET, BaselineConfig, EvaluationConfig
+from eval.config import BUDGETS, CUT, WITHOUT_BUDGET, WRITTEN, BaselineConfig, EvaluationConfig
 from eval.evaluation import Write, documents_by_task
 from eval.parts import Pieces
 from eval.record import Origin, Record
@@ -90,7 +90,7 @@ def mean_tokens(samples: Sequence[Sample], records: Sequence[Record]) -> int:
 
 def evaluate_baseline(setting: Setting, baseline: BaselineConfig) -> Iterator[tuple[BaselinePoint, list[Record]]]:
     """The records of a baseline at each of its budgets, with what it is called."""
-    if baseline.name in UNTRAINED:
+    if baseline.name in WRITTEN:
         rival = build_rival(setting, baseline)
         yield from _evaluate_rival(setting, baseline, rival)
         return
@@ -134,7 +134,7 @@ def _measured(setting: Setting, write: Write, origin: Origin, title: str) -> lis
 def budgets_of(setting: Setting, baseline: BaselineConfig) -> list[int]:
     """The budgets of a baseline, tokens, each once, in the order given."""
     named = {"trained": setting.trained_tokens, "compressor": setting.compressor.budget_tokens}
-    asked = baseline.budgets or (("compressor",) if baseline.name in UNTRAINED else BUDGETS)
+    asked = baseline.budgets or (("compressor",) if baseline.name in WRITTEN else BUDGETS)
     return list(dict.fromkeys(budget if isinstance(budget, int) else named[budget] for budget in asked))
 
 
@@ -144,12 +144,14 @@ def _temperature(config: EvaluationConfig, baseline: BaselineConfig) -> float:
 
 
 def build_rival(setting: Setting, baseline: BaselineConfig) -> Rival:
-    """A rival that the untrained model writes, by its name.
+    """A rival that a model writes, by its name: the untrained one, or of the cut messages the compressor.
 
     Raises:
         ModelError: the compressor's model cannot be loaded.
     """
     temperature = _temperature(setting.config, baseline)
+    if baseline.name == CUT:
+        return Untrained(setting.compressor, temperature, setting.config.seed)
     if baseline.name == "best-of-n":
         return BestOfN(
             setting.untrained(temperature=temperature, group_size=baseline.samples),

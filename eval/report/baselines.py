@@ -118,13 +118,17 @@ def lead_table(entries: Sequence[LeadEntry]) -> Table | None:
     lines = tuple(
         (
             str(entry["name"]),
-            number(entry["from_tokens"]),
+            _range(entry["from_tokens"], entry["to_tokens"]),
             figure_text(entry["accuracy"], lambda share: f"{100 * share:+.1f}"),
         )
         for entry in entries
     )
     heading = ("Baseline", "At tokens", "Compressor's accuracy less the baseline's, points")
     return Table("leads", "At equal tokens", heading, lines)
+
+
+def _range(low: float, high: float) -> str:
+    return number(low) if low == high else f"{number(low)} to {number(high)}"
 
 
 def comparison(baselines: Sequence[Method], compressor: Method) -> str:

@@ -127,3 +127,14 @@ def test_every_rival_has_accuracy_tokens_information_and_density_with_intervals_
 def test_a_key_that_means_nothing_to_a_baseline_is_refused(given: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         BaselineConfig.model_validate(given)
+
+
+def test_the_compressors_own_messages_cut_make_the_curve_that_others_are_compared_with(tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter")
+    curves = "baselines=[{{name: compressor-cut, decoding: sampled, budgets: {0}}}, {{name: head, budgets: {0}}}]"
+    found = evaluated(tmp_path / "run", f"compressor.adapter={adapter}", curves.format("[3, 6, 12]"))
+    whole = found["baselines"][2]
+    assert whole["name"] == "compressor-cut, sampled" and whole["budget_tokens"] == 12
+    assert whole["accuracy"] == found["overall"]["after"]["accuracy"]
+    assert [entry["name"] for entry in found["leads"]] == ["head"]
+    assert found["leads"][0]["from_tokens"] < found["leads"][0]["to_tokens"]
