@@ -215,7 +215,8 @@ def test_questions_of_one_document_alone_are_refused_before_training() -> None:
 
 
 def test_information_that_misleads_costs_no_more_than_the_floor() -> None:
-    reward, samples, config = build("reward.accuracy=0", "reward.length=0", "reward.information=1", "reward.information_floor=-1")
+    only = ("reward.accuracy=0", "reward.length=0", "reward.information=1")
+    reward, samples, config = build(*only, "reward.information_floor=-1")
     wrong = messages_for(samples[1])[0] * 5
     rewards, metrics = call(reward, samples, [wrong] * 4 + messages_for(samples[1]))
     assert metrics["information_bits"] < -3
