@@ -13,8 +13,8 @@ from objectives.negatives import Candidates, Columns, NegativeCounts, choose_col
 class StepColumns:
     """Draws the negatives of each step.
 
-    Those of the batch are other documents of the same task, as at evaluation. The ones of the step come first, since
-    they are read for their own messages anyhow; where they are too few, the task's other documents fill up, the same
+    Those of the batch are other documents of the same task, as at evaluation, or of any task. The ones of the step come
+    first, since they are read for their own messages anyhow; where they are too few, other documents fill up, the same
     ones for all questions of the task in that step.
     """
 
@@ -24,6 +24,7 @@ class StepColumns:
         counts: NegativeCounts,
         seed: int,
         gather: Callable[[list[str]], list[str]],
+        of_task: bool = True,
     ) -> None:
         """Check that every question has a context to be compared with.
 
@@ -32,6 +33,7 @@ class StepColumns:
             counts: how many negatives of each kind a message is compared with.
             seed: changes what is drawn.
             gather: joins what each process gives into one list for all.
+            of_task: whether negatives of the batch are documents of the question's own task; else of any.
 
         Raises:
             DataError: a question has none.
@@ -40,11 +42,12 @@ class StepColumns:
         self.counts = counts
         self.seed = seed
         self.gather = gather
+        self.of_task = of_task
         self.neighbours = neighbours(sample.document for sample in samples.values())
         texts: dict[str, dict[str, None]] = {}
         for sample in samples.values():
-            texts.setdefault(sample.document.task, {})[sample.document.text] = None
-        self.texts = {task: sorted(distinct) for task, distinct in texts.items()}
+            texts.setdefault(self._pool(sample), {})[sample.document.text] = None
+        self.texts = {pool: sorted(distinct) for pool, distinct in texts.items()}
         self.twins = _twins_by_task(samples.values()) if counts.twins else {}
         self._check()
 
@@ -54,21 +57,25 @@ class StepColumns:
         pools = self._pools(samples, seed)
         distinct = {sample.id: sample for sample in samples}
         candidates = {
-            sample_id: self._candidates(sample, pools[sample.document.task], seed, self.counts)
+            sample_id: self._candidates(sample, pools[self._pool(sample)], seed, self.counts)
             for sample_id, sample in distinct.items()
         }
         return choose_columns([candidates[sample.id] for sample in samples], self.counts, seed)
 
     def _pools(self, samples: Sequence[Sample], seed: int) -> dict[str, list[str]]:
-        """Contexts by task: those of the step, and as many more as the step has too few."""
+        """Contexts by pool: those of the step, and as many more as the step has too few."""
         step = {self.samples[sample_id] for sample_id in self.gather([sample.id for sample in samples])}
         pools: dict[str, list[str]] = {}
-        for task in {sample.document.task for sample in samples}:
-            present = sorted({sample.document.text for sample in step if sample.document.task == task})
+        for pool in {self._pool(sample) for sample in samples}:
+            present = sorted({sample.document.text for sample in step if self._pool(sample) == pool})
             missing = max(0, self.counts.batch + 1 - len(present))
-            others = [text for text in self.texts[task] if text not in present] if missing else []
-            pools[task] = present + random.Random(f"{seed}/{task}").sample(others, min(missing, len(others)))
+            others = [text for text in self.texts[pool] if text not in present] if missing else []
+            pools[pool] = present + random.Random(f"{seed}/{pool}").sample(others, min(missing, len(others)))
         return pools
+
+    def _pool(self, sample: Sample) -> str:
+        """The documents that a sample's negatives of the batch are drawn from, by name."""
+        return sample.document.task if self.of_task else "any task"
 
     def _candidates(self, sample: Sample, pool: Sequence[str], seed: int, counts: NegativeCounts) -> Candidates:
         document, question = sample.document, sample.question
@@ -95,7 +102,7 @@ class StepColumns:
         """Whether a question has another context, with so many twins: most need none of these, which take time."""
         counts = replace(self.counts, twins=twins)
         # Of any two texts one is another than the sample's own.
-        candidates = self._candidates(sample, self.texts[sample.document.task][:2], self.seed, counts)
+        candidates = self._candidates(sample, self.texts[self._pool(sample)][:2], self.seed, counts)
         try:
             choose_columns([candidates], counts, self.seed)
         except ValueError:

@@ -128,6 +128,10 @@ class TrainConfig(Section):
     vllm: VllmConfig = VllmConfig()
     """Settings of vLLM, where it is the sampler."""
 
+    batch_negatives: Literal["task", "any"] = "task"
+    """Documents that negatives of the batch are drawn from: those of the question's task, as at evaluation, or those of
+    any task, which are mostly in the step and cost no reading."""
+
     max_grad_norm: PositiveFloat = 1.0
     """Maximum norm of the gradient; a larger one is scaled down to it."""
 

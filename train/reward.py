@@ -76,7 +76,7 @@ class MessageReward:
         self.channel = channel
         self.samples = samples
         counts = NegativeCounts(**config.information.negatives.model_dump())
-        self.columns = StepColumns(samples, counts, config.seed, gather)
+        self.columns = StepColumns(samples, counts, config.seed, gather, of_task=config.train.batch_negatives == "task")
         self.weights = RewardWeights(**config.reward.model_dump(include=set(RewardWeights.__dataclass_fields__)))
         self.token_credit: Float[Tensor, "messages tokens"] | None = None
         self.watch: Callable[..., None] | None = None
