@@ -7,7 +7,7 @@ from typing import Any
 
 from configs.build import device
 from configs.command import say
-from configs.sections import Recipe
+from configs.sections import Recipe, WriterConfig
 from configs.servers import PATIENCE
 from data.errors import one_line
 from data.registry import TASKS
@@ -21,6 +21,9 @@ from models.compressor import Compressor
 from models.fingerprint import parameter_hash
 from models.loading import load_model
 from objectives.negatives import NegativeCounts
+
+BASE = "base model"
+"""The name of the compressor's model without any adapter, where it is measured besides and not as the reference."""
 
 REFERENCE, MEASURED = "before", "after"
 """The stages of records: what the compressor is held against, and the compressor itself."""
@@ -49,7 +52,7 @@ def build_compressor(config: EvaluatedConfig, instruction: str) -> Compressor:
     return Compressor(model, tokenizer, config.budget_tokens, config.max_context_tokens, instruction)
 
 
-def difference_from_training(config: EvaluatedConfig, trained: AdapterSettings | None, instruction: str) -> str | None:
+def difference_from_training(config: WriterConfig, trained: AdapterSettings | None, instruction: str) -> str | None:
     """In what a compressor is not as its adapter was trained, on one line; None where it is.
 
     Args:

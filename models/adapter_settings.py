@@ -6,13 +6,13 @@ imported here, so that a configuration can be read with them.
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from data.errors import one_line
 from data.writing import write_text
-from models.naming import ModelError, names_gguf
+from models.naming import ADAPTER_CONFIG, ModelError, adapter_folder, names_gguf
 
 SETTINGS_FILE = "shorthand.json"
 """The file's name."""
@@ -67,6 +67,41 @@ class AdapterSettings(_Strict):
 
     max_context_tokens: PositiveInt | None
     """Maximum tokens of a context; None is what the model's window has room for."""
+
+
+class LoraFields(BaseModel):
+    """The fields of PEFT's configuration that are checked before PEFT reads it.
+
+    PEFT itself replaces a missing rank by one of its own and multiplies by a scaling that is no number.
+    """
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    peft_type: Literal["LORA"]
+    r: PositiveInt
+    rank_pattern: dict[str, PositiveInt] = {}
+    lora_alpha: float
+    alpha_pattern: dict[str, float] = {}
+    target_modules: Any = None
+    base_model_name_or_path: str | None = None
+
+
+def read_lora_fields(folder: str | Path) -> LoraFields:
+    """What PEFT's configuration says of an adapter.
+
+    Raises:
+        ModelError: no adapter there, or its configuration cannot be read, or is not a LoRA adapter's.
+    """
+    subject = f"adapter {str(folder)!r}"
+    path = adapter_folder(str(folder)) / ADAPTER_CONFIG
+    try:
+        return LoraFields.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = "".join(f", {key}" for key in first["loc"])
+        raise ModelError(f"{subject}: {path.name}{where}: {one_line(first['msg'])}") from error
+    except OSError as error:
+        raise ModelError(f"{subject}: {path.name} cannot be read: {one_line(error)}") from error
 
 
 def write_settings(folder: Path, settings: AdapterSettings) -> None:

@@ -7,15 +7,15 @@ PEFT's ``set_adapter`` names them.
 import re
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import peft
 import torch
-from peft import PeftModel, get_peft_model, get_peft_model_state_dict
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.errors import one_line
 from data.writing import other_writers
-from models.adapter_settings import AdapterSettings, read_settings, write_settings
+from models.adapter_settings import AdapterSettings, read_lora_fields, read_settings, write_settings
 from models.fingerprint import base_hash
 from models.naming import ADAPTER_CONFIG, ModelError, adapter_folder
 
@@ -34,24 +34,23 @@ DEFAULT = "default"
 WEIGHTS_FILE = "adapter_model.safetensors"
 """PEFT's file of an adapter's tensors."""
 
+SHAPING = (
+    "r",
+    "rank_pattern",
+    "lora_alpha",
+    "alpha_pattern",
+    "use_rslora",
+    "use_dora",
+    "lora_bias",
+    "bias",
+    "fan_in_fan_out",
+    "modules_to_save",
+    "trainable_token_indices",
+)
+"""Fields of PEFT's configuration without which the same tensors make another adapter."""
+
 CARD_FILE = "README.md"
 """The hub's name of a model card."""
-
-
-class _LoraFields(BaseModel):
-    """The fields of PEFT's configuration that are checked before PEFT reads it.
-
-    PEFT itself replaces a missing rank by one of its own and multiplies by a scaling that is no number.
-    """
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-    peft_type: Literal["LORA"]
-    r: PositiveInt
-    rank_pattern: dict[str, PositiveInt] = {}
-    lora_alpha: float
-    alpha_pattern: dict[str, float] = {}
-    base_model_name_or_path: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +139,7 @@ def read_adapter(folder: str | Path) -> StoredAdapter:
         ModelError: no adapter there, or one that cannot be read, is damaged or has values that are not finite.
     """
     subject, path = f"adapter {str(folder)!r}", adapter_folder(str(folder))
-    fields, settings = _read_fields(subject, path / ADAPTER_CONFIG), read_settings(folder)
+    fields, settings = read_lora_fields(folder), read_settings(folder)
     weights = _read_weights(subject, path / WEIGHTS_FILE)
     # Compared before PEFT makes matrices of the configured rank, which may be larger than the memory.
     configured, stored = {fields.r, *fields.rank_pattern.values()}, _ranks(weights)
@@ -170,10 +169,7 @@ def load_adapter(
     _check_name(model, name)
     path = str(stored.folder)
     misfit = f"adapter {path!r} does not fit model {base!r}"
-    if stored.settings is not None and not trained_on(stored.settings, model):
-        other = stored.settings.base
-        at = f" at {other.revision}" if other.revision else ""
-        raise ModelError(f"{misfit}: it was trained on {other.model}{at}, whose parameters have other values")
+    _check_base(model, stored, misfit)
     try:
         with warnings.catch_warnings():
             # PEFT warns of tensors that are missing and goes on; below they are an error.
@@ -185,13 +181,39 @@ def load_adapter(
                 adapted = PeftModel.from_pretrained(model, path, name)
     except Exception as error:  # the files are a stranger's, and PEFT raises anything at what it does not expect
         raise ModelError(f"{misfit}: {one_line(error)}") from error
-    expected = get_peft_model_state_dict(adapted, adapter_name=name, save_embedding_layers=False)
-    if missing := expected.keys() - stored.weights.keys():
-        raise ModelError(f"{misfit}: lacks {len(missing)} of {len(expected)} tensors, among them {min(missing)!r}")
-    # Whoever trains embeddings along saves them beside the adapter, under names that the model itself has.
-    if unknown := stored.weights.keys() - expected.keys() - adapted.state_dict().keys():
-        raise ModelError(f"{misfit}: {len(unknown)} tensors have no place in it, among them {min(unknown)!r}")
+    _check_tensors(adapted, stored, name, misfit)
     return adapted.eval()
+
+
+def start_from(adapted: PeftModel, stored: StoredAdapter, base: str, name: str = DEFAULT) -> None:
+    """Give an adapter the weights of one that was read, so that its training goes on from there.
+
+    Args:
+        adapted: a model with an adapter of the same shape, see `add_adapter`; the adapter's weights are replaced.
+        stored: the adapter, see `read_adapter`.
+        base: what the model is called, for messages.
+        name: which adapter of the model.
+
+    Raises:
+        ModelError: the adapter belongs to another model, or computes otherwise than the one it is to become.
+    """
+    misfit = f"adapter {str(stored.folder)!r} does not fit model {base!r}"
+    _check_base(adapted, stored, misfit)
+    try:
+        theirs = peft.LoraConfig.from_pretrained(str(stored.folder))
+    except Exception as error:  # the files are a stranger's, and PEFT raises anything at what it does not expect
+        raise ModelError(f"{misfit}: {one_line(error)}") from error
+    ours = adapted.peft_config[name]
+    for field in SHAPING:
+        given, wanted = getattr(theirs, field), getattr(ours, field)
+        if (given or None) != (wanted or None):
+            raise ModelError(f"{misfit}: it has {field} = {_brief(given)}, and what is trained {_brief(wanted)}")
+    _check_tensors(adapted, stored, name, f"{misfit} with the modules that are trained (lora.target_modules)")
+    own = get_peft_model_state_dict(adapted, adapter_name=name, save_embedding_layers=False)
+    for key, tensor in own.items():
+        if tensor.shape != stored.weights[key].shape:
+            raise ModelError(f"{misfit}: {key!r} is {_sizes(stored.weights[key])} instead of {_sizes(tensor)}")
+    set_peft_model_state_dict(adapted, {key: stored.weights[key] for key in own}, adapter_name=name)
 
 
 def trained_on(settings: AdapterSettings, model: PreTrainedModel | PeftModel) -> bool:
@@ -244,10 +266,13 @@ def save_adapter(
     """
     if not all(parameter.isfinite().all() for parameter in adapted.parameters() if parameter.requires_grad):
         raise ModelError(f"the adapter for {folder} has weights that are not finite: it is not written")
-    adapted.peft_config[name].base_model_name_or_path = base
     folder.mkdir(parents=True, exist_ok=True)
     # PEFT gives every adapter but the default one a folder inside the one it is told: written beside, then moved.
-    with other_writers(folder), tempfile.TemporaryDirectory(prefix=".", dir=folder) as beside:
+    with (
+        other_writers(folder),
+        tempfile.TemporaryDirectory(prefix=".", dir=folder) as beside,
+        _named(adapted, name, base),
+    ):
         adapted.save_pretrained(beside, selected_adapters=[name], save_embedding_layers=False)
         for file in [file for file in Path(beside).rglob("*") if file.is_file() and file.name != CARD_FILE]:
             file.replace(folder / file.name)
@@ -256,24 +281,50 @@ def save_adapter(
         write_settings(folder, settings)
 
 
+@contextmanager
+def _named(adapted: PeftModel, name: str, base: str) -> Iterator[None]:
+    """Let an adapter name its base for as long as it is written: saves of others look a model up by that name."""
+    config = adapted.peft_config[name]
+    former, config.base_model_name_or_path = config.base_model_name_or_path, base
+    try:
+        yield
+    finally:
+        config.base_model_name_or_path = former
+
+
 def _no_card(output_dir: str) -> None:
     """Stands in for PEFT's writer of model cards."""
+
+
+def _check_base(model: PreTrainedModel | PeftModel, stored: StoredAdapter, misfit: str) -> None:
+    """Refuse an adapter that remembers another base than the model, as far as its settings tell."""
+    if stored.settings is not None and not trained_on(stored.settings, model):
+        other = stored.settings.base
+        at = f" at {other.revision}" if other.revision else ""
+        raise ModelError(f"{misfit}: it was trained on {other.model}{at}, whose parameters have other values")
+
+
+def _check_tensors(adapted: PeftModel, stored: StoredAdapter, name: str, misfit: str) -> None:
+    """Refuse an adapter whose tensors are not those of the model's adapter of that name."""
+    expected = get_peft_model_state_dict(adapted, adapter_name=name, save_embedding_layers=False)
+    if missing := expected.keys() - stored.weights.keys():
+        raise ModelError(f"{misfit}: lacks {len(missing)} of {len(expected)} tensors, among them {min(missing)!r}")
+    # Whoever trains embeddings along saves them beside the adapter, under names that the model itself has.
+    if unknown := stored.weights.keys() - expected.keys() - adapted.state_dict().keys():
+        raise ModelError(f"{misfit}: {len(unknown)} tensors have no place in it, among them {min(unknown)!r}")
+
+
+def _brief(value: Any) -> str:
+    return one_line(repr(value), 60)
+
+
+def _sizes(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape))
 
 
 def _check_name(model: PreTrainedModel | PeftModel, name: str) -> None:
     if isinstance(model, PeftModel) and name in model.peft_config:
         raise ValueError(f"the model has an adapter {name!r} already")
-
-
-def _read_fields(subject: str, path: Path) -> _LoraFields:
-    try:
-        return _LoraFields.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = "".join(f", {key}" for key in first["loc"])
-        raise ModelError(f"{subject}: {path.name}{where}: {one_line(first['msg'])}") from error
-    except OSError as error:
-        raise ModelError(f"{subject}: {path.name} cannot be read: {one_line(error)}") from error
 
 
 def _read_weights(subject: str, path: Path) -> dict[str, Tensor]:

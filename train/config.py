@@ -11,51 +11,22 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 
+from configs.as_trained import told_as_trained
 from configs.checks import check_model, check_sources, check_target_modules
 from configs.errors import ConfigError, check_all, shown
-from configs.limits import GroupSize, Rank, SamplingTemperature, Scale, StepPart, Steps, Tokens, Weight
-from configs.sections import Recipe, WriterConfig
+from configs.limits import GroupSize, SamplingTemperature, StepPart, Steps, Tokens, Weight
+from configs.sections import Recipe
 from configs.tree import Section, load
+from train.starting import CompressorConfig, WarmStartConfig, as_started
 
 MOST_GENERATED = 200_000
 """The most documents that a run generates by itself: minutes of work, and gigabytes of memory."""
 
 MOST_MESSAGES = 1 << 20
 """The most messages of a step over all processes: far more than any batch of GRPO."""
-
-
-class LoraConfig(Section):
-    """The low-rank adapter that is trained."""
-
-    rank: Rank = 16
-    """Rank of the update of each adapted matrix."""
-
-    alpha: Scale = 32
-    """Numerator of the update's scale, alpha / rank."""
-
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability that an input of the adapter is dropped during training."""
-
-    target_modules: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = "all-linear"
-    """Modules that are adapted: ``all-linear``, or a list of module names."""
-
-    @field_validator("target_modules")
-    @classmethod
-    def _one_word_is_all_linear(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if isinstance(value, str) and value != "all-linear":
-            raise ValueError("should be 'all-linear' or a list of module names, such as [q_proj, v_proj]")
-        return value
-
-
-class CompressorConfig(WriterConfig):
-    """The model that reads the context and writes the message, with the adapter that is trained."""
-
-    lora: LoraConfig = LoraConfig()
-    """The adapter that is trained; the base model stays as it is."""
 
 
 class VllmConfig(Section):
@@ -88,6 +59,9 @@ class VllmConfig(Section):
 class TrainConfig(Section):
     """GRPO on the compressor's adapter."""
 
+    warm_start: WarmStartConfig | None = None
+    """Supervised fine-tuning before the first step; null has none."""
+
     steps: Steps = 100
     """Number of optimizer steps."""
 
@@ -111,7 +85,7 @@ class TrainConfig(Section):
     """Course of the learning rate after the warm-up: it stays, or falls to 0 at the last step."""
 
     beta: NonNegativeFloat = 0.0
-    """Weight of the KL divergence from the untrained compressor; 0 keeps no reference model."""
+    """Weight of the KL divergence from the compressor that the first step starts from; 0 keeps no reference model."""
 
     temperature: SamplingTemperature = 1.0
     """Temperature that messages are sampled at."""
@@ -154,6 +128,11 @@ class TrainConfig(Section):
     def messages_per_step(self) -> int:
         """Number of messages sampled in one step, over all processes."""
         return self.contexts_per_step * self.group_size
+
+    @property
+    def questions_read(self) -> int:
+        """Number of training questions that nothing has to be done twice with."""
+        return max(self.steps * self.contexts_per_step, self.warm_start.examples if self.warm_start else 0)
 
     @property
     def warmup(self) -> int:
@@ -222,6 +201,11 @@ class Config(Recipe):
         )
         return self
 
+    @property
+    def starts_from_base(self) -> bool:
+        """Whether GRPO starts from the model itself, neither from an adapter nor after a warm start."""
+        return self.compressor.adapter is None and self.train.warm_start is None
+
     def check_world_size(self, world_size: int) -> None:
         """Refuse a number of processes that the batch cannot be shared among.
 
@@ -248,9 +232,18 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: the file, a key, a value, a combination of values, a path they name, or this machine is wrong.
     """
-    config = load(Config, path, overrides)
+    config = _started(load(Config, path, overrides))
     check_all(*_file_checks(config), partial(_check_machine, config))
     return config
+
+
+def _started(config: Config) -> Config:
+    """The configuration with what the starting adapter was trained with in the place of keys that are left out."""
+    compressor, adapter = config.compressor, config.compressor.adapter
+    if adapter is None:
+        return config
+    tasks = told_as_trained("compressor", config.tasks, adapter)
+    return config.model_copy(update={"compressor": as_started(compressor, adapter), "tasks": tasks})
 
 
 def _check_batch(train: TrainConfig) -> None:
@@ -270,12 +263,14 @@ def _check_batch(train: TrainConfig) -> None:
 
 
 def _check_generated(config: Config) -> None:
-    pairs, tasks = config.train.steps * config.train.contexts_per_step, enumerate(config.tasks)
+    pairs, tasks = config.train.questions_read, enumerate(config.tasks)
     unlimited = [number for number, task in tasks if task.embedded and task.documents is None]
     if unlimited and pairs > MOST_GENERATED:
+        warm = config.train.warm_start
+        examples = f", train.warm_start.examples = {warm.examples}" if warm else ""
         raise ConfigError(
-            f"train.steps = {config.train.steps} and train.contexts_per_step = {config.train.contexts_per_step}: "
-            f"{pairs:,} documents would be generated before the first step, which should be at most "
+            f"train.steps = {config.train.steps} and train.contexts_per_step = {config.train.contexts_per_step}"
+            f"{examples}: {pairs:,} documents would be generated before the first step, which should be at most "
             f"{MOST_GENERATED:,}; set tasks.{unlimited[0]}.documents, which are then read several times"
         )
 

@@ -1,4 +1,4 @@
-"""The work of a training run: evaluate the untrained compressor, train its adapter, evaluate again."""
+"""The work of a training run: warm start, evaluate the compressor, train its adapter, evaluate again."""
 
 import json
 import pickle
@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -17,6 +18,7 @@ from configs.run_folder import is_finished, mark_finished, owned
 from configs.tree import to_yaml
 from data.sample import Sample
 from eval.adapter_card import write_card
+from eval.analysis.density import summarise_one
 from eval.evaluation import by_compressor
 from eval.parts import Pieces
 from eval.provenance import provenance
@@ -25,14 +27,14 @@ from eval.record_log import RecordLog, open_log
 from eval.report.console import console_table
 from eval.results import finish
 from eval.servers import probe_predictors, tell_of_server
-from eval.stages import MEASURED, REFERENCE, evaluation_of, identify, origin_of, passes
+from eval.stages import BASE, MEASURED, REFERENCE, evaluation_of, identify, origin_of, passes
 from models.endpoint import EndpointError
 from models.fingerprint import is_base, parameter_hash
 from train.checkpoint import CheckpointError, find_checkpoint
 from train.config import Config
 from train.extension_cache import prepare_compilation
 from train.guarded_trainer import GuardedGRPOTrainer
-from train.models import Models, check_fingerprints, fingerprints, load_models, save_trained
+from train.models import Models, check_fingerprints, check_frozen, fingerprints, load_models, save_trained
 from train.peers import LostPeerError, lost_peer
 from train.questions import check_count, read_questions
 from train.reward import MessageReward
@@ -41,6 +43,7 @@ from train.run_folder import holds_work, identity, stand
 from train.signals import StopOnSignal
 from train.tracking import ProgressBar, log_results, start_wandb
 from train.trainer import build_trainer
+from train.warm_start import warm_start
 
 
 def run(config: Config, fresh: bool) -> int:
@@ -92,12 +95,17 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     start = time.time()
     resumed = find_start(folder)
     log = open_records(config, eval_samples, models)
+    warm = warm_start(config, models, train_samples)
+    warmed = time.time()
+    check_frozen(hashes, hashes := fingerprints(models))
+    baselines = evaluate_base(config, eval_samples, models, log)
     before = evaluate_stage(config, eval_samples, models, REFERENCE, log)
     evaluated = time.time()
     train_adapter(config, models, train_samples, report_to, resumed)
     trained = time.time()
     after = evaluate_stage(config, eval_samples, models, MEASURED, log)
-    seconds = {"before": evaluated - start, "training": trained - evaluated, "after": time.time() - trained}
+    seconds = {"warm_start": warmed - start} if warm else {}
+    seconds |= {"before": evaluated - warmed, "training": trained - evaluated, "after": time.time() - trained}
     check_fingerprints(hashes, fingerprints(models))
     tell_of_server(models.channel.predictor)
     if is_main():
@@ -105,11 +113,12 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
         meta = {
             "seconds": seconds,
             "hashes": fingerprints(models),
+            **({"warm_start": warm} if warm else {}),
             "config": config.model_dump(mode="json"),
             **provenance(),
         }
         records = {name: [*before[name], *after[name]] for name in before}
-        results = finish(config, records, meta)
+        results = finish(config, records, meta, {"baselines": baselines} if baselines else None)
         write_card(folder / "compressor", config, settings, results)
         log_results(results, config.name, folder)
         mark_finished(folder)
@@ -138,13 +147,27 @@ def evaluate_stage(
     config: Config, samples: Sequence[Sample], models: Models, stage: str, log: RecordLog[Record]
 ) -> Mapping[str, Sequence[Record]]:
     """The records of one stage, by the name of the file they go to, in the order of ids."""
-    evaluation, records = evaluation_of(config), {}
-    with models.adapted.disable_adapter() if stage == REFERENCE else nullcontext():
-        for name, temperature in passes(config).items():
+    evaluation, records, temperatures = evaluation_of(config), {}, passes(config)
+    if stage == BASE:
+        # The table of baselines is about sampled messages.
+        temperatures = {"samples": temperatures["samples"]}
+    plain = stage == BASE or (stage == REFERENCE and config.starts_from_base)
+    with models.adapted.disable_adapter() if plain else nullcontext():
+        for name, temperature in temperatures.items():
             write = by_compressor(models.compressor, temperature, config.seed)
             origin = origin_of(stage, temperature, models.compressor)
             records[name] = evaluation.run(samples, write, models.channel, origin, log)
     return records
+
+
+def evaluate_base(
+    config: Config, samples: Sequence[Sample], models: Models, log: RecordLog[Record]
+) -> list[dict[str, Any]]:
+    """The figures of the model without any adapter, in the way of a baseline, where it is not the reference."""
+    if config.starts_from_base:
+        return []
+    records = evaluate_stage(config, samples, models, BASE, log)["samples"]
+    return [{"name": BASE, "budget_tokens": config.compressor.budget_tokens, **summarise_one(records)}]
 
 
 def train_adapter(

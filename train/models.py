@@ -10,8 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from configs.build import build_predictor, build_scorer, device, instructions
 from configs.command import say
 from configs.servers import ANSWERS
+from eval.stages import difference_from_training
 from models.adapter_settings import AdapterSettings
-from models.adapters import add_adapter, save_adapter
+from models.adapters import add_adapter, read_adapter, save_adapter, start_from
 from models.channel import Channel
 from models.compressor import Compressor
 from models.fingerprint import is_base, is_trainable, parameter_hash
@@ -45,17 +46,22 @@ def load_models(config: Config) -> Models:
 
     Raises:
         ConfigError: the tasks have different instructions.
-        ModelError: a model cannot be loaded, or has no module to adapt.
+        ModelError: a model or the starting adapter cannot be loaded, or it has no module to adapt.
         EndpointError: the predictor's server cannot be used.
     """
     instruction, answer_instruction = instructions(config)
     # A predictor on a server first: whether it is there is known in seconds.
     predictor, predictor_model = build_predictor(config.predictor, answer_instruction, config.folder / ANSWERS)
+    stored = None if config.compressor.adapter is None else read_adapter(config.compressor.adapter)
+    if stored is not None and (difference := difference_from_training(config.compressor, stored.settings, instruction)):
+        say(f"adapter {config.compressor.adapter!r}: {difference}")
     plain, tokenizer = load_model(
         config.compressor.model, config.compressor.dtype, device(), config.compressor.revision
     )
     lora = config.compressor.lora
     adapted = add_adapter(plain, lora.rank, lora.alpha, lora.dropout, lora.target_modules, config.seed)
+    if stored is not None:
+        start_from(adapted, stored, config.compressor.model)
     compressor = Compressor(
         adapted, tokenizer, config.compressor.budget_tokens, config.compressor.max_context_tokens, instruction
     )
@@ -65,7 +71,7 @@ def load_models(config: Config) -> Models:
 
 
 def save_trained(config: Config, models: Models, folder: Path) -> AdapterSettings:
-    """The trained adapter in a folder of its own, with what it was trained with, which is returned.
+    """The adapter as it is now, in a folder of its own, with what it was trained with, which is returned.
 
     Raises:
         OSError: the folder cannot be written.
@@ -96,8 +102,17 @@ def check_fingerprints(before: dict[str, str], after: dict[str, str]) -> None:
     Raises:
         RuntimeError: naming what moved.
     """
+    check_frozen(before, after)
+    if before == after:
+        say("the adapter is unchanged: within no group did the messages differ in reward", sys.stderr)
+
+
+def check_frozen(before: dict[str, str], after: dict[str, str]) -> None:
+    """Refuse to go on where a frozen parameter moved.
+
+    Raises:
+        RuntimeError: naming what moved.
+    """
     changed = {name for name in before if before[name] != after[name]}
     if frozen := sorted(changed - {"adapter"}):
         raise RuntimeError(f"training must change the adapter and nothing else, but it changed {frozen}")
-    if not changed:
-        say("the adapter is unchanged: within no group did the messages differ in reward", sys.stderr)

@@ -8,6 +8,9 @@ from train.checkpoint import CHECKPOINTS, checkpoints_in, find_checkpoint
 from train.config import Config
 from train.tracking import METRICS_FILE
 
+WARM_START = "warm_start"
+"""The folder of the adapter that the warm start has left, below the run folder."""
+
 FREE = {"tracking": True, "train": {"save_every", "keep_checkpoints"}, "predictor": set(PATIENCE)}
 """Keys that may change before a run goes on: none of its figures depends on them."""
 
@@ -22,6 +25,7 @@ def holds_work(folder: Path) -> bool:
     results = ("results.json", METRICS_FILE)
     return (
         any((folder / name).exists() for name in results)
+        or (folder / WARM_START).exists()
         or any(path.stat().st_size for path in folder.glob("records/*.jsonl"))
         or any(checkpoints_in(folder / CHECKPOINTS))
     )
@@ -30,4 +34,6 @@ def holds_work(folder: Path) -> bool:
 def stand(folder: Path) -> str:
     """What the same command goes on from, in words."""
     newest = find_checkpoint(folder).newest
+    if newest is None and (folder / WARM_START).is_dir():
+        return str(folder / WARM_START)
     return str(newest.path) if newest else "the start"

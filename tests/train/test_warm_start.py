@@ -1,0 +1,228 @@
+"""The warm start and the starting adapter: what a run starts from, and that it starts from nothing else."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from configs.build import load_samples
+from data.sample import Document, Question, Sample
+from models.fingerprint import is_trainable, parameter_hash
+from train import warm_start as module
+from train.config import Config, load_config
+from train.guard import DivergenceError
+from train.models import Models, load_models
+from train.questions import training_request
+from train.rollout import Rollout
+from train.run import main
+from train.run_folder import WARM_START, stand
+from train.warm_start import Example, draw_examples, fine_tune, target_of, warm_start
+
+TINY = (
+    "tasks=[{name: miniature/notes, facts: 6}]",
+    "train.steps=1",
+    "train.contexts_per_step=2",
+    "train.group_size=2",
+    "information.negatives={counterfactual: 1, batch: 1}",
+    "compressor.budget_tokens=48",
+    "eval.documents=2",
+    "eval.questions_per_document=1",
+    "eval.greedy=false",
+    "tracking.wandb=disabled",
+)
+WARM = "train.warm_start={examples: 8, batch_size: 4, epochs: 2}"
+
+
+def prepared(folder: Path, *more: str) -> tuple[Config, Models, list[Sample]]:
+    config = load_config("mi_rl.yaml", [f"run_folder={folder}", *TINY, WARM, *more])
+    folder.mkdir(parents=True, exist_ok=True)
+    models = load_models(config)
+    return config, models, load_samples(config, models.compressor, "train", training_request, print)
+
+
+class AtTheStart:
+    """What the rollout asks of a trainer."""
+
+    class state:
+        global_step = 0
+
+    use_vllm = False
+
+
+def test_examples_have_the_prompts_of_the_rollout_and_end_as_its_messages(tmp_path: Path) -> None:
+    config, models, samples = prepared(tmp_path)
+    rollout = Rollout(models.compressor, {sample.id: sample for sample in samples}, 1.0, 0)
+    prompts = rollout([sample.id for sample in samples], AtTheStart)["prompt_ids"]
+    examples = draw_examples(samples, models.compressor, 8, config.seed).chosen
+    assert len(examples) == 8 and sorted(e.prompt_ids for e in examples) == sorted(prompts)
+    for example in examples:
+        sample = samples[prompts.index(example.prompt_ids)]
+        assert example.message_ids[-1] == models.compressor.end_token_id
+        assert models.compressor.text(example.message_ids[:-1]) == target_of(sample)
+
+
+def test_a_target_beyond_the_budget_or_without_evidence_is_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, models, _ = prepared(tmp_path, "compressor.budget_tokens=5")
+    question = Question("q", "What was the zinc?", ("41",), "f1")
+    blind = Question("b", "What was the zinc?", ("41",), "f1", blind=True)
+    document = Document("d", "miniature/notes", "Seen today. The zinc 41. " + "Told to rest. " * 3, (question, blind))
+    models.compressor.budget_tokens = 16
+    long = Document("e", "miniature/notes", "The zinc" + " and the iron" * 20 + " was 41.", (question,))
+    drawn = [Sample(document, question), Sample(document, blind), Sample(long, question)]
+    examples = draw_examples(drawn, models.compressor, 9, 0)
+    (example,) = examples.chosen
+    assert models.compressor.text(example.message_ids) == "The zinc 41."
+    assert examples.left_out == {"without evidence": 1, "longer than the budget of 16 tokens": 1}
+
+
+def test_the_loss_falls_and_the_base_stays(tmp_path: Path) -> None:
+    config, models, samples = prepared(
+        tmp_path, "train.warm_start={examples: 8, batch_size: 4, epochs: 6, learning_rate: 2.0e-3}"
+    )
+    assert config.train.warm_start is not None
+    examples = draw_examples(samples, models.compressor, 8, 0).chosen
+    before = parameter_hash(models.adapted, lambda name, parameter: not is_trainable(name, parameter))
+    random_state = torch.get_rng_state()
+    losses = fine_tune(models.adapted, examples, config.train.warm_start, 1.0, 0)
+    assert len(losses) == 12 and sum(losses[-2:]) < 0.7 * sum(losses[:2])
+    assert parameter_hash(models.adapted, lambda name, parameter: not is_trainable(name, parameter)) == before
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(parameter.grad is None for parameter in models.adapted.parameters())
+
+
+def test_the_loss_of_a_batch_is_that_of_plain_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, models, samples = prepared(tmp_path)
+    batch = draw_examples(samples, models.compressor, 3, 0).chosen
+    parameters = [parameter for parameter in models.adapted.parameters() if parameter.requires_grad]
+    torch.manual_seed(1)
+    for parameter in parameters:
+        torch.nn.init.normal_(parameter.data, std=0.05)
+    total = torch.zeros(())
+    for prompt, message in batch:
+        logits = models.adapted(torch.tensor([[*prompt, *message]])).logits[0, len(prompt) - 1 : -1]
+        total = total + torch.nn.functional.cross_entropy(logits, torch.tensor(message), reduction="sum")
+    loss = total / sum(len(message) for _, message in batch)
+    loss.backward()
+    plain = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
+    for limit in (4096, 1):
+        monkeypatch.setattr(module, "MAX_TOKENS_PER_PASS", limit)
+        for parameter in parameters:
+            parameter.grad = None
+        assert module._gradients(models.adapted, parameters, batch) == pytest.approx(loss.item(), rel=1e-4)
+        for parameter, gradient in zip(parameters, plain, strict=True):
+            assert parameter.grad is not None
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_ends_the_warm_start_in_one_line(tmp_path: Path) -> None:
+    config, models, _ = prepared(tmp_path, "train.warm_start.learning_rate=1.0e+30")
+    assert config.train.warm_start is not None
+    examples = [Example([1, 2, 3], [4, 5])] * 24
+    with pytest.raises(Exception) as refusal:
+        fine_tune(models.adapted, examples, config.train.warm_start, 1.0, 0)
+    assert isinstance(refusal.value, DivergenceError), refusal.value
+    assert "is not finite" in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_what_an_earlier_start_left_is_taken_and_damage_is_done_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, models, samples = prepared(tmp_path, "compressor.lora.dropout=0.1")
+    first = warm_start(config, models, samples)
+    trained = parameter_hash(models.adapted)
+    assert stand(tmp_path) == str(tmp_path / WARM_START) and not (tmp_path / "unfinished").exists()
+    resumed = load_models(config)
+    assert parameter_hash(resumed.adapted) != trained
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "fine_tune", None)
+        assert warm_start(config, resumed, samples) == first
+    assert parameter_hash(resumed.adapted) == trained
+    (tmp_path / WARM_START / "adapter_model.safetensors").write_bytes(b"damaged")
+    again = load_models(config)
+    capsys.readouterr()
+    warm_start(config, again, samples)
+    assert "is not what was written; the warm start is done again" in capsys.readouterr().err
+    assert parameter_hash(again.adapted) == trained
+
+
+@pytest.mark.command
+def test_a_run_with_a_warm_start_measures_what_reinforcement_adds_to_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def arguments(name: str, *more: str) -> list[str]:
+        return ["--config", "mi_rl.yaml", f"run_folder={tmp_path / name}", *TINY, WARM, *more]
+
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    assert main(arguments("whole")) == 0
+    results = json.loads((whole / "results.json").read_text())
+    assert [entry["name"] for entry in results["baselines"]] == ["base model"]
+    assert results["baselines"][0]["n"] == results["overall"]["before"]["n"] == 2
+    assert results["meta"]["warm_start"]["examples"] == 8 and results["meta"]["seconds"]["warm_start"] > 0
+    # As a kill right after the warm start leaves it.
+    shutil.copytree(whole, resumed)
+    for name in ("results.json", "metrics.jsonl", "messages.jsonl", "report.html", "samples.jsonl"):
+        (resumed / name).unlink()
+    for name in ("checkpoints", "compressor", "records"):
+        shutil.rmtree(resumed / name)
+    shutil.move(whole, tmp_path / "kept")
+    shutil.move(resumed, whole)
+    marker = whole / "run.json"
+    marker.write_text(marker.read_text().replace("true", "false"))
+    capsys.readouterr()
+    assert main(arguments("whole")) == 0
+    assert f"the warm start is taken from {whole / WARM_START}" in capsys.readouterr().out
+    again = json.loads((whole / "results.json").read_text())
+    assert again["overall"] == results["overall"] and again["baselines"] == results["baselines"]
+    adapter = Path("compressor") / "adapter_model.safetensors"
+    assert (whole / adapter).read_bytes() == (tmp_path / "kept" / adapter).read_bytes()
+
+
+@pytest.mark.command
+def test_training_starts_from_the_weights_of_an_adapter_that_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, models, samples = prepared(
+        tmp_path / "first", "compressor.lora={rank: 4, alpha: 12, target_modules: [q_proj]}"
+    )
+    warm_start(config, models, samples)
+    adapter = tmp_path / "first" / WARM_START
+    started, others, _ = prepared(
+        tmp_path / "second", f"compressor.adapter={adapter}", "compressor.lora={}", "compressor.budget_tokens=32"
+    )
+    assert (started.compressor.lora.rank, started.compressor.lora.alpha) == (4, 12)
+    assert started.compressor.lora.target_modules == ("q_proj",) and not started.starts_from_base
+    assert parameter_hash(others.adapted, is_trainable) == parameter_hash(models.adapted, is_trainable)
+    assert any(parameter.requires_grad for parameter in others.adapted.parameters())
+    assert "not as it was trained: budget_tokens = 32 instead of 48" in capsys.readouterr().out
+    for wrong, said in (
+        ("compressor.lora.rank=8", "compressor.lora.rank = 8: compressor.adapter = "),
+        ("compressor.lora={alpha: 8}", "compressor.lora.alpha = 8: compressor.adapter = "),
+        ("compressor.lora={target_modules: all-linear}", "does not fit model 'miniature/qwen2-small' with the modules"),
+        ("compressor={model: miniature/llama-medium}", "whose parameters have other values"),
+    ):
+        given = [wrong, f"compressor.adapter={adapter}"]
+        assert main(["--config", "mi_rl.yaml", f"run_folder={tmp_path / 'run'}", *TINY, *given]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("error: ") and said in error
+
+
+@pytest.mark.command
+def test_reinforcement_goes_on_from_the_starting_adapter(tmp_path: Path) -> None:
+    config, models, samples = prepared(tmp_path / "first")
+    warm_start(config, models, samples)
+    given = [f"compressor.adapter={tmp_path / 'first' / WARM_START}", "train.learning_rate=1.0e-12"]
+    assert main(["--config", "mi_rl.yaml", f"run_folder={tmp_path / 'run'}", *TINY, *given]) == 0
+    start, end = (
+        load_file(folder / "adapter_model.safetensors")
+        for folder in (tmp_path / "first" / WARM_START, tmp_path / "run" / "compressor")
+    )
+    assert start.keys() == end.keys() and all(torch.allclose(start[name], end[name], atol=1e-6) for name in start)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [entry["name"] for entry in results["baselines"]] == ["base model"]
+    assert math.isfinite(results["overall"]["before"]["message_tokens"]["value"])

@@ -1,0 +1,97 @@
+"""The keys of where training starts: the adapter that is trained, the one it starts from, and the warm start."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+
+from configs.as_trained import as_trained
+from configs.checks import check_adapter
+from configs.errors import ConfigError, shown
+from configs.limits import Documents, Rank, Scale, StepPart, at_most
+from configs.sections import WriterConfig
+from configs.tree import Section
+from models.adapter_settings import read_lora_fields
+from models.naming import ModelError
+
+
+class LoraConfig(Section):
+    """The low-rank adapter that is trained."""
+
+    rank: Rank = 16
+    """Rank of the update of each adapted matrix."""
+
+    alpha: Scale = 32
+    """Numerator of the update's scale, alpha / rank."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that an input of the adapter is dropped during training."""
+
+    target_modules: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = "all-linear"
+    """Modules that are adapted: ``all-linear``, or a list of module names."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def _one_word_is_all_linear(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(value, str) and value != "all-linear":
+            raise ValueError("should be 'all-linear' or a list of module names, such as [q_proj, v_proj]")
+        return value
+
+
+class CompressorConfig(WriterConfig):
+    """The model that reads the context and writes the message, with the adapter that is trained."""
+
+    adapter: str | None = None
+    """A folder with an adapter in PEFT's format, such as a run's ``compressor``, whose weights training starts from;
+    null starts from the model itself. What it was trained with is taken where ``lora.rank``, ``lora.alpha``,
+    ``lora.target_modules``, ``budget_tokens``, ``max_context_tokens``, ``dtype``, ``revision`` and the ``instruction``
+    of a task are left out; of these, other values of the first three are refused and of the others said."""
+
+    lora: LoraConfig = LoraConfig()
+    """The adapter that is trained; the base model stays as it is."""
+
+
+class WarmStartConfig(Section):
+    """Supervised fine-tuning of the compressor's adapter before GRPO, under the prompts of the rollout."""
+
+    targets: Literal["evidence"] = "evidence"
+    """What the compressor learns to write: the sentences of the document that the answer rests on."""
+
+    examples: Documents = 640
+    """Number of training questions with a target; where there are fewer, all of them."""
+
+    batch_size: StepPart = 8
+    """Number of examples in one step, over all processes; its loss is the mean over their tokens."""
+
+    learning_rate: PositiveFloat = 5e-4
+    """Step size of the first step, which falls to 0 in a line."""
+
+    epochs: Annotated[PositiveInt, at_most(1_000, "an adapter knows its examples by heart long before")] = 1
+    """Number of passes over the examples."""
+
+
+def as_started(compressor: CompressorConfig, adapter: str) -> CompressorConfig:
+    """The compressor with what the adapter it starts from was trained with in the place of keys that are left out.
+
+    Raises:
+        ConfigError: there is no such adapter, or it has another rank or scale than it is to be trained with.
+    """
+    key, lora = f"compressor.adapter = {shown(adapter)}", compressor.lora
+    check_adapter("compressor.adapter", adapter)
+    try:
+        fields = read_lora_fields(adapter)
+    except ModelError as error:
+        raise ConfigError(f"compressor.adapter: {error}") from None
+    if not fields.lora_alpha.is_integer():
+        raise ConfigError(f"{key}: has lora_alpha = {fields.lora_alpha:g}, and only a whole number is trained")
+    trained: dict[str, Any] = {"rank": fields.r, "alpha": int(fields.lora_alpha)}
+    for name, value in trained.items():
+        given = getattr(lora, name)
+        if name in lora.model_fields_set and given != value:
+            raise ConfigError(f"compressor.lora.{name} = {given}: {key} has {value}; give that, or leave it out")
+    modules = fields.target_modules
+    # A pattern, and whatever else stands there, is left to the tensors, which tell what was adapted.
+    if isinstance(modules, list) and modules and all(isinstance(module, str) for module in modules):
+        trained["target_modules"] = tuple(sorted(modules))
+    left_out = {name: value for name, value in trained.items() if name not in lora.model_fields_set}
+    changed = as_trained("compressor", compressor, adapter)
+    return changed.model_copy(update={"lora": lora.model_copy(update=left_out)})
