@@ -225,19 +225,30 @@ def _section_of(annotation: Any) -> type[Section] | None:
     return next((section for part in typing.get_args(annotation) if (section := _section_of(part))), None)
 
 
+def _is_list(annotation: Any) -> bool:
+    """Whether an annotation holds its section as the items of a list, and not as itself or null."""
+    return typing.get_origin(annotation) is tuple or any(map(_is_list, typing.get_args(annotation)))
+
+
 def _leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any, str, str]]:
     """Key, type, default and meaning of every value of the tree; N stands for the number of a list's item."""
     for name, field in section.model_fields.items():
         subsection = _section_of(field.annotation)
         if subsection is not None:
-            item = "" if subsection is field.annotation else ".N"
+            item = ".N" if _is_list(field.annotation) else ""
+            if prefix and not item and field.get_default() is None:
+                yield prefix + name, field.annotation, "= null", _words(field.description)
             yield from _leaves(subsection, f"{prefix}{name}{item}.")
             continue
         default = (
             "(required)" if field.is_required() else f"= {json.dumps(field.get_default(call_default_factory=True))}"
         )
-        text = " ".join((field.description or "").replace("``", "'").split())
-        yield prefix + name, field.annotation, default, text
+        yield prefix + name, field.annotation, default, _words(field.description)
+
+
+def _words(description: str | None) -> str:
+    """A docstring on one line."""
+    return " ".join((description or "").replace("``", "'").split())
 
 
 def _type_name(annotation: Any) -> str:
@@ -252,6 +263,8 @@ def _type_name(annotation: Any) -> str:
         return f"list of {_type_name(arguments[0])}"
     if origin is dict:
         return f"section of {_type_name(arguments[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return "section"
     return "null" if annotation is type(None) else annotation.__name__
 
 

@@ -71,9 +71,10 @@ def _purpose(recipe: Recipe, settings: AdapterSettings) -> str:
 
 def _measured(recipe: Recipe, results: Results) -> str:
     sampled = f"Messages sampled at temperature {recipe.eval.temperature:g}"
-    tables = [_table(sampled if recipe.eval.temperature else "Most likely messages", results)]
+    start = results.get("meta", {}).get("start")
+    tables = [_table(sampled if recipe.eval.temperature else "Most likely messages", results, start)]
     if "greedy" in results:
-        tables.insert(0, _table("Most likely messages, which is how it is used", results["greedy"]))
+        tables.insert(0, _table("Most likely messages, which is how it is used", results["greedy"], start))
     intervals = "In brackets 95% intervals over documents, which are what was drawn."
     bits = (
         "Information is a lower bound on the bits that a message passes about its document, of the most that could be "
@@ -82,10 +83,10 @@ def _measured(recipe: Recipe, results: Results) -> str:
     return "\n\n".join([*tables, f"{intervals} {bits}"])
 
 
-def _table(title: str, summary: Summary) -> str:
+def _table(title: str, summary: Summary, start: str | None) -> str:
     overall, compared = rows(summary)[0], is_compared(summary)
     sides = list(overall.sides.values())
-    heads = ["", "without adapter", "with it"] if compared else ["", "with it"]
+    heads = ["", start or "without adapter", "with it"] if compared else ["", "with it"]
     lines = [heads, ["---", *["---:"] * len(sides)]]
     lines += [[column.label, *(column.text(side) for side in sides)] for column in LEADING]
     cells = "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)

@@ -125,7 +125,8 @@ class Origin(TypedDict):
     """How a message was made."""
 
     stage: str
-    """``before`` is the reference and ``after`` the compressor measured; a baseline is its name and budget."""
+    """``before`` is the reference (of a training run what GRPO started from) and ``after`` the compressor
+    measured; a baseline is its name and budget."""
 
     temperature: float | None
     """The sampling temperature of the message; 0 takes the most likely tokens. None where no model writes it."""

@@ -26,13 +26,10 @@ from data.errors import one_line
 from data.writing import other_writers
 from models.adapter_settings import AdapterSettings, read_lora_fields, read_settings, write_settings
 from models.fingerprint import base_hash
-from models.naming import ADAPTER_CONFIG, ModelError, adapter_folder
+from models.naming import ADAPTER_CONFIG, WEIGHTS_FILE, ModelError, adapter_folder
 
 DEFAULT = "default"
 """PEFT's own name for an adapter, which code that knows of one adapter alone, TRL's above all, takes for granted."""
-
-WEIGHTS_FILE = "adapter_model.safetensors"
-"""PEFT's file of an adapter's tensors."""
 
 SHAPING = (
     "r",

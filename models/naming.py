@@ -22,6 +22,9 @@ MINIATURE_WEIGHTS = Path(__file__).parent / "miniature" / "weights"
 ADAPTER_CONFIG = "adapter_config.json"
 """PEFT's file that makes a folder an adapter."""
 
+WEIGHTS_FILE = "adapter_model.safetensors"
+"""PEFT's file of an adapter's tensors."""
+
 GGUF = ".gguf"
 """What the names of GGUF files end with, the format of llama.cpp."""
 

@@ -113,6 +113,7 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
         meta = {
             "seconds": seconds,
             "hashes": fingerprints(models),
+            **({"start": "warm start" if warm else "starting adapter"} if baselines else {}),
             **({"warm_start": warm} if warm else {}),
             "config": config.model_dump(mode="json"),
             **provenance(),

@@ -1,9 +1,11 @@
 """Where a training run stands, by its run folder."""
 
+import hashlib
 import json
 from pathlib import Path
 
 from configs.servers import PATIENCE
+from models.naming import WEIGHTS_FILE, adapter_folder
 from train.checkpoint import CHECKPOINTS, checkpoints_in, find_checkpoint
 from train.config import Config
 from train.tracking import METRICS_FILE
@@ -16,8 +18,17 @@ FREE = {"tracking": True, "train": {"save_every", "keep_checkpoints"}, "predicto
 
 
 def identity(config: Config) -> str:
-    """All of a configuration that must not change until the run ends."""
-    return json.dumps(config.model_dump(mode="json", exclude=FREE), sort_keys=True)
+    """All of a configuration that must not change until the run ends, and the weights of the adapter it starts from.
+
+    Raises:
+        OSError: these weights cannot be read.
+    """
+    keys = config.model_dump(mode="json", exclude=FREE)
+    if config.compressor.adapter is not None:
+        # Under the same name another adapter may lie there by the next start.
+        weights = adapter_folder(config.compressor.adapter) / WEIGHTS_FILE
+        keys["starting_weights"] = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+    return json.dumps(keys, sort_keys=True)
 
 
 def holds_work(folder: Path) -> bool:

@@ -33,6 +33,9 @@ LOGARITHMIC_FROM = 12.0
 
 ADAPTER, UNTRAINED, COMPRESSOR = "adapter", "untrained", "compressor"
 
+MEASURED = (ADAPTER, COMPRESSOR)
+"""The compressors that were measured, and not held against."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -67,12 +70,13 @@ def baseline_methods(entries: Sequence[BaselineFigures]) -> list[Method]:
 
 
 def compressor_methods(results: Results) -> list[Method]:
-    """The untrained compressor and the adapter, over all tasks; a compressor alone that was held against nothing."""
+    """What was held against and the adapter, over all tasks; a compressor alone that was held against nothing."""
     overall = results["overall"]
     after = _figures(overall["after"])
     if not overall["before"]["n"]:
         return [Method(COMPRESSOR, None, after)]
-    return [Method(UNTRAINED, None, _figures(overall["before"])), Method(ADAPTER, None, after)]
+    start = results.get("meta", {}).get("start", UNTRAINED)
+    return [Method(start, None, _figures(overall["before"])), Method(ADAPTER, None, after)]
 
 
 def _figures(figures: Mapping[str, Any]) -> dict[FigureName, Figure]:
@@ -162,7 +166,7 @@ def baseline_drawing(baselines: Sequence[Method], compressors: Sequence[Method])
 
     Args:
         baselines: any order; those of one name make one line.
-        compressors: the untrained compressor and the adapter, or the one that was evaluated.
+        compressors: what was held against and the adapter, or the one that was evaluated.
 
     Returns:
         The figure, None where nothing has both coordinates.
@@ -200,7 +204,7 @@ def _draw_compressors(axes: Axes, compressors: Sequence[Placed]) -> list[tuple[s
     """Draw a point for every compressor; returns each one's name and position."""
     labels = []
     for method in compressors:
-        colour, size = _compressor_colour(method.name), 6.5 if method.name == UNTRAINED else 8.0
+        colour, size = _compressor_colour(method.name), 8.0 if method.name in MEASURED else 6.5
         _draw_interval(axes, method, colour)
         axes.plot(method.tokens, method.accuracy, marker="o", markersize=size, color=colour, zorder=4, clip_on=False)
         labels.append((method.name, (method.tokens, method.accuracy)))
@@ -208,7 +212,7 @@ def _draw_compressors(axes: Axes, compressors: Sequence[Placed]) -> list[tuple[s
 
 
 def _compressor_colour(name: str) -> Colour:
-    return Colour.BEFORE if name == UNTRAINED else Colour.AFTER
+    return Colour.AFTER if name in MEASURED else Colour.BEFORE
 
 
 def _draw_interval(axes: Axes, method: Placed, colour: Colour) -> None:

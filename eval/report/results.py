@@ -22,7 +22,8 @@ FigureName = Literal[
 """The figures of one stage; `eval.analysis.density` defines them."""
 
 Stage = Literal["before", "after"]
-"""Before training: the compressor's model without its adapter. After: with it."""
+"""Before training: the compressor's model without its adapter, or the adapter that reinforcement learning started from.
+After: the adapter it left."""
 
 
 class Figure(TypedDict):
@@ -166,7 +167,8 @@ class Results(Summary):
     diagnostics: NotRequired[dict[str, dict[str, DiagnosticFigure]]]
     """Further estimators of information by stage, where the evaluation was asked for them."""
     meta: NotRequired[dict[str, Any]]
-    """How the figures were made: configuration, versions, hashes."""
+    """How the figures were made: configuration, versions, hashes; and ``start``, what a run started from, where that
+    was not the model itself."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def refusal(*overrides: str, path: str = "mi_rl.yaml") -> str:
     with pytest.raises(ConfigError) as caught:
         load_config(path, overrides)
     text = str(caught.value)
-    assert text and text.isprintable() and len(text) < 6000
+    assert text and text.isprintable() and len(text) < 8000
     return text
 
 

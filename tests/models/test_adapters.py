@@ -13,11 +13,11 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel, PreTrainedTokenizerBase
 
-from models.adapters import WEIGHTS_FILE, add_adapter, load_adapter, read_adapter, save_adapter
+from models.adapters import add_adapter, load_adapter, read_adapter, save_adapter
 from models.compress import main
 from models.fingerprint import parameter_hash
 from models.loading import load_model
-from models.naming import ADAPTER_CONFIG, ModelError
+from models.naming import ADAPTER_CONFIG, WEIGHTS_FILE, ModelError
 from models.shared_prefix import Continuation, token_scores
 
 MODEL = "miniature/qwen2-small"

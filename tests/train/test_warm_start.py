@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from configs.build import load_samples
+from configs.tree import PROJECT, describe
 from data.sample import Document, Question, Sample
 from models.fingerprint import is_trainable, parameter_hash
+from tests.train.test_run import ENVIRONMENT, deepspeed
 from train import warm_start as module
 from train.config import Config, load_config
 from train.guard import DivergenceError
@@ -19,7 +22,7 @@ from train.models import Models, load_models
 from train.questions import training_request
 from train.rollout import Rollout
 from train.run import main
-from train.run_folder import WARM_START, stand
+from train.run_folder import WARM_START, identity, stand
 from train.warm_start import Example, draw_examples, fine_tune, target_of, warm_start
 
 TINY = (
@@ -164,6 +167,8 @@ def test_a_run_with_a_warm_start_measures_what_reinforcement_adds_to_it(
     assert [entry["name"] for entry in results["baselines"]] == ["base model"]
     assert results["baselines"][0]["n"] == results["overall"]["before"]["n"] == 2
     assert results["meta"]["warm_start"]["examples"] == 8 and results["meta"]["seconds"]["warm_start"] > 0
+    assert "| warm start | none |" in (whole / "tables.md").read_text()
+    assert "|  | warm start | with it |" in (whole / "compressor" / "README.md").read_text()
     # As a kill right after the warm start leaves it.
     shutil.copytree(whole, resumed)
     for name in ("results.json", "metrics.jsonl", "messages.jsonl", "report.html", "samples.jsonl"):
@@ -225,4 +230,35 @@ def test_reinforcement_goes_on_from_the_starting_adapter(tmp_path: Path) -> None
     assert start.keys() == end.keys() and all(torch.allclose(start[name], end[name], atol=1e-6) for name in start)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert [entry["name"] for entry in results["baselines"]] == ["base model"]
+    assert results["meta"]["start"] == "starting adapter" and "warm_start" not in results["meta"]
     assert math.isfinite(results["overall"]["before"]["message_tokens"]["value"])
+
+
+def test_a_section_that_may_be_absent_is_described_with_its_keys_and_without_a_number() -> None:
+    page = describe(Config, first=("train",), width=120)
+    assert "\ntrain.warm_start: section | null = null\n" in page and "\ntrain.warm_start.examples: int = 640\n" in page
+    assert "\ntasks.N.name: " in page and "warm_start.N" not in page
+
+
+def test_a_run_folder_knows_the_weights_that_its_run_started_from(tmp_path: Path) -> None:
+    config, models, samples = prepared(tmp_path)
+    warm_start(config, models, samples)
+    started = load_config("mi_rl.yaml", [*TINY, f"compressor.adapter={tmp_path / WARM_START}"])
+    known = identity(started)
+    weights = tmp_path / WARM_START / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"####")
+    assert identity(started) != known
+
+
+@pytest.mark.slow
+@pytest.mark.command
+def test_two_processes_warm_start_as_one(tmp_path: Path) -> None:
+    adapters = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        command = [*deepspeed(processes), "train/run.py", "--config", "mi_rl.yaml", f"run_folder={folder}", *TINY, WARM]
+        finished = subprocess.run(command, cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+        assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-2000:]
+        adapters.append(load_file(folder / WARM_START / "adapter_model.safetensors"))
+    for name, tensor in adapters[0].items():
+        torch.testing.assert_close(adapters[1][name], tensor, rtol=0, atol=2e-5)
