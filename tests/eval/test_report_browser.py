@@ -291,12 +291,14 @@ def test_the_link_of_a_message_shows_it_alone(report: Watched) -> None:
     card = page.locator(".pair-card").nth(2)
     question = card.locator("h3").inner_text()
     card.locator(".where a").click()
+    # The address changes first, and the page follows it.
+    sync_api.expect(page.locator(".pair-card:visible")).to_have_count(1)
     assert report.count() == (1, "1 of 54") and page.locator(".pair-card h3").inner_text() == question
     page.locator("#everything").click()
-    assert report.count()[0] == 8
+    sync_api.expect(page.locator(".pair-card:visible")).to_have_count(8)
     # The question at the top of the page is among those drawn.
     page.locator(".example a").click()
-    assert report.count()[0] == 1
+    sync_api.expect(page.locator(".pair-card:visible")).to_have_count(1)
 
 
 def test_the_answer_is_marked_where_it_stands_in_the_context(report: Watched) -> None:
