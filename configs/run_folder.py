@@ -39,7 +39,7 @@ def owned(
     config: str | None = None,
     identity: str | None = None,
     fresh: bool = False,
-    holds_work: Callable[[Path], bool] = bool,
+    holds_work: Callable[[Path], bool] = lambda _: True,
 ) -> Iterator[Path]:
     """The folder of a run, which nobody else uses until the end of the block; every process of the run calls this.
 

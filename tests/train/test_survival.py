@@ -70,7 +70,9 @@ def is_time(name: str) -> bool:
 def spoil_reward(monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> None:
     original = MessageReward.__call__
 
-    def spoiled(self: MessageReward, prompts: Any, completion_ids: Any, trainer_state: Any, log_metric: Any, **_: Any):  # noqa: ANN202
+    def spoiled(
+        self: MessageReward, prompts: Any, completion_ids: Any, trainer_state: Any, log_metric: Any, **_: Any
+    ) -> list[float | None]:
         rewards = original(self, prompts, completion_ids, trainer_state, log_metric)
         return [value, *rewards[1:]] if trainer_state.global_step == step else rewards
 
