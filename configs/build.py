@@ -15,14 +15,17 @@ from configs.command import say
 from configs.sections import PredictorConfig, Recipe, ScorerConfig, TaskConfig
 from configs.servers import open_server
 from configs.tree import ConfigError
-from data.errors import DataError
+from data.errors import DataError, one_line
 from data.evidence import evidence_basis
 from data.registry import TASKS, load_documents
 from data.sample import Document, Sample, samples_of
 from data.task import Request
+from models.adapter_settings import read_settings
+from models.adapters import load_adapter, merge_adapter, read_adapter
 from models.channel import BoundScorer
 from models.compressor import Compressor
 from models.loading import context_window, load_model, load_tokenizer
+from models.naming import ModelError
 from models.predictor import UNLIMITED, LocalPredictor, Predictor, RemotePredictor
 from models.prompts import ChatFormat
 from models.scorer import Scorer
@@ -33,8 +36,10 @@ Say = Callable[[str], None]
 MANY_DOCUMENTS = 10_000
 """From how many documents on their generation is announced: ten seconds without a word look like a fault."""
 
-_frozen_models: "WeakValueDictionary[tuple[str, str, str, str | None], PreTrainedModel]" = WeakValueDictionary()
-"""The models in use that are not trained, by name, type, device and revision."""
+_frozen_models: "WeakValueDictionary[tuple[str, str, str, str | None, str | None], PreTrainedModel]" = (
+    WeakValueDictionary()
+)
+"""The models in use that are not trained, by name, type, device, revision and adapter."""
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
@@ -75,7 +80,7 @@ def build_predictor(
         say: takes what has to be said of a server.
 
     Raises:
-        ModelError: a local model cannot be loaded.
+        ModelError: a local model or its adapter cannot be loaded.
         EndpointError: the server of a remote one is not there or refuses its key, or the key is missing.
     """
     if config.endpoint is not None:
@@ -83,7 +88,9 @@ def build_predictor(
         endpoint.probe()
         tokenizer = None if config.tokenizer is None else load_tokenizer(config.tokenizer)
         return RemotePredictor(endpoint, config.max_answer_tokens, instruction, tokenizer, config.request), None
-    model, tokenizer = frozen_model(config.model, config.dtype, config.revision)
+    model, tokenizer = frozen_model(config.model, config.dtype, config.revision, config.adapter)
+    if config.adapter is not None and (told := _told_otherwise(config.adapter, instruction)):
+        say(told)
     window = context_window(model.config) or UNLIMITED
     return LocalPredictor(model, tokenizer, config.max_answer_tokens, window, instruction), model
 
@@ -106,17 +113,37 @@ def build_scorer(
     return BoundScorer(Scorer(model, tokenizer, limit, instruction), shares), model
 
 
-def frozen_model(name: str, dtype: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _told_otherwise(adapter: str, instruction: str) -> str | None:
+    """That a predictor's adapter was trained with another instruction than it is to answer under; None where not."""
+    settings = read_settings(adapter)
+    if settings is None or settings.answer_instruction == instruction:
+        return None
+    return (
+        f"predictor.adapter {adapter!r}: told {one_line(repr(instruction), 60)}, and trained with "
+        f"{one_line(repr(settings.answer_instruction), 60)}"
+    )
+
+
+def frozen_model(
+    name: str, dtype: str, revision: str | None, adapter: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model that is not trained, with its tokenizer: where predictor and scorer are one model, it is loaded once.
 
+    An adapter is merged into it, so that it costs nothing.
+
     Raises:
-        ModelError: it cannot be loaded.
+        ModelError: it or its adapter cannot be loaded, or the adapter is a compressor's.
     """
-    key = (name, dtype, str(device()), revision)
+    key = (name, dtype, str(device()), revision or "", adapter or "")
     model = _frozen_models.get(key)
     if model is not None:
         return model, load_tokenizer(name, revision)
+    stored = None if adapter is None else read_adapter(adapter)
+    if stored is not None and stored.settings is not None and stored.settings.role != "predictor":
+        raise ModelError(f"adapter {adapter!r} makes a compressor of its model, and a predictor's is needed")
     model, tokenizer = load_model(name, dtype, device(), revision)
+    if stored is not None:
+        model = merge_adapter(load_adapter(model, stored, name))
     model.requires_grad_(False)
     _frozen_models[key] = model
     return model, tokenizer

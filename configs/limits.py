@@ -29,7 +29,7 @@ def _sampling(value: float) -> float:
 Seed = Annotated[NonNegativeInt, at_most(2**32 - 1, "numpy takes no larger seed")]
 """What random numbers are drawn by."""
 
-Steps = Annotated[PositiveInt, at_most(1_000_000, "the questions of all steps are drawn before the first")]
+Steps = Annotated[NonNegativeInt, at_most(1_000_000, "the questions of all steps are drawn before the first")]
 """Steps of a training."""
 
 StepPart = Annotated[PositiveInt, at_most(65_536, "the messages of a step are in memory together")]

@@ -50,6 +50,9 @@ class AdapterSettings(_Strict):
     version: str | None
     """Version of Shorthand that trained the adapter; None where it is not installed as a package."""
 
+    role: Literal["compressor", "predictor"] = "compressor"
+    """Which of the pair the adapter makes of its model."""
+
     base: Base
     """The model that the adapter belongs to."""
 

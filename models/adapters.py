@@ -10,8 +10,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import peft
 import torch
@@ -24,7 +25,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.errors import one_line
 from data.writing import other_writers
-from models.adapter_settings import AdapterSettings, read_lora_fields, read_settings, write_settings
+from models.adapter_settings import (
+    FORMAT,
+    AdapterSettings,
+    Base,
+    DtypeName,
+    portable_name,
+    read_lora_fields,
+    read_settings,
+    write_settings,
+)
 from models.fingerprint import base_hash
 from models.naming import ADAPTER_CONFIG, WEIGHTS_FILE, ModelError, adapter_folder
 
@@ -182,6 +192,16 @@ def load_adapter(
     return adapted.eval()
 
 
+def merge_adapter(adapted: PeftModel) -> PreTrainedModel:
+    """The plain model with an adapter's update added to its weights: it computes the same, without the adapter's cost.
+
+    The model is changed in place. In a type of fewer digits than float32 the sums are rounded to it.
+    """
+    merged = adapted.merge_and_unload(safe_merge=True)
+    assert isinstance(merged, PreTrainedModel)
+    return merged
+
+
 def start_from(adapted: PeftModel, stored: StoredAdapter, base: str, name: str = DEFAULT) -> None:
     """Give an adapter the weights of one that was read, so that its training goes on from there.
 
@@ -235,6 +255,32 @@ def base_hashes(model: PreTrainedModel | PeftModel) -> dict[str, str]:
     own = dtype_name(model)
     names = (own, "bfloat16", "float16") if model.dtype.itemsize > 2 else (own,)
     return {name: base_hash(model, getattr(torch, name)) for name in names}
+
+
+def remembered(model: PreTrainedModel | PeftModel, base: str, revision: str | None, **pair: Any) -> AdapterSettings:
+    """What an adapter on a model has to remember.
+
+    Args:
+        model: the model it is trained on, with or without it.
+        base: the model's name, as `models.loading.load_model` takes it.
+        revision: its branch, tag or commit on the hub, as given; the commit is remembered where it is known.
+        pair: the role of the adapter, and the prompts and limits of its training: see `AdapterSettings`.
+    """
+    commit = getattr(model.config, "_commit_hash", None)
+    named = Base(
+        model=portable_name(base),
+        revision=commit or revision,
+        parameters=cast(dict[DtypeName, str], base_hashes(model)),
+    )
+    dtype = cast(DtypeName, dtype_name(model))
+    return AdapterSettings(format=FORMAT, version=_version(), base=named, dtype=dtype, **pair)
+
+
+def _version() -> str | None:
+    try:
+        return metadata.version("shorthand")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def save_adapter(

@@ -5,9 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
-from typing import cast
 
 import torch
 from peft import PeftModel
@@ -15,8 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.errors import one_line
 from data.sample import Document
-from models.adapter_settings import FORMAT, AdapterSettings, Base, DtypeName, portable_name
-from models.adapters import base_hashes, dtype_name, load_adapter, read_adapter
+from models.adapter_settings import AdapterSettings
+from models.adapters import load_adapter, read_adapter, remembered
 from models.loading import context_window, load_model
 from models.naming import ModelError, model_folder, names_adapter
 from models.prompts import CompressorPrompts, Prompt, truncate_middle
@@ -158,16 +156,11 @@ class Compressor:
             revision: its branch, tag or commit on the hub, as given; the commit is remembered where it is known.
             answer_instruction: what the predictor of its messages is told.
         """
-        commit = getattr(self.model.config, "_commit_hash", None)
-        return AdapterSettings(
-            format=FORMAT,
-            version=_version(),
-            base=Base(
-                model=portable_name(base),
-                revision=commit or revision,
-                parameters=cast(dict[DtypeName, str], base_hashes(self.model)),
-            ),
-            dtype=cast(DtypeName, dtype_name(self.model)),
+        return remembered(
+            self.model,
+            base,
+            revision,
+            role="compressor",
             instruction=self.instruction,
             answer_instruction=answer_instruction,
             budget_tokens=self.budget_tokens,
@@ -331,10 +324,3 @@ def compress(
 ) -> Message:
     """One message for one question about one document: see `Compressor.load` and `Compressor.write`."""
     return Compressor.load(adapter, budget_tokens, model).write([context], [question])[0]
-
-
-def _version() -> str | None:
-    try:
-        return metadata.version("shorthand")
-    except metadata.PackageNotFoundError:
-        return None

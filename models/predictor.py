@@ -135,6 +135,11 @@ class LocalPredictor:
         replies = dict(zip(distinct, self._reply(turns, max_tokens), strict=True))
         return [replies[prompt] for prompt in prompts]
 
+    def lesson(self, query: Query, answer: str) -> tuple[list[int], list[int]]:
+        """The token ids of a prompt, and those of the reply by which an answer to it is learned, end token included."""
+        prefix, suffix = self._prompt(query)
+        return [*prefix, *suffix], [*self._continuation(query, answer).message_ids]
+
     def _reply(self, prompts: Sequence[list[int]], max_tokens: int) -> list[str]:
         for prompt in prompts:
             check_window(self.model.config, len(prompt) + max_tokens)

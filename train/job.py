@@ -16,7 +16,7 @@ from configs.build import fit, tell_evidence
 from configs.command import is_main, say, start_processes
 from configs.run_folder import is_finished, mark_finished, owned
 from configs.tree import to_yaml
-from data.sample import Sample
+from data.sample import Sample, samples_of
 from eval.adapter_card import write_card
 from eval.analysis.density import summarise_one
 from eval.evaluation import by_compressor
@@ -43,7 +43,7 @@ from train.run_folder import holds_work, identity, stand
 from train.signals import StopOnSignal
 from train.tracking import ProgressBar, log_results, start_wandb
 from train.trainer import build_trainer
-from train.warm_start import warm_start
+from train.warm_start import warm_start, warm_start_predictor
 
 
 def run(config: Config, fresh: bool) -> int:
@@ -82,7 +82,10 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     # Whether a server is there is known in seconds.
     probe_predictors([config.predictor], config.folder)
     train_documents, eval_documents = read_questions(config, say)
-    models = load_models(config)
+    start = time.time()
+    answering, predictor_warm = warm_start_predictor(config, Pieces.of(samples_of(train_documents)).samples)
+    models = load_models(answering)
+    loaded = time.time()
     # A document in parts is compressed part by part, as at evaluation: each is a context of its own.
     train_samples = Pieces.of(fit(train_documents, models.compressor, "train", say)).samples
     check_count(config, train_samples)
@@ -92,7 +95,6 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     warn_of_overlap(train_samples, eval_samples)
     report_to = start_wandb(config, folder) if is_main() else []
     hashes = fingerprints(models)
-    start = time.time()
     resumed = find_start(folder)
     log = open_records(config, eval_samples, models)
     warm = warm_start(config, models, train_samples)
@@ -101,10 +103,12 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     baselines = evaluate_base(config, eval_samples, models, log)
     before = evaluate_stage(config, eval_samples, models, REFERENCE, log)
     evaluated = time.time()
-    train_adapter(config, models, train_samples, report_to, resumed)
+    if config.train.steps:
+        train_adapter(config, models, train_samples, report_to, resumed)
     trained = time.time()
     after = evaluate_stage(config, eval_samples, models, MEASURED, log)
-    seconds = {"warm_start": warmed - start} if warm else {}
+    seconds = {"predictor_warm_start": loaded - start} if predictor_warm else {}
+    seconds |= {"warm_start": warmed - loaded} if warm else {}
     seconds |= {"before": evaluated - warmed, "training": trained - evaluated, "after": time.time() - trained}
     check_fingerprints(hashes, fingerprints(models))
     tell_of_server(models.channel.predictor)
@@ -115,6 +119,7 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
             "hashes": fingerprints(models),
             **({"start": "warm start" if warm else "starting adapter"} if baselines else {}),
             **({"warm_start": warm} if warm else {}),
+            **({"predictor_warm_start": predictor_warm} if predictor_warm else {}),
             "config": config.model_dump(mode="json"),
             **provenance(),
         }

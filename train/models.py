@@ -12,7 +12,7 @@ from configs.command import say
 from configs.servers import ANSWERS
 from eval.stages import difference_from_training
 from models.adapter_settings import AdapterSettings
-from models.adapters import add_adapter, read_adapter, save_adapter, start_from
+from models.adapters import add_adapter, read_adapter, remembered, save_adapter, start_from
 from models.channel import Channel
 from models.compressor import Compressor
 from models.fingerprint import is_base, is_trainable, parameter_hash
@@ -81,6 +81,21 @@ def save_trained(config: Config, models: Models, folder: Path) -> AdapterSetting
     settings = models.compressor.settings(base.model, base.revision, answer_instruction)
     save_adapter(models.adapted, models.tokenizer, folder, base.model, settings=settings)
     return settings
+
+
+def predictor_settings(config: Config, predictor: PeftModel) -> AdapterSettings:
+    """What an adapter of the predictor has to remember: its base, and the prompts and limits of the pair."""
+    instruction, answer_instruction = instructions(config)
+    return remembered(
+        predictor,
+        config.predictor.model,
+        config.predictor.revision,
+        role="predictor",
+        instruction=instruction,
+        answer_instruction=answer_instruction,
+        budget_tokens=config.compressor.budget_tokens,
+        max_context_tokens=config.compressor.max_context_tokens,
+    )
 
 
 def fingerprints(models: Models) -> dict[str, str]:

@@ -13,21 +13,25 @@ from train.tracking import METRICS_FILE
 WARM_START = "warm_start"
 """The folder of the adapter that the warm start has left, below the run folder."""
 
+PREDICTOR = "predictor"
+"""The folder of the predictor's adapter that its warm start has left, below the run folder."""
+
 FREE = {"tracking": True, "train": {"save_every", "keep_checkpoints"}, "predictor": set(PATIENCE)}
 """Keys that may change before a run goes on: none of its figures depends on them."""
 
 
 def identity(config: Config) -> str:
-    """All of a configuration that must not change until the run ends, and the weights of the adapter it starts from.
+    """All of a configuration that must not change until the run ends, and the weights of the adapters it starts from.
 
     Raises:
         OSError: these weights cannot be read.
     """
     keys = config.model_dump(mode="json", exclude=FREE)
-    if config.compressor.adapter is not None:
-        # Under the same name another adapter may lie there by the next start.
-        weights = adapter_folder(config.compressor.adapter) / WEIGHTS_FILE
-        keys["starting_weights"] = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+    # Under the same name another adapter may lie there by the next start.
+    for name, adapter in (("starting", config.compressor.adapter), ("predictor", config.predictor.adapter)):
+        if adapter is not None:
+            weights = adapter_folder(adapter) / WEIGHTS_FILE
+            keys[f"{name}_weights"] = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
     return json.dumps(keys, sort_keys=True)
 
 
@@ -36,7 +40,8 @@ def holds_work(folder: Path) -> bool:
     results = ("results.json", METRICS_FILE)
     return (
         any((folder / name).exists() for name in results)
-        or (folder / WARM_START).exists()
+        or any((folder / name).exists() for name in (PREDICTOR, WARM_START))
+        or any(folder.glob("*.state"))
         or any(path.stat().st_size for path in folder.glob("records/*.jsonl"))
         or any(checkpoints_in(folder / CHECKPOINTS))
     )
@@ -45,6 +50,6 @@ def holds_work(folder: Path) -> bool:
 def stand(folder: Path) -> str:
     """What the same command goes on from, in words."""
     newest = find_checkpoint(folder).newest
-    if newest is None and (folder / WARM_START).is_dir():
-        return str(folder / WARM_START)
-    return str(newest.path) if newest else "the start"
+    started = [folder / name for name in (WARM_START, f"{WARM_START}.state", PREDICTOR, f"{PREDICTOR}.state")]
+    found = [str(path) for path in started if path.is_dir()]
+    return str(newest.path) if newest else next(iter(found), "the start")

@@ -1,14 +1,14 @@
-"""The keys of where training starts: the adapter that is trained, the one it starts from, and the warm start."""
+"""The keys of where training starts: the adapters that are trained, those they start from, and the warm starts."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from configs.as_trained import as_trained
 from configs.checks import check_adapter
 from configs.errors import ConfigError, shown
 from configs.limits import Documents, Rank, Scale, StepPart, at_most
-from configs.sections import WriterConfig
+from configs.sections import PredictorConfig, WriterConfig
 from configs.tree import Section
 from models.adapter_settings import read_lora_fields
 from models.naming import ModelError
@@ -50,14 +50,18 @@ class CompressorConfig(WriterConfig):
     """The adapter that is trained; the base model stays as it is."""
 
 
-class WarmStartConfig(Section):
-    """Supervised fine-tuning of the compressor's adapter before GRPO, under the prompts of the rollout."""
+class TrainedPredictorConfig(PredictorConfig):
+    """The model that answers from the message alone, with the adapter that its warm start trains."""
 
-    targets: Literal["evidence"] = "evidence"
-    """What the compressor learns to write: the sentences of the document that the answer rests on."""
+    lora: LoraConfig = LoraConfig()
+    """The adapter that ``train.predictor_warm_start`` trains; without that it is not read."""
+
+
+class FineTuningConfig(Section):
+    """Supervised fine-tuning of an adapter by maximum likelihood."""
 
     examples: Documents = 640
-    """Number of training questions with a target; where there are fewer, all of them."""
+    """Number of training questions to learn from; where there are fewer, all of them."""
 
     batch_size: StepPart = 8
     """Number of examples in one step, over all processes; its loss is the mean over their tokens."""
@@ -67,6 +71,44 @@ class WarmStartConfig(Section):
 
     epochs: Annotated[PositiveInt, at_most(1_000, "an adapter knows its examples by heart long before")] = 1
     """Number of passes over the examples."""
+
+    questions_per_context: StepPart = 1
+    """Number of questions about one context that lie together in a batch, which reads the context once for them: more
+    make a batch faster, and less varied."""
+
+
+class WarmStartConfig(FineTuningConfig):
+    """Supervised fine-tuning of the compressor's adapter before GRPO, under the prompts of the rollout."""
+
+    targets: Literal["evidence"] = "evidence"
+    """What the compressor learns to write: the sentences of the document that the answer rests on."""
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class PredictorWarmStartConfig(FineTuningConfig):
+    """Supervised fine-tuning of an adapter of the predictor, on gold answers from the sentences that they rest on."""
+
+    examples: Documents = 1600
+    """Number of training questions to learn from; where there are fewer, all of them."""
+
+    batch_size: StepPart = 16
+    """Number of examples in one step, over all processes; its loss is the mean over their tokens."""
+
+    whole_contexts: Share = 0.0
+    """Share of the examples that are answered from the whole context instead, so that the predictor can be measured
+    with the full text as well."""
+
+    empty: Share = 0.05
+    """Share of the examples whose message is empty and whose answer is ``Unanswerable``. With 0 the predictor goes on
+    guessing without a message, which shows what it knows by heart."""
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if self.whole_contexts + self.empty > 1:
+            raise ValueError("whole_contexts and empty are shares of the same examples: together at most 1")
+        return self
 
 
 def as_started(compressor: CompressorConfig, adapter: str) -> CompressorConfig:

