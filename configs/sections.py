@@ -201,6 +201,15 @@ class EvalConfig(Section):
     questions_per_document: Documents | None = 4
     """Number of questions asked of each document; null asks all."""
 
+    evidence: Literal["in_place", "last"] = "in_place"
+    """Where the scorer reads the sentences that the answer rests on: where each document has them, or after the rest of
+    it, in the own context and in all negatives alike. Last, a twin costs the scorer these sentences instead of all that
+    follows them. Counterfactual versions are made in place, and go with that alone."""
+
+    twins_per_step: Annotated[int, Field(ge=1)] | None = None
+    """Number of ``negatives.twins`` that a training step compares with, others in every step; null takes all. The
+    evaluation takes all."""
+
     batch_size: StepPart = 16
     """Number of questions evaluated together."""
 
@@ -308,4 +317,20 @@ def _check_negatives(recipe: Recipe) -> None:
         raise ConfigError(
             f"information.negatives = {negatives.model_dump()}: {published[0]} has no counterfactual versions and not "
             "every document has a neighbour; ask for twins, same_document or batch"
+        )
+    _check_scoring(recipe.information)
+
+
+def _check_scoring(information: InformationConfig) -> None:
+    negatives, step = information.negatives, information.twins_per_step
+    if information.evidence == "last" and negatives.counterfactual:
+        raise ConfigError(
+            f"information.evidence = 'last': the {negatives.counterfactual} counterfactual versions of "
+            "information.negatives have their evidence in place, by which they would be told from the rest; set "
+            "information.negatives.counterfactual to 0, or take in_place"
+        )
+    if step is not None and step > negatives.twins:
+        raise ConfigError(
+            f"information.twins_per_step = {step}: there are information.negatives.twins = {negatives.twins} to draw "
+            "them from; choose no more, or null"
         )

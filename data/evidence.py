@@ -62,7 +62,7 @@ def find_evidence(document: Document, question: Question) -> Evidence | None:
     """
     spans = _sentence_spans(document.text)
     marked = _meeting(spans, evidence_spans(document.text, question.evidence))
-    answers = _answer_spans(document.text, question.answers)
+    answers = answer_spans(document.text, question.answers)
     holding = _meeting(marked or spans, answers)
     if holding:
         chosen = holding
@@ -84,13 +84,7 @@ def evidence_basis(document: Document, question: Question) -> Basis | None:
     return None if evidence is None else evidence.basis
 
 
-@lru_cache(maxsize=1024)
-def _sentence_spans(text: str) -> list[Span]:
-    ends = list(accumulate(map(len, sentences(text))))
-    return [span for span in zip([0, *ends], ends, strict=False) if text[span[0] : span[1]].strip()]
-
-
-def _answer_spans(text: str, answers: Sequence[str]) -> list[Span]:
+def answer_spans(text: str, answers: Sequence[str]) -> list[Span]:
     """Where answers stand as whole words; a number also without its unit."""
     found: set[Span] = set()
     for answer in answers:
@@ -103,6 +97,12 @@ def _answer_spans(text: str, answers: Sequence[str]) -> list[Span]:
                 flags = re.IGNORECASE if len(wanted) > CASED_LENGTH else re.NOFLAG
                 found.update(match.span() for match in re.finditer(pattern, text, flags))
     return sorted(found)
+
+
+@lru_cache(maxsize=1024)
+def _sentence_spans(text: str) -> list[Span]:
+    ends = list(accumulate(map(len, sentences(text))))
+    return [span for span in zip([0, *ends], ends, strict=False) if text[span[0] : span[1]].strip()]
 
 
 def _meeting(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:

@@ -1,7 +1,8 @@
 """Twins of a document: versions in which what a question's answer rests on is gone, another's, or changed in a value.
 
 They are rivals that only a message with the fact itself can tell apart. In a token tree each costs what follows its
-first difference. All of it is a function of the seed, the documents of the task, the document and the question.
+first difference, which is little where the scorer reads the evidence last (`data.arrangement`). All of it is a function
+of the seed, the documents of the task, the document and the question.
 """
 
 import itertools
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from data.arrangement import Arranged, Place, arranged, replaced, unlabelled
 from data.evidence import Basis, Evidence, find_evidence, word_stems
 from data.sample import Document, Question
 from data.typed_values import Value, cased, exchanged, values, within
@@ -81,27 +83,38 @@ class Twins:
         self.pools = pools_of(document.text for document in ordered)
         self.roles = [_role(document, question) for document in ordered for question in document.questions]
 
-    def of(self, document: Document, question: Question, count: int, seed: int) -> list[Twin]:
+    def of(
+        self, document: Document, question: Question, count: int, seed: int, place: Place = "in_place"
+    ) -> list[Twin]:
         """Up to ``count`` versions about a question, each another text than the document and than the rest.
 
         In turn: the answer exchanged for others of its type; the evidence removed, then exchanged for evidence of other
         documents; other names, numbers and dates of the evidence exchanged. Where one kind runs out the others go on.
-        Values that the text has before its evidence come last, for they cost most. An exchanged value is exchanged
-        wherever the document has it.
+        Values that the text has before its evidence come last.
+
+        Args:
+            document: the document.
+            question: what the twins are about.
+            count: the most twins.
+            seed: changes what is drawn.
+            place: where the evidence is read. In its place, a value is exchanged wherever the document has it. Where it
+                is read last, a value is exchanged in the evidence alone, and elsewhere the twin keeps it: so all twins
+                are the document up to its evidence.
         """
-        evidence = find_evidence(document, question) if count else None
-        if evidence is None:
+        read = arranged(document, question, place) if count else None
+        if read is None or read.evidence is None:
             return []
-        text, key = document.text, f"{seed}/{document.task}/{document.id}/{question.id}"
+        text, evidence, key = read.text, read.evidence, f"{seed}/{document.task}/{document.id}/{question.id}"
+        begin = evidence.spans[0][0] if place == "last" else 0
         late, early = _other_values(text, evidence)
         streams = [
-            self._answers(document, question, evidence, random.Random(f"{key}/answer")),
-            self._passages(document, question, evidence, random.Random(f"{key}/passage")),
-            self._values(text, late, VALUE, random.Random(f"{key}/late")),
+            self._answers(document.id, question, read, begin, random.Random(f"{key}/answer")),
+            self._passages(document.id, question, read, random.Random(f"{key}/passage")),
+            self._values(text, late, VALUE, begin, random.Random(f"{key}/late")),
         ]
-        changes = itertools.chain(in_turn(streams), self._values(text, early, VALUE, random.Random(f"{key}/early")))
+        last = self._values(text, early, VALUE, begin, random.Random(f"{key}/early"))
         found: dict[str, Twin] = {}
-        for version, change in changes:
+        for version, change in itertools.chain(in_turn(streams), last):
             if len(found) == count:
                 break
             if version.strip() and version != text:
@@ -109,52 +122,57 @@ class Twins:
         return list(found.values())
 
     def _answers(
-        self, document: Document, question: Question, evidence: Evidence, generator: random.Random
+        self, document_id: str, question: Question, read: Arranged, begin: int, generator: random.Random
     ) -> Iterator[Change]:
         """The answer exchanged: its names and numbers, or where it has none the whole phrase for another answer."""
-        typed = _answer_values(document.text, evidence)
+        text, evidence = read.text, read.evidence
+        assert evidence is not None
+        typed = _answer_values(text, evidence)
         if typed:
-            yield from self._values(document.text, typed, ANSWER, generator)
+            yield from self._values(text, typed, ANSWER, begin, generator)
             return
         spans = [span for span in evidence.answers if _inside(span, evidence)]
         if not spans:
             return
-        start, end = spans[0]
-        phrase = document.text[start:end]
-        opening = _opening(question.text)
-        lent = [role.answer for role in self.roles if role.opening == opening and role.document != document.id]
+        phrase, opening = text[slice(*spans[0])], _opening(question.text)
+        lent = [role.answer for role in self.roles if role.opening == opening and role.document != document_id]
         alike = sorted({answer for answer in lent if _alike(answer, phrase)})
         pattern = re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)", re.IGNORECASE)
         for answer in generator.sample(alike, len(alike)):
-            if answer.lower() not in document.text.lower():
-                yield pattern.sub(lambda match, new=answer: cased(new, match[0]), document.text), ANSWER
+            if answer.lower() not in text.lower():
+                changed = pattern.sub(lambda match, new=answer: cased(new, match[0]), text[begin:])
+                yield text[:begin] + changed, ANSWER
 
     def _passages(
-        self, document: Document, question: Question, evidence: Evidence, generator: random.Random
+        self, document_id: str, question: Question, read: Arranged, generator: random.Random
     ) -> Iterator[Change]:
         """The evidence removed; then evidence of other documents in its place, of questions that ask alike first."""
-        yield _replaced(document.text, evidence, ""), REMOVED
-        own, opening = _passage(document.text, evidence), _opening(question.text)
-        golds = {document.text[start:end].lower() for start, end in evidence.answers}
+        text, evidence = read.text, read.evidence
+        assert evidence is not None
+        yield replaced(text, evidence, ""), REMOVED
+        own, opening = _passage(text, evidence), _opening(question.text)
+        golds = {text[start:end].lower() for start, end in evidence.answers}
         fitting = [
             role
             for role in self.roles
-            if role.passage and role.document != document.id and _exchangeable(role.passage, own)
+            if role.passage and role.document != document_id and _exchangeable(role.passage, own)
         ]
         drawn = generator.sample(fitting, min(len(fitting), MOST_LENT))
-        subject = word_stems(document.text)
+        subject = word_stems(text)
         for role in sorted(drawn, key=lambda role: (role.opening != opening, -_share(role.stems, subject))):
             if not any(gold in role.passage.lower() for gold in golds):
-                yield _replaced(document.text, evidence, role.passage), REPLACED
+                yield replaced(text, evidence, role.passage), REPLACED
 
-    def _values(self, text: str, chosen: Sequence[Value], change: str, generator: random.Random) -> Iterator[Change]:
+    def _values(
+        self, text: str, chosen: Sequence[Value], change: str, begin: int, generator: random.Random
+    ) -> Iterator[Change]:
         """One version for each value in turn, then a second one for each."""
-        yield from in_turn([self._versions(text, value, change, generator) for value in chosen])
+        yield from in_turn([self._versions(text, value, change, begin, generator) for value in chosen])
 
-    def _versions(self, text: str, value: Value, change: str, generator: random.Random) -> Iterator[Change]:
-        """The text with one value after another in the place of one of its own."""
+    def _versions(self, text: str, value: Value, change: str, begin: int, generator: random.Random) -> Iterator[Change]:
+        """The text with one value after another in the place of one of its own, from a character on."""
         for new in others(value, text, self.pools, generator):
-            yield exchanged(text, value.key, new), change
+            yield exchanged(text, value.key, new, begin), change
 
 
 def in_turn(streams: Sequence[Iterator[Change]]) -> Iterator[Change]:
@@ -212,26 +230,7 @@ def _inside(span: tuple[int, int], evidence: Evidence) -> bool:
 
 def _passage(text: str, evidence: Evidence) -> str:
     """The evidence in one run, without the speakers of its lines."""
-    return " ".join(_LABEL.sub("", text[start:end]).strip() for start, end in evidence.spans)
-
-
-_LABEL = re.compile(r"^[^\W\d_a-z][\w .'’-]{0,30}:[ ]")
-"""A speaker, or another label, in front of a line."""
-
-
-def _replaced(text: str, evidence: Evidence, passage: str) -> str:
-    """The text with a passage in the place of the first sentence of the evidence, and the others left out."""
-    pieces, at = [], 0
-    for number, (start, end) in enumerate(evidence.spans):
-        old = text[start:end]
-        space, label = old[len(old.rstrip()) :], _LABEL.match(old)
-        filled = f"{label[0] if label else ''}{passage}{space}"
-        pieces += [text[at:start], filled if passage and number == 0 else ""]
-        at = end
-        if not (passage and number == 0) and "\n" in space:
-            # What ended a line has to end it still, for the sentence before.
-            pieces[-2:] = [(pieces[-2]).rstrip(" "), space if pieces[-2] and not pieces[-2].endswith("\n") else ""]
-    return "".join([*pieces, text[at:]]).rstrip()
+    return " ".join(unlabelled(text[start:end]) for start, end in evidence.spans)
 
 
 def _exchangeable(first: str, second: str) -> bool:

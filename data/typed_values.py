@@ -117,12 +117,13 @@ def values(text: str) -> tuple[Value, ...]:
     return tuple(sorted(numbers + names, key=lambda value: (value.start, value.end)))
 
 
-def exchanged(text: str, key: str, new: str) -> str:
+def exchanged(text: str, key: str, new: str, begin: int = 0) -> str:
     """The text with another value in the place of every occurrence of one; a capital stays a capital.
 
     The last word of a name of several words, where it stands for the whole, is exchanged for the other's last word.
+    What stands before the character ``begin`` stays as it is.
     """
-    found = [value for value in values(text) if value.key == key]
+    found = [value for value in values(text) if value.key == key and value.start >= begin]
     pieces, at = [], 0
     for value in found:
         pieces += [text[at : value.start], cased(new, value.text)]
@@ -131,8 +132,8 @@ def exchanged(text: str, key: str, new: str) -> str:
     whole, other = (found[0].text.split() if found else []), new.split()
     if len(whole) == len(other) > 1 and found[0].kind in NAMES:
         short, replacement = _key("name", whole[-1]), other[-1]
-        if any(value.key == short for value in values(text)):
-            return exchanged(changed, short, replacement)
+        if any(value.key == short and value.start >= begin for value in values(text)):
+            return exchanged(changed, short, replacement, begin)
     return changed
 
 

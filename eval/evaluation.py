@@ -8,8 +8,10 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+from data.arrangement import Place, arranged_by_text
 from data.errors import DataError
-from data.sample import Document, Question, Sample, neighbours
+from data.rivals import candidates
+from data.sample import Document, Sample, neighbours
 from data.twins import twins_of_task
 from eval.information import measure
 from eval.parts import Pieces, joined, parts_of
@@ -18,7 +20,7 @@ from eval.record_log import RecordLog
 from models.channel import Channel
 from models.compressor import Compressor, Message
 from models.shared_prefix import sampling_seed
-from objectives.negatives import Candidates, Columns, NegativeCounts, choose_columns, parts_removed
+from objectives.negatives import Columns, NegativeCounts, choose_columns
 
 Write = Callable[[Sequence[Sample]], list[Message]]
 """Whatever makes messages: one for each sample."""
@@ -50,6 +52,7 @@ class Evaluation:
         skip_long_messages: messages may be too long to be scored beside their contexts, as a whole context is, and then
             have no information; otherwise the first of them ends the evaluation.
         diagnostics: whether messages are measured by the estimators of `eval.diagnostics` as well.
+        place: where the scorer reads the evidence, in every column.
     """
 
     negatives: NegativeCounts
@@ -57,6 +60,7 @@ class Evaluation:
     seed: int
     skip_long_messages: bool = False
     diagnostics: bool = False
+    place: Place = "in_place"
 
     def run(
         self, samples: Sequence[Sample], write: Write, channel: Channel, origin: Origin, log: RecordLog[Record]
@@ -135,29 +139,27 @@ class Evaluation:
             DataError: a sample has no other context to be compared with.
         """
         texts_by_group = neighbours(pool)
-        batch = [document.text for document in pool]
-        candidates = [
-            Candidates(
-                own=document.text,
-                counterfactual=question.negatives,
-                same_document=parts_removed(document.text, question.evidence, self.negatives.same_document, self.seed),
-                neighbour=texts_by_group[document.task, document.id],
-                batch=batch,
-                twins=self._twins(document, question, pool),
+        distinct = tuple({document.id: document for document in pool}.values())
+        readings = arranged_by_text(distinct, self.place)
+        by_sample = [
+            candidates(
+                sample.document,
+                sample.question,
+                self.negatives,
+                self.seed,
+                self.place,
+                neighbours=texts_by_group[sample.document.task, sample.document.id],
+                batch=readings,
+                readings=readings,
+                twins=twins_of_task(distinct) if self.negatives.twins else None,
             )
-            for document, question in ((sample.document, sample.question) for sample in samples)
+            for sample in samples
         ]
         try:
-            return choose_columns(candidates, self.negatives, self.seed)
+            return choose_columns(by_sample, self.negatives, self.seed)
         except ValueError as error:
             where = f"{samples[0].document.task}, questions from {samples[0].id!r} on"
             raise DataError(f"{where}: {error}; ask for more documents or other information.negatives") from error
-
-    def _twins(self, document: Document, question: Question, pool: Sequence[Document]) -> list[str]:
-        if not self.negatives.twins:
-            return []
-        twins = twins_of_task(tuple({other.id: other for other in pool}.values()))
-        return [twin.text for twin in twins.of(document, question, self.negatives.twins, self.seed)]
 
 
 def documents_by_task(samples: Sequence[Sample]) -> dict[str, list[Document]]:

@@ -32,7 +32,7 @@ REFERENCE, MEASURED = "before", "after"
 def evaluation_of(recipe: Recipe) -> Evaluation:
     """How a recipe evaluates."""
     negatives = NegativeCounts(**recipe.information.negatives.model_dump())
-    return Evaluation(negatives, recipe.eval.batch_size, recipe.seed)
+    return Evaluation(negatives, recipe.eval.batch_size, recipe.seed, place=recipe.information.evidence)
 
 
 def build_compressor(config: EvaluatedConfig, instruction: str) -> Compressor:
@@ -114,6 +114,7 @@ def identify(recipe: Recipe, samples: Sequence[Sample]) -> dict[str, Any]:
         "negatives": recipe.information.negatives.model_dump(),
         "predictor": recipe.predictor.model_dump(mode="json", exclude=set(PATIENCE)),
         "pool": _pool_hash(samples),
+        "evidence": recipe.information.evidence,
         **lenders(recipe, samples),
         "seed": recipe.seed,
         "batch_size": recipe.eval.batch_size,
@@ -121,8 +122,11 @@ def identify(recipe: Recipe, samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def lenders(recipe: Recipe, samples: Sequence[Sample]) -> dict[str, str]:
-    """A hash of the questions whose evidence and answers are lent to twins, word for word; nothing without twins."""
-    if not recipe.information.negatives.twins:
+    """A hash of the questions by which contexts are made, word for word; nothing where none are.
+
+    Twins are lent their evidence and answers, and with the evidence last documents are arranged for them.
+    """
+    if not recipe.information.negatives.twins and recipe.information.evidence == "in_place":
         return {}
     documents = {(sample.document.task, sample.document.id): sample.document for sample in samples}
     parts = [

@@ -1,13 +1,16 @@
 """The contexts that the messages of a step are compared over: drawn as the evaluation draws them, at the least cost."""
 
 import random
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from data.arrangement import Place, arranged, arranged_first
 from data.errors import DataError
+from data.rivals import candidates
 from data.sample import Document, Sample, neighbours
 from data.twins import Twins
-from objectives.negatives import Candidates, Columns, NegativeCounts, choose_columns, parts_removed
+from objectives.negatives import Candidates, Columns, NegativeCounts, choose_columns
 
 
 class StepColumns:
@@ -15,7 +18,8 @@ class StepColumns:
 
     Those of the batch are other documents of the same task, as at evaluation, or of any task. The ones of the step come
     first, since they are read for their own messages anyhow; where they are too few, other documents fill up, the same
-    ones for all questions of the task in that step.
+    ones for all questions of the task in that step. Where the scorer reads evidence last, documents of the step are
+    read as for their own question of the step, others as for their first.
     """
 
     def __init__(
@@ -25,6 +29,8 @@ class StepColumns:
         seed: int,
         gather: Callable[[list[str]], list[str]],
         of_task: bool = True,
+        place: Place = "in_place",
+        twins_per_step: int | None = None,
     ) -> None:
         """Check that every question has a context to be compared with.
 
@@ -34,6 +40,8 @@ class StepColumns:
             seed: changes what is drawn.
             gather: joins what each process gives into one list for all.
             of_task: whether negatives of the batch are documents of the question's own task; else of any.
+            place: where the scorer reads the evidence.
+            twins_per_step: how many of a question's ``counts.twins`` a step compares with; None is all of them.
 
         Raises:
             DataError: a question has none.
@@ -43,10 +51,15 @@ class StepColumns:
         self.seed = seed
         self.gather = gather
         self.of_task = of_task
+        self.place: Place = place
+        self.drawn = counts if twins_per_step is None else replace(counts, twins=twins_per_step)
         self.neighbours = neighbours(sample.document for sample in samples.values())
-        texts: dict[str, dict[str, None]] = {}
+        texts: dict[str, set[str]] = {}
+        self.readings: dict[str, str] = {}
         for sample in samples.values():
-            texts.setdefault(self._pool(sample), {})[sample.document.text] = None
+            texts.setdefault(self._pool(sample), set()).add(sample.document.text)
+            if sample.document.text not in self.readings:
+                self.readings[sample.document.text] = arranged_first(sample.document, place)
         self.texts = {pool: sorted(distinct) for pool, distinct in texts.items()}
         self.twins = _twins_by_task(samples.values()) if counts.twins else {}
         self._check()
@@ -56,37 +69,43 @@ class StepColumns:
         seed = self.seed + step
         pools = self._pools(samples, seed)
         distinct = {sample.id: sample for sample in samples}
-        candidates = {
+        by_id = {
             sample_id: self._candidates(sample, pools[self._pool(sample)], seed, self.counts)
             for sample_id, sample in distinct.items()
         }
-        return choose_columns([candidates[sample.id] for sample in samples], self.counts, seed)
+        return choose_columns([by_id[sample.id] for sample in samples], self.drawn, seed)
 
-    def _pools(self, samples: Sequence[Sample], seed: int) -> dict[str, list[str]]:
-        """Contexts by pool: those of the step, and as many more as the step has too few."""
-        step = {self.samples[sample_id] for sample_id in self.gather([sample.id for sample in samples])}
-        pools: dict[str, list[str]] = {}
+    def _pools(self, samples: Sequence[Sample], seed: int) -> dict[str, dict[str, str]]:
+        """By pool the texts of the step and as many more as it has too few, each with how it is read."""
+        step = {sample_id: self.samples[sample_id] for sample_id in self.gather([sample.id for sample in samples])}
+        pools: dict[str, dict[str, str]] = {}
         for pool in {self._pool(sample) for sample in samples}:
-            present = sorted({sample.document.text for sample in step if self._pool(sample) == pool})
+            of_pool = [step[sample_id] for sample_id in sorted(step) if self._pool(step[sample_id]) == pool]
+            present = {
+                sample.document.text: arranged(sample.document, sample.question, self.place).text for sample in of_pool
+            }
             missing = max(0, self.counts.batch + 1 - len(present))
             others = [text for text in self.texts[pool] if text not in present] if missing else []
-            pools[pool] = present + random.Random(f"{seed}/{pool}").sample(others, min(missing, len(others)))
+            drawn = random.Random(f"{seed}/{pool}").sample(others, min(missing, len(others)))
+            pools[pool] = present | {text: self.readings[text] for text in drawn}
         return pools
 
     def _pool(self, sample: Sample) -> str:
         """The documents that a sample's negatives of the batch are drawn from, by name."""
         return sample.document.task if self.of_task else "any task"
 
-    def _candidates(self, sample: Sample, pool: Sequence[str], seed: int, counts: NegativeCounts) -> Candidates:
-        document, question = sample.document, sample.question
-        twins = self.twins[document.task].of(document, question, counts.twins, seed) if counts.twins else ()
-        return Candidates(
-            own=document.text,
-            counterfactual=question.negatives,
-            same_document=parts_removed(document.text, question.evidence, counts.same_document, seed),
-            neighbour=self.neighbours[document.task, document.id],
+    def _candidates(self, sample: Sample, pool: Mapping[str, str], seed: int, counts: NegativeCounts) -> Candidates:
+        document = sample.document
+        return candidates(
+            document,
+            sample.question,
+            counts,
+            seed,
+            self.place,
+            neighbours=self.neighbours[document.task, document.id],
             batch=pool,
-            twins=[twin.text for twin in twins],
+            readings=ChainMap(dict(pool), self.readings),
+            twins=self.twins.get(document.task) if counts.twins else None,
         )
 
     def _check(self) -> None:
@@ -102,9 +121,9 @@ class StepColumns:
         """Whether a question has another context, with so many twins: most need none of these, which take time."""
         counts = replace(self.counts, twins=twins)
         # Of any two texts one is another than the sample's own.
-        candidates = self._candidates(sample, self.texts[self._pool(sample)][:2], self.seed, counts)
+        pool = {text: self.readings[text] for text in self.texts[self._pool(sample)][:2]}
         try:
-            choose_columns([candidates], counts, self.seed)
+            choose_columns([self._candidates(sample, pool, self.seed, counts)], counts, self.seed)
         except ValueError:
             return False
         return True

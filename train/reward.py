@@ -75,8 +75,15 @@ class MessageReward:
         self.compressor = compressor
         self.channel = channel
         self.samples = samples
-        counts = NegativeCounts(**config.information.negatives.model_dump())
-        self.columns = StepColumns(samples, counts, config.seed, gather, of_task=config.train.batch_negatives == "task")
+        self.columns = StepColumns(
+            samples,
+            NegativeCounts(**config.information.negatives.model_dump()),
+            config.seed,
+            gather,
+            of_task=config.train.batch_negatives == "task",
+            place=config.information.evidence,
+            twins_per_step=config.information.twins_per_step,
+        )
         self.weights = RewardWeights(**config.reward.model_dump(include=set(RewardWeights.__dataclass_fields__)))
         self.token_credit: Float[Tensor, "messages tokens"] | None = None
         self.watch: Callable[..., None] | None = None

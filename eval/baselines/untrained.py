@@ -181,6 +181,7 @@ class BestOfN:
         blind = replace(
             self.evaluation,
             negatives=NegativeCounts(same_document=removed, neighbour=counts.neighbour, batch=counts.batch),
+            place="in_place",
         )
         asked = [
             replace(sample, question=replace(sample.question, negatives=(), evidence=(), answers=("",)))
