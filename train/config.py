@@ -7,7 +7,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -20,6 +19,7 @@ from configs.errors import ConfigError, check_all, shown
 from configs.limits import GroupSize, SamplingTemperature, StepPart, Steps, Tokens, Weight
 from configs.sections import Recipe
 from configs.tree import Section, load
+from train.policy_update import PolicyUpdateConfig, check_update
 from train.starting import CompressorConfig, WarmStartConfig, as_started
 
 MOST_GENERATED = 200_000
@@ -56,8 +56,8 @@ class VllmConfig(Section):
     finds it than vLLM did, and not at all where that is more than three times. Costs a forward pass."""
 
 
-class TrainConfig(Section):
-    """GRPO on the compressor's adapter."""
+class TrainConfig(PolicyUpdateConfig):
+    """Reinforcement learning of the compressor's adapter."""
 
     warm_start: WarmStartConfig | None = None
     """Supervised fine-tuning before the first step; null has none."""
@@ -84,17 +84,8 @@ class TrainConfig(Section):
     learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Course of the learning rate after the warm-up: it stays, or falls to 0 at the last step."""
 
-    beta: NonNegativeFloat = 0.0
-    """Weight of the KL divergence from the compressor that the first step starts from; 0 keeps no reference model."""
-
     temperature: SamplingTemperature = 1.0
     """Temperature that messages are sampled at."""
-
-    epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Distance from 1 at which the probability ratio is clipped."""
-
-    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
-    """Way in which TRL averages the loss over tokens."""
 
     sampler: Literal["transformers", "vllm"] = "transformers"
     """Writer of the messages: the policy itself, which reads every context once, or vLLM, which needs CUDA GPUs."""
@@ -198,6 +189,7 @@ class Config(Recipe):
             partial(_check_generated, self),
             partial(_check_vllm, self),
             partial(_check_reward, self.reward),
+            partial(check_update, self.train, self.reward.token_information),
         )
         return self
 

@@ -80,13 +80,21 @@ def check_metrics(config: Config, samples: Sequence[Sample], say: Callable[[str]
     """Say which training questions no metric scores, as only a judge can, and refuse a reward that pays none of them.
 
     Raises:
-        ConfigError: no question has a metric, and every weight needs one.
+        ConfigError: no question has a metric, and every weight or the update needs one.
     """
     unscored = [sample for sample in samples if not sample.question.scored]
     if not unscored:
         return
-    paid = [name for name in PAID_WITHOUT_METRIC if getattr(config.reward, name)]
     count = f"{len(unscored)} of {len(samples)} training questions have no metric, as only a judge can score them"
+    if config.train.update == "best_of_n":
+        if len(unscored) == len(samples):
+            raise ConfigError(
+                f"train.update = best_of_n: learns from messages whose answers score above 0, and {count}; "
+                "choose train.update = grpo"
+            )
+        say(f"{count}: nothing is learned from their messages (train.update = best_of_n)")
+        return
+    paid = [name for name in PAID_WITHOUT_METRIC if getattr(config.reward, name)]
     if not paid:
         weights = {name: getattr(config.reward, name) for name in PAID_BY_METRIC}
         given = ", ".join(f"reward.{name} = {weight}" for name, weight in weights.items() if weight)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from data.sample import Sample
@@ -29,6 +29,7 @@ from objectives.mutual_information import (
 )
 from objectives.negatives import Columns, NegativeCounts
 from objectives.reward import RewardWeights, combine, token_credit
+from objectives.selection import best_of_groups
 from train.columns import StepColumns
 from train.config import Config
 
@@ -45,6 +46,7 @@ class MessageReward:
     Attributes:
         token_credit: the credit of each token of the last messages, where the configuration asks for it; in units of
             advantage.
+        kept: which of the last messages are learned, where the update is best of n.
         watch: is shown the messages of every step and what they were paid, as `SampleMessages.take` is; None is nobody.
     """
 
@@ -86,6 +88,7 @@ class MessageReward:
         )
         self.weights = RewardWeights(**config.reward.model_dump(include=set(RewardWeights.__dataclass_fields__)))
         self.token_credit: Float[Tensor, "messages tokens"] | None = None
+        self.kept: Bool[Tensor, " messages"] | None = None
         self.watch: Callable[..., None] | None = None
 
     def __call__(
@@ -123,6 +126,8 @@ class MessageReward:
         rewards[(columns.valid & ~scores.log_probs[:, : len(columns.contexts)].isfinite()).any(dim=1)] = torch.nan
         if self.config.reward.token_information:
             self.token_credit = self.config.reward.token_information * self._token_credit(columns, scores)
+        if self.config.train.update == "best_of_n":
+            self.kept = best_of_groups(rewards, _accuracy(samples, readings), self.config.train.group_size)
         metrics["retokenised_share"] = float(scores.retokenised)
         for name, value in (metrics | seconds).items():
             if isfinite(value):
@@ -162,9 +167,7 @@ class MessageReward:
             scores: the scorer's log-probabilities, nats; the last column is without context where the prior rate has a
                 weight.
         """
-        accuracy = torch.tensor(
-            [_or_nan(accuracy_of(sample, answer)) for sample, answer in zip(samples, readings.answers, strict=True)]
-        ).double()
+        accuracy = _accuracy(samples, readings)
         tokens = torch.tensor([message.tokens for message in messages])
         log_probs = scores.log_probs[:, : len(columns.contexts)]
         information = contrastive(log_probs, columns.own, columns.valid)
@@ -226,6 +229,12 @@ def channel_metrics(
         "bits_per_token": bits / length,
         "saturated_share": float(information.saturated_share),
     }
+
+
+def _accuracy(samples: Sequence[Sample], readings: Readings) -> Float[Tensor, " messages"]:
+    """The task's metric on every answer; NaN where only a judge could tell."""
+    values = [accuracy_of(sample, answer) for sample, answer in zip(samples, readings.answers, strict=True)]
+    return torch.tensor([_or_nan(value) for value in values]).double()
 
 
 def _mean_ceiling_bits(estimate: Estimate) -> float:

@@ -3,9 +3,9 @@
 Written for TRL 1.16, of which four methods are overridden. `_get_per_token_logps_and_entropies` gives what TRL's own
 gives (a test compares the two) from rows in which a context and its group lie together; `_prepare_inputs` keeps groups
 together that TRL shuffles apart; `_generate_and_score_completions` adds the credit of single tokens to the advantage of
-their message, and checks that vLLM, where it writes, has the adapter; `_compute_loss` is TRL's, and measures the gap
-between the log-probabilities it used and the sampler's. Outside this class, `train.vllm_sampler` replaces one method of
-TRL's vLLM backend.
+their message, leaves of every group the message that best of n learns, and checks that vLLM, where it writes, has the
+adapter; `_compute_loss` is TRL's, and measures the gap between the log-probabilities it used and the sampler's. Outside
+this class, `train.vllm_sampler` replaces one method of TRL's vLLM backend.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, token_scores
+from objectives.selection import selection_metrics, selection_sums
 from train.guarded_trainer import GuardedGRPOTrainer
 from train.reward import MessageReward
 from train.sampler_check import adapter_reached, gap_metrics, gap_sums, sampler_gap
@@ -83,7 +84,25 @@ class SharedPrefixGRPOTrainer(GuardedGRPOTrainer):
                 output["advantages"] = with_token_credit(output["advantages"], reward.token_credit, width)
         if self.use_vllm:
             self._check_sampler(output)
+        for reward in self.reward_funcs:
+            if isinstance(reward, MessageReward) and reward.kept is not None:
+                self._keep(output, reward.kept.to(output["advantages"].device))
         return output
+
+    def _keep(self, output: dict[str, Any], kept: Bool[Tensor, " messages"]) -> None:
+        """Turn TRL's loss into the mean negative log-likelihood of a token of the kept messages of all processes.
+
+        The advantage of a kept message is 1, and so is its ratio of probabilities: nothing is clipped. A message
+        without tokens is not read: what is masked here takes no part in the forward and backward pass.
+        """
+        rewards = torch.tensor([sum(line["rewards"]) for line in self._batch], device=kept.device)
+        tokens = output["completion_mask"].sum(dim=1)
+        sums = selection_sums(kept, rewards, tokens, cast(int, self.num_generations))
+        self._log_now(selection_metrics(cast(Tensor, self.accelerator.gather(sums[None]))))
+        output["advantages"] = kept.to(output["advantages"])
+        output["completion_mask"] = output["completion_mask"] * kept[:, None]
+        # TRL's loss of this type is the sum over tokens, divided by their number in the whole step.
+        output["num_items_in_batch"] = cast(Tensor, self.accelerator.gather(output["completion_mask"].sum())).sum()
 
     def _check_sampler(self, output: dict[str, Any]) -> None:
         """Check at the 1st, 2nd, 4th, 8th, ... generation of a start: see `adapter_reached`; logs 1 where it is shown.
@@ -175,6 +194,11 @@ def group_scores(
     """
     rows = [row[real].tolist() for row, real in zip(input_ids, mask, strict=True)]
     lengths = mask[:, -kept:].sum(dim=1).tolist()
+    if not any(lengths):
+        # A process whose messages teach nothing goes backward with the others, which wait for its gradients.
+        nothing = sum(parameter.sum() for parameter in model.parameters() if parameter.requires_grad) * 0.0
+        zeros = torch.zeros((len(rows), kept), device=input_ids.device)
+        return zeros + nothing, zeros
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         if length:

@@ -13,7 +13,7 @@ from trl import GRPOConfig, GRPOTrainer
 from configs.command import launched, world_size
 from data.sample import Sample
 from train.checkpoint import CHECKPOINTS
-from train.config import Config
+from train.config import Config, TrainConfig
 from train.deepspeed_files import read_as_data
 from train.guarded_trainer import GuardedGRPOTrainer
 from train.reward import MessageReward
@@ -67,7 +67,7 @@ def grpo_config(config: Config, folder: Path, report_to: list[str], end_token_id
         beta=train.beta,
         epsilon=train.epsilon,
         temperature=train.temperature,
-        loss_type=train.loss_type,
+        **_loss_options(train),
         max_grad_norm=train.max_grad_norm,
         max_completion_length=config.compressor.budget_tokens,
         logging_steps=train.log_every,
@@ -82,8 +82,21 @@ def grpo_config(config: Config, folder: Path, report_to: list[str], end_token_id
         logging_strategy="steps",
         log_level="error",
         deepspeed=deepspeed_config(config) if launched() else None,
-        **(vllm_options(train.vllm, end_token_id) if train.sampler == "vllm" else {}),
+        **(_sampler_options(train, end_token_id) if train.sampler == "vllm" else {}),
     )
+
+
+def _loss_options(train: TrainConfig) -> dict[str, Any]:
+    """The loss in TRL's terms; best of n is its sum of -ratio x advantage x log-prob, with ratios of 1, over tokens."""
+    return (
+        {"loss_type": "cispo", "epsilon_high": 1.0} if train.update == "best_of_n" else {"loss_type": train.loss_type}
+    )
+
+
+def _sampler_options(train: TrainConfig, end_token_id: int) -> dict[str, Any]:
+    options = vllm_options(train.vllm, end_token_id)
+    # What best of n keeps is learned as it stands, whatever its writer thought of it.
+    return options | ({"vllm_importance_sampling_correction": False} if train.update == "best_of_n" else {})
 
 
 def build_trainer(

@@ -90,3 +90,16 @@ def test_a_reward_that_pays_no_question_is_refused() -> None:
         "1 of 2 training questions have no metric, as only a judge can score them: their messages are paid nothing "
         "(reward.accuracy = 1.0, reward.length = 1.0)"
     ]
+
+
+def test_best_of_n_needs_questions_with_a_metric() -> None:
+    config = load_config("mi_rl.yaml", ["train.update=best_of_n"])
+    with pytest.raises(
+        ConfigError, match=r"^train\.update = best_of_n: .* above 0, and 2 of 2 training questions"
+    ):
+        told(config, "judge", "perplexity")
+    assert told(config, "judge", "exact") == [
+        "1 of 2 training questions have no metric, as only a judge can score them: nothing is learned from their "
+        "messages (train.update = best_of_n)"
+    ]
+    assert told(config, "exact", "exact") == []
