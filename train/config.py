@@ -14,13 +14,19 @@ from pydantic import (
 )
 
 from configs.as_trained import told_as_trained
-from configs.checks import check_model, check_sources, check_target_modules
+from configs.checks import check_adapter, check_model, check_sources, check_target_modules
 from configs.errors import ConfigError, check_all, shown
 from configs.limits import GroupSize, SamplingTemperature, StepPart, Steps, Tokens, Weight
 from configs.sections import Recipe
 from configs.tree import Section, load
 from train.policy_update import PolicyUpdateConfig, check_update
-from train.starting import CompressorConfig, WarmStartConfig, as_started
+from train.starting import (
+    CompressorConfig,
+    PredictorWarmStartConfig,
+    TrainedPredictorConfig,
+    WarmStartConfig,
+    as_started,
+)
 
 MOST_GENERATED = 200_000
 """The most documents that a run generates by itself: minutes of work, and gigabytes of memory."""
@@ -60,10 +66,13 @@ class TrainConfig(PolicyUpdateConfig):
     """Reinforcement learning of the compressor's adapter."""
 
     warm_start: WarmStartConfig | None = None
-    """Supervised fine-tuning before the first step; null has none."""
+    """Supervised fine-tuning of the compressor before the first step; null has none."""
+
+    predictor_warm_start: PredictorWarmStartConfig | None = None
+    """Supervised fine-tuning of the predictor before all else, after which it is frozen; null has none."""
 
     steps: Steps = 100
-    """Number of optimizer steps."""
+    """Number of optimizer steps of GRPO; 0 ends after the warm start, and measures that against the model itself."""
 
     contexts_per_step: StepPart = 8
     """Number of different (context, question) pairs in one step, over all processes."""
@@ -123,7 +132,8 @@ class TrainConfig(PolicyUpdateConfig):
     @property
     def questions_read(self) -> int:
         """Number of training questions that nothing has to be done twice with."""
-        return max(self.steps * self.contexts_per_step, self.warm_start.examples if self.warm_start else 0)
+        warm_starts = [start.examples for start in (self.warm_start, self.predictor_warm_start) if start]
+        return max(self.steps * self.contexts_per_step, *warm_starts, 0)
 
     @property
     def warmup(self) -> int:
@@ -176,6 +186,9 @@ class Config(Recipe):
     compressor: CompressorConfig
     """The model that writes messages, with the adapter that is trained."""
 
+    predictor: TrainedPredictorConfig
+    """The model that answers from messages."""
+
     train: TrainConfig = TrainConfig()
     """How the adapter is optimized."""
 
@@ -185,6 +198,8 @@ class Config(Recipe):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         check_all(
+            partial(_check_steps, self.train),
+            partial(_check_predictor, self),
             partial(_check_batch, self.train),
             partial(_check_generated, self),
             partial(_check_vllm, self),
@@ -195,8 +210,11 @@ class Config(Recipe):
 
     @property
     def starts_from_base(self) -> bool:
-        """Whether GRPO starts from the model itself, neither from an adapter nor after a warm start."""
-        return self.compressor.adapter is None and self.train.warm_start is None
+        """Whether what is measured before training is the model itself, without an adapter or a warm start of its own.
+
+        With no step of GRPO the warm start is the training.
+        """
+        return self.compressor.adapter is None and (self.train.warm_start is None or not self.train.steps)
 
     def check_world_size(self, world_size: int) -> None:
         """Refuse a number of processes that the batch cannot be shared among.
@@ -238,6 +256,19 @@ def _started(config: Config) -> Config:
     return config.model_copy(update={"compressor": as_started(compressor, adapter), "tasks": tasks})
 
 
+def _check_predictor(config: Config) -> None:
+    if config.train.predictor_warm_start is not None and config.predictor.endpoint is not None:
+        raise ConfigError(
+            f"train.predictor_warm_start: the predictor of predictor.endpoint = {shown(config.predictor.endpoint)} is "
+            "on a server and cannot be trained from here; give null"
+        )
+
+
+def _check_steps(train: TrainConfig) -> None:
+    if not train.steps and train.warm_start is None and train.predictor_warm_start is None:
+        raise ConfigError("train.steps = 0: nothing is trained; ask for a warm start, or for steps")
+
+
 def _check_batch(train: TrainConfig) -> None:
     if train.messages_per_step > MOST_MESSAGES:
         raise ConfigError(
@@ -258,8 +289,8 @@ def _check_generated(config: Config) -> None:
     pairs, tasks = config.train.questions_read, enumerate(config.tasks)
     unlimited = [number for number, task in tasks if task.embedded and task.documents is None]
     if unlimited and pairs > MOST_GENERATED:
-        warm = config.train.warm_start
-        examples = f", train.warm_start.examples = {warm.examples}" if warm else ""
+        starts = {name: getattr(config.train, name) for name in ("warm_start", "predictor_warm_start")}
+        examples = "".join(f", train.{name}.examples = {warm.examples}" for name, warm in starts.items() if warm)
         raise ConfigError(
             f"train.steps = {config.train.steps} and train.contexts_per_step = {config.train.contexts_per_step}"
             f"{examples}: {pairs:,} documents would be generated before the first step, which should be at most "
@@ -309,6 +340,8 @@ def _file_checks(config: Config) -> Iterator[Callable[[], None]]:
     reply = f"{message} and predictor.max_answer_tokens = {answer}"
     if config.predictor.endpoint is None:
         yield partial(check_model, "predictor.model", config.predictor.model, budget + answer, reply)
+    if config.predictor.adapter is not None:
+        yield partial(check_adapter, "predictor.adapter", config.predictor.adapter)
     if config.scorer.model is not None:
         yield partial(check_model, "scorer.model", config.scorer.model, (context or 0) + budget, read)
     yield partial(check_sources, config.tasks)

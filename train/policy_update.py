@@ -23,10 +23,22 @@ class PolicyUpdateConfig(Section):
     """Distance from 1 at which the probability ratio is clipped."""
 
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
-    """Way in which TRL averages the loss over tokens."""
+    """Way in which TRL averages the loss: over the tokens of the step (dapo), over those of each micro batch (bnpo),
+    over those of each message and then over messages (grpo), or as a sum divided by messages times the budget
+    (dr_grpo). TRL's other losses differ from these only where messages serve several updates, which none does here."""
+
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """What a reward's distance from the mean of its group is divided by: the standard deviation of the group, so that a
+    group of successes that differ by one token counts as much as one of successes and failures; that of all messages of
+    the step; or nothing, so that small differences stay small."""
+
+    importance_sampling_level: Literal["token", "sequence"] = "token"
+    """Whether each token has its own ratio of probabilities, or all tokens of a message share the geometric mean of
+    theirs (GSPO, whose paper takes ``loss_type: grpo``). Where the policy itself writes, both are 1 and there is no
+    difference; there is one where vLLM writes and the adapter has dropout."""
 
 
-GRPO_ALONE = ("beta", "epsilon", "loss_type")
+GRPO_ALONE = ("beta", "epsilon", "loss_type", "scale_rewards", "importance_sampling_level")
 """Keys that best of n does not read: its messages all weigh the same, and the ratio of probabilities is 1."""
 
 
@@ -41,6 +53,11 @@ def check_update(train: PolicyUpdateConfig, token_information: float) -> None:
         ConfigError: a key is given that is read with another update alone.
     """
     if train.update == "grpo":
+        if token_information and train.importance_sampling_level == "sequence":
+            raise ConfigError(
+                f"reward.token_information = {token_information}: credits single tokens, of which "
+                "train.importance_sampling_level = sequence makes one; set it to 0, or choose token"
+            )
         return
     if changed := [name for name in GRPO_ALONE if getattr(train, name) != type(train).model_fields[name].default]:
         value = shown(getattr(train, changed[0]))

@@ -88,9 +88,13 @@ def grpo_config(config: Config, folder: Path, report_to: list[str], end_token_id
 
 def _loss_options(train: TrainConfig) -> dict[str, Any]:
     """The loss in TRL's terms; best of n is its sum of -ratio x advantage x log-prob, with ratios of 1, over tokens."""
-    return (
-        {"loss_type": "cispo", "epsilon_high": 1.0} if train.update == "best_of_n" else {"loss_type": train.loss_type}
-    )
+    if train.update == "best_of_n":
+        return {"loss_type": "cispo", "epsilon_high": 1.0}
+    return {
+        "loss_type": train.loss_type,
+        "scale_rewards": train.scale_rewards,
+        "importance_sampling_level": train.importance_sampling_level,
+    }
 
 
 def _sampler_options(train: TrainConfig, end_token_id: int) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def test_the_likelihood_is_that_at_the_sampling_temperature(tmp_path: Path, monk
     assert used == [1.5]
 
 
-@pytest.mark.parametrize("key", ["beta=0.1", "epsilon=0.3", "loss_type=grpo"])
+@pytest.mark.parametrize("key", ["beta=0.1", "epsilon=0.3", "loss_type=grpo", "scale_rewards=none"])
 def test_a_key_of_grpo_is_refused(key: str) -> None:
     name, value = key.split("=")
     with pytest.raises(ConfigError, match=rf"^train\.{name} = '?{value}'?: is read with train\.update = grpo alone"):
