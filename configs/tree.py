@@ -63,10 +63,22 @@ def load(root: type[Root], path: str, overrides: Sequence[str] = ()) -> Root:
         ConfigError: the file, a key, a value or a combination of values is wrong.
     """
     file = find_config(path)
-    tree = _read_file(file)
+    return parse(root, {"name": file.stem, **_read_file(file)}, overrides)
+
+
+def parse(root: type[Root], tree: dict[str, Any], overrides: Sequence[str] = ()) -> Root:
+    """The configuration in a tree of plain values, changed by overrides, and checked as `load` does.
+
+    Args:
+        root: the type of the whole tree.
+        tree: sections as dicts; the overrides are written into it.
+        overrides: ``dotted.key=value`` each.
+
+    Raises:
+        ConfigError: a key, a value or a combination of values is wrong.
+    """
     for override in overrides:
         _apply(override, tree)
-    tree.setdefault("name", file.stem)
     try:
         return root.model_validate(tree)
     except ValidationError as error:

@@ -127,6 +127,9 @@ class EvaluationConfig(Recipe):
     reference: EvaluatedConfig | None = None
     """The compressor it is held against; null takes the model of the first without its adapter."""
 
+    alone: bool = False
+    """Whether the compressor is held against nothing, where the reference is measured elsewhere; baselines stay."""
+
     second_scorer: ScorerConfig | None = None
     """Another model that measures information as well, so that fluency is not taken for it."""
 
@@ -140,9 +143,19 @@ class EvaluationConfig(Recipe):
     """Whether further estimators measure the information of the compressor's messages, each with its side of the truth:
     see ``eval/diagnostics.py``. They cost one more column, the scorer shown no context."""
 
+    @model_validator(mode="after")
+    def _alone_or_held_against(self) -> Self:
+        if self.alone and self.reference is not None:
+            raise ValueError(
+                "alone = true: holds the compressor against nothing, and reference names a rival; drop one"
+            )
+        return self
+
     @property
     def held_against(self) -> EvaluatedConfig | None:
-        """The reference; None where there is nothing to hold the compressor against."""
+        """The reference; None where there is nothing to hold the compressor against, or nothing is wanted."""
+        if self.alone:
+            return None
         if self.reference is not None or self.compressor.adapter is None:
             return self.reference
         return self.compressor.model_copy(update={"adapter": None})
@@ -178,6 +191,8 @@ def _file_checks(config: EvaluationConfig) -> Iterator[Callable[[], None]]:
             yield partial(check_compressor, key, compressor)
     if config.predictor.endpoint is None:
         yield from _predictor_checks(config)
+    if config.predictor.adapter is not None:
+        yield partial(check_adapter, "predictor.adapter", config.predictor.adapter)
     budget = config.compressor.budget_tokens
     for key, scorer in (("scorer", config.scorer), ("second_scorer", config.second_scorer)):
         if scorer is not None and scorer.model is not None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from accelerate import PartialState
 
@@ -23,7 +23,8 @@ from eval.evaluation import by_compressor
 from eval.judge.grade import grade, probe_judge
 from eval.parts import Pieces
 from eval.provenance import provenance
-from eval.record import Record
+from eval.record import BaselineRecord, Record
+from eval.record_file import BASELINE_RECORDS, write_records
 from eval.record_log import RecordLog, open_log
 from eval.results import finish
 from eval.servers import tell_of_server
@@ -98,6 +99,8 @@ def evaluate(config: EvaluationConfig) -> None:
         }
         if config.diagnostics:
             extra["diagnostics"] = summarise_diagnostics(graded["samples"])
+        if baselines:
+            write_records(config.folder / BASELINE_RECORDS, baseline_records(baselines))
         seconds = {"evaluation": time.time() - start}
         meta = {"config": config.model_dump(mode="json"), "identity": identity, "seconds": seconds, **provenance()}
         finish(config, graded, meta, extra)
@@ -139,6 +142,15 @@ def leads(records: Sequence[Record], baselines: Sequence[tuple[BaselinePoint, li
     own = next((curve for name, curve in curves.items() if name.startswith(CUT)), [measured])
     found = {name: lead(own, curve) for name, curve in curves.items() if curve is not own}
     return [{"name": name, **figures} for name, figures in found.items() if figures is not None]
+
+
+def baseline_records(baselines: Sequence[tuple[BaselinePoint, list[Record]]]) -> Iterator[BaselineRecord]:
+    """The records of all baselines, each with the name of its own."""
+    fields = BaselineRecord.__annotations__
+    for point, records in baselines:
+        for record in records:
+            kept = {name: value for name, value in record.items() if name in fields}
+            yield cast(BaselineRecord, {"baseline": point["name"], **kept})
 
 
 def sentence_counts(config: EvaluationConfig, records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """The record of one question: every field that an evaluation, a sweep or a run of rounds writes, with its unit.
 
-Records are the lines of ``samples.jsonl`` and ``samples.greedy.jsonl``, of a sweep's ``samples.jsonl``, and the
-``records`` of ``rounds.json``. Scores are in nats. None marks a score that is missing: it is counted, never averaged.
+Records are the lines of ``samples.jsonl``, ``samples.greedy.jsonl`` and ``baselines.jsonl``, of a sweep's
+``samples.jsonl``, and the ``records`` of ``rounds.json``. Scores are in nats. None marks a score that is missing: it is
+counted, never averaged.
 """
 
 import math
@@ -161,6 +162,13 @@ class Record(StagedRecord, Origin, TokenFields):
 
     context: str
     """The context, cut to what the compressor measured can read; of a document in parts the whole text."""
+
+
+class BaselineRecord(StagedRecord, Origin):
+    """The record of a baseline: one for every question, baseline and budget; the context is in the other records."""
+
+    baseline: str
+    """The baseline, as ``results.json`` names it."""
 
 
 class RoundInformation(InformationFields):

@@ -11,6 +11,9 @@ from eval.record import SCHEMA_VERSION, BaseRecord
 
 AnyRecord = TypeVar("AnyRecord", bound=BaseRecord)
 
+BASELINE_RECORDS = "baselines.jsonl"
+"""The file of an evaluation's run folder that holds the records of its baselines, where it has some."""
+
 VERSION_FIELD = "schema_version"
 """The field of a line that holds the version; it stands in the file alone, not in records in memory."""
 
@@ -29,7 +32,7 @@ def read_records(path: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
 
     Args:
         path: a file that `write_records` wrote, such as ``samples.jsonl``.
-        kind: what its records are: ``Record``, ``SweepRecord`` or ``RoundRecord``.
+        kind: what its records are: ``Record``, ``BaselineRecord``, ``SweepRecord`` or ``RoundRecord``.
 
     Raises:
         DataError: a line is no JSON object, has another schema version, or lacks a field; file and line are named.

@@ -1,0 +1,132 @@
+"""The pages of a study: ``results.json``, a table a set as Markdown, and where the figures come from."""
+
+from collections.abc import Mapping, Sequence
+
+from configs.command import say
+from data.writing import write_json, write_text
+from eval.report.formats import Format, figure_text, number, percent, points
+from eval.report.markdown import blocks, escaped
+from eval.report.results import Figure
+from eval.report.tables import Table
+from train.study.config import StudyConfig, overrides
+from train.study.members import planned
+from train.study.results import Line, SetFigures, lines_of, results_of, sets_of, spread
+from train.study.stand import stand_of
+
+PAGE = "results.md"
+"""The page of tables."""
+
+
+def write_pages(config: StudyConfig) -> None:
+    """Write ``results.json`` and the page of tables from the figures that are there, and say where they are.
+
+    What is missing is null in the one and named in the other; what is stale is said, and used for nothing.
+
+    Raises:
+        DataError: members of a set answered different questions.
+        OSError: a file cannot be read or written.
+    """
+    members = [member for member in planned(config) if member.set_name is not None]
+    stand = stand_of(config.pages_folder, config.folder, members)
+    for line in stand.stale.values():
+        say(line)
+    sets = sets_of(config, members, stand)
+    config.pages_folder.mkdir(parents=True, exist_ok=True)
+    results, page = config.pages_folder / "results.json", config.pages_folder / PAGE
+    write_json(results, results_of(config, sets))
+    tables = [block for one in sets for block in blocks(set_table(config, one))]
+    text = [*heading(config), *tables, *blocks(sources(sets))]
+    write_text(page, "\n\n".join(filter(None, text)) + "\n")
+    say(f"results: {results}, {page}")
+
+
+def heading(config: StudyConfig) -> list[str]:
+    """What the study is."""
+    seeds = ", ".join(map(str, config.seeds))
+    return [
+        f"# {escaped(config.name)}",
+        f"Variants of the recipe `{config.recipe}`, trained with the seeds {seeds}:",
+        "\n".join(
+            f"- `{name}`: {', '.join(f'`{line}`' for line in overrides(settings)) or 'the recipe as it is'}"
+            for name, settings in config.variants.items()
+        ),
+        "Figures are means over questions, in brackets 95% intervals over the texts that are resampled, paired where "
+        "two are compared; the seeds of a variant are pooled, and their own spread is a column.",
+    ]
+
+
+def set_table(config: StudyConfig, one: SetFigures) -> Table:
+    """The table of a set."""
+    first = next(iter(config.variants))
+    compared = len(config.variants) > 1
+    columns = (
+        "Messages",
+        "F1",
+        "Tokens",
+        "Bits",
+        "Bits per token",
+        "F1 between seeds",
+        f"F1 against {config.start}, points",
+        f"Tokens of {config.start} to own",
+        *([f"F1 against {first}, points"] if compared else []),
+        "F1 against the strongest baseline at equal tokens, points",
+    )
+    lines = [_cells(line, compared) for line in lines_of(config, one)]
+    return Table(one.name, one.name, columns, tuple(lines), _note(one))
+
+
+def sources(sets: Sequence[SetFigures]) -> Table:
+    """What the figures were made from."""
+    lines = [
+        (
+            one.name,
+            member.name.removeprefix(f"{one.name} "),
+            str(figures.made["compressor"]),
+            member.depends.hash,
+            f"{figures.made['commit'] or 'unknown'}"[:12] + (" with changes" if figures.made["modified"] else ""),
+            str(figures.made["date"])[:10],
+            f"{figures.made['seconds']:,.0f}",
+        )
+        for one in sets
+        for member, figures in one.members
+    ]
+    columns = ("Set", "Member", "Compressor", "Configuration", "Commit", "Date", "Seconds of evaluation")
+    return Table("sources", "Where the figures come from", columns, tuple(lines), names=6)
+
+
+def _cells(line: Line, compared: bool) -> tuple[str, ...]:
+    figures, strongest = line.figures, line.strongest
+    return (
+        line.name,
+        figure_text(figures["accuracy"], percent),
+        figure_text(figures["message_tokens"], number),
+        figure_text(figures["information_bits"], number),
+        figure_text(figures["bits_per_token"], number),
+        _spread(line.by_seed),
+        _change(line.against_start, "accuracy", points),
+        _change(line.against_start, "message_tokens_ratio", number),
+        *([_change(line.against_first, "accuracy", points)] if compared else []),
+        "" if strongest is None else f"{figure_text(strongest.lead, points)} {strongest.name}",
+    )
+
+
+def _change(changes: Mapping[str, Figure] | None, name: str, form: Format) -> str:
+    return "" if changes is None else figure_text(changes[name], form)
+
+
+def _spread(by_seed: Sequence[float]) -> str:
+    if (found := spread(by_seed)) is None:
+        return ""
+    deviation, least, most = found
+    return f"{100 * deviation:.1f} points ({percent(least)} to {percent(most)})"
+
+
+def _note(one: SetFigures) -> str:
+    if not one.members:
+        return "Nothing is there yet."
+    _, figures = one.members[0]
+    texts = len(
+        {record["document_id"] for records in one.lines.values() for seed in records.values() for record in seed}
+    )
+    said = f"{len(figures.questions):,} questions of {texts:,} {'articles' if one.articles else 'documents'}."
+    return f"{said} Not there yet: {', '.join(one.missing)}." if one.missing else said

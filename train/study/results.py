@@ -1,0 +1,243 @@
+"""What a study found on a set: the lines of its table, from the figures of its evaluations.
+
+Every statistic is the evaluation's own (`eval.analysis`). The seeds of a variant are pooled: each question counts once
+a seed, and whole documents or articles are resampled, so an interval says how far other texts may differ, and the
+spread between seeds, which it does not hold, stands beside it.
+"""
+
+import math
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from data.errors import DataError
+from eval.analysis.curves import lead
+from eval.analysis.density import summarise, summarise_one
+from eval.record import StagedRecord
+from eval.report.results import Figure
+from eval.stages import MEASURED, REFERENCE
+from train.study.config import StudyConfig
+from train.study.figures import Figures, Messages
+from train.study.members import Member
+from train.study.stand import Stand
+
+FIGURES = {
+    "f1": "accuracy",
+    "tokens": "message_tokens",
+    "information_bits": "information_bits",
+    "bits_per_token": "bits_per_token",
+}
+"""The figures of ``results.json``, by what the analysis calls them."""
+
+NOTHING: dict[str, float | None] = dict.fromkeys((*FIGURES, "n"))
+"""The figures of a member that is not there."""
+
+PART = re.compile(r"-\d\d$")
+"""How the id of a part of an article ends."""
+
+Unscored = dict.fromkeys(
+    (
+        "information_upper_nats",
+        "information_ceiling_nats",
+        "saturated",
+        "task_information_nats",
+        "answer_nll_nats",
+        "answer_tokens",
+    )
+)
+"""Scores that files of figures do not keep."""
+
+
+@dataclass(frozen=True)
+class Strongest:
+    """The baseline that is best where it is as long as a variant's messages.
+
+    Attributes:
+        name: of the baseline.
+        lead: the F1 of the variant less the baseline's, a share.
+    """
+
+    name: str
+    lead: Figure
+
+
+@dataclass(frozen=True)
+class Line:
+    """A variant, a baseline or what training starts from, on one set.
+
+    Attributes:
+        name: what it is.
+        figures: pooled over its seeds, as `eval.analysis.density.summarise_one` gives them.
+        by_seed: the mean F1 of each seed, shares.
+        against_start: changes from what training starts from, as `summarise` gives them; None for that itself.
+        against_first: the same from the first variant, seed by seed; None for that itself and for what has no seeds.
+        strongest: the strongest baseline at equal tokens; None where none is as short and as long.
+    """
+
+    name: str
+    figures: Mapping[str, Any]
+    by_seed: list[float]
+    against_start: Mapping[str, Figure] | None = None
+    against_first: Mapping[str, Figure] | None = None
+    strongest: Strongest | None = None
+
+
+@dataclass
+class SetFigures:
+    """The figures of a set, as far as there are any.
+
+    Attributes:
+        name: of the set.
+        members: its evaluations that are done, with their figures.
+        missing: names of those that are not.
+        articles: whether intervals resample articles.
+        lines: the messages of each line by seed, as records.
+        baselines: the points of each baseline's curve.
+        points: the names of the lines that are such points.
+    """
+
+    name: str
+    members: list[tuple[Member, Figures]]
+    missing: list[str]
+    articles: bool
+    lines: dict[str, dict[int, list[StagedRecord]]] = field(init=False)
+    baselines: dict[str, list[list[StagedRecord]]] = field(init=False)
+    points: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Sort the messages into lines by seeds, and the baselines into curves.
+
+        Raises:
+            DataError: two members answered different questions.
+        """
+        self.lines, self.baselines, self.points = {}, {}, set()
+        for member, figures in self.members:
+            first_member, first = self.members[0]
+            if set(figures.questions) != set(first.questions):
+                raise DataError(
+                    f"{self.name}: {member.name} and {first_member.name} have other questions, and nothing compares"
+                )
+            for messages in figures.messages:
+                records = records_of(figures, messages, member.seed, self.articles)
+                self.lines.setdefault(messages.name, {})[member.seed] = records
+                if messages.baseline is not None:
+                    self.baselines.setdefault(messages.baseline, []).append(records)
+                    self.points.add(messages.name)
+
+
+def sets_of(config: StudyConfig, members: Sequence[Member], stand: Stand) -> list[SetFigures]:
+    """The sets of a study with what there is of each.
+
+    Raises:
+        DataError: members of a set answered different questions.
+    """
+    found = []
+    for name in config.sets:
+        own = [member for member in members if member.set_name == name]
+        done = [(member, stand.figures[member.name]) for member in own if stand.is_done(member)]
+        missing = [member.name.removeprefix(f"{name} ") for member in own if not stand.is_done(member)]
+        found.append(SetFigures(name, done, missing, name in config.articles))
+    return found
+
+
+def results_of(config: StudyConfig, sets: Sequence[SetFigures]) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """Set, variant, seed, figure: the means over questions; None for what is missing."""
+    results: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    for one in sets:
+        seeds = {config.start: [0], **dict.fromkeys(config.variants, config.seeds)}
+        planned = {name: {str(seed): dict(NOTHING) for seed in own} for name, own in seeds.items()}
+        for name, by_seed in one.lines.items():
+            planned.setdefault(name, {}).update({str(seed): _means(records) for seed, records in by_seed.items()})
+        results[one.name] = planned
+    return results
+
+
+def lines_of(config: StudyConfig, one: SetFigures) -> list[Line]:
+    """The lines of a set's table: what training starts from, the variants, the baselines."""
+    first = next(iter(config.variants))
+    known = [name for name in (config.start, *config.variants) if name in one.lines]
+    names = [*known, *(name for name in one.lines if name not in known)]
+    return [_line(config, one, name, first) for name in names]
+
+
+def records_of(figures: Figures, messages: Messages, seed: int, articles: bool) -> list[StagedRecord]:
+    """Messages as the records that the analysis takes; a question goes by its id and the seed."""
+    columns = zip(
+        figures.questions,
+        figures.tasks,
+        figures.documents,
+        messages.f1,
+        messages.tokens,
+        messages.bits,
+        strict=True,
+    )
+    return [
+        cast(
+            StagedRecord,
+            {
+                "id": f"{question} {seed}",
+                "task": task,
+                "document_id": PART.sub("", document) if articles else document,
+                "kind": "",
+                "stage": MEASURED,
+                "accuracy": f1,
+                "message_tokens": tokens,
+                "information_nats": None if bits is None else bits * math.log(2),
+                **Unscored,
+            },
+        )
+        for question, task, document, f1, tokens, bits in columns
+    ]
+
+
+def _line(config: StudyConfig, one: SetFigures, name: str, first: str) -> Line:
+    by_seed = one.lines[name]
+    pooled = [record for records in by_seed.values() for record in records]
+    start = one.lines.get(config.start, {}).get(0)
+    against_first = None
+    if name in config.variants and name != first:
+        shared = [seed for seed in by_seed if seed in one.lines.get(first, {})]
+        before = [record for seed in shared for record in one.lines[first][seed]]
+        against_first = _change(before, [record for seed in shared for record in by_seed[seed]])
+    against_start = None
+    if start is not None and name != config.start:
+        against_start = _change([_of_seed(record, seed) for seed in by_seed for record in start], pooled)
+    return Line(
+        name,
+        summarise_one(pooled),
+        [mean for records in by_seed.values() if (mean := _means(records)["f1"]) is not None],
+        against_start,
+        against_first,
+        None if name in one.points else _strongest(one, pooled),
+    )
+
+
+def _strongest(one: SetFigures, pooled: Sequence[StagedRecord]) -> Strongest | None:
+    leads = {name: lead([pooled], points) for name, points in one.baselines.items()}
+    found = [Strongest(name, figures["accuracy"]) for name, figures in leads.items() if figures is not None]
+    return min(found, key=lambda strongest: strongest.lead["value"] or 0.0, default=None)
+
+
+def _change(before: Sequence[StagedRecord], after: Sequence[StagedRecord]) -> Mapping[str, Figure] | None:
+    """The paired changes; None where nothing is there to compare."""
+    if not before or not after:
+        return None
+    reference = [cast(StagedRecord, {**record, "stage": REFERENCE}) for record in before]
+    return summarise([*reference, *after])["change"]
+
+
+def _of_seed(record: StagedRecord, seed: int) -> StagedRecord:
+    """The record of what there is one of, beside a seed of a variant."""
+    return cast(StagedRecord, {**record, "id": f"{record['id'].rpartition(' ')[0]} {seed}"})
+
+
+def _means(records: Sequence[StagedRecord]) -> dict[str, Any]:
+    figures = summarise_one(records)
+    return {name: figures[own]["value"] for name, own in FIGURES.items()} | {"n": figures["n"]}
+
+
+def spread(by_seed: Sequence[float]) -> tuple[float, float, float] | None:
+    """Standard deviation, least and most over seeds; None of fewer than two."""
+    return (statistics.stdev(by_seed), min(by_seed), max(by_seed)) if len(by_seed) > 1 else None
