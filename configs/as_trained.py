@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from configs.errors import ConfigError, shown
 from configs.sections import TaskConfig, WriterConfig
-from configs.tree import ConfigError
 from models.adapter_settings import AdapterSettings, read_settings
 from models.naming import ModelError
 
@@ -20,11 +20,13 @@ def as_trained(key: str, writer: Writer, adapter: str | None) -> Writer:
         adapter: the adapter's folder; None for a model without one.
 
     Raises:
-        ConfigError: what the adapter was trained with cannot be read.
+        ConfigError: what the adapter was trained with cannot be read, or it is no compressor's.
     """
     settings = _settings(key, adapter)
     if settings is None:
         return writer
+    if settings.role != "compressor":
+        raise ConfigError(f"{key}.adapter = {shown(adapter)}: makes a {settings.role} of its model, not a compressor")
     trained: dict[str, Any] = settings.model_dump(include={"budget_tokens", "max_context_tokens", "dtype"})
     if settings.base.model == writer.model:
         trained["revision"] = settings.base.revision
