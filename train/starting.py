@@ -77,11 +77,17 @@ class FineTuningConfig(Section):
     make a batch faster, and less varied."""
 
 
+Targets = Literal["evidence", "clause", "answer"]
+"""What a warm start of the compressor teaches it to write."""
+
+
 class WarmStartConfig(FineTuningConfig):
     """Supervised fine-tuning of the compressor's adapter before GRPO, under the prompts of the rollout."""
 
-    targets: Literal["evidence"] = "evidence"
-    """What the compressor learns to write: the sentences of the document that the answer rests on."""
+    targets: Targets = "evidence"
+    """What the compressor learns to write: the sentences of the document that the answer rests on; of such a sentence
+    the words around the answer, as many as a random draw says, so that a group has messages of every length to compare;
+    or the shortest gold answer itself, which is a rival of all compression rather than a start."""
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

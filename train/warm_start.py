@@ -24,7 +24,7 @@ from accelerate.utils import broadcast_object_list
 from configs.build import device, instructions
 from configs.command import is_main, say
 from data.errors import DataError
-from data.evidence import find_evidence
+from data.evidence import Evidence, find_evidence
 from data.sample import Sample
 from data.writing import write_json
 from models.adapters import add_adapter, read_adapter, save_adapter, start_from
@@ -36,7 +36,7 @@ from train.config import Config
 from train.fine_tuning import Example, Kept, drop, fine_tune
 from train.models import Models, predictor_settings, save_trained
 from train.run_folder import PREDICTOR, WARM_START
-from train.starting import FineTuningConfig, PredictorWarmStartConfig
+from train.starting import FineTuningConfig, PredictorWarmStartConfig, Targets
 
 SUMMARY_FILE = "warm_start.json"
 """The file beside an adapter that says what its warm start was."""
@@ -83,8 +83,8 @@ def warm_start(config: Config, models: Models, samples: Sequence[Sample]) -> dic
         start_from(models.adapted, read_adapter(place), config.compressor.model)
         return json.loads((place / SUMMARY_FILE).read_text(encoding="utf-8"))
     begun = time.time()
-    examples = draw_examples(samples, models.compressor, settings.examples, config.seed)
-    tell(examples, settings, "warm start", "their evidence as the message")
+    examples = draw_examples(samples, models.compressor, settings.examples, config.seed, settings.targets)
+    tell(examples, settings, "warm start", f"their {settings.targets} as the message")
     kept = Kept(config.folder, f"{WARM_START}.state", _key(settings, examples.chosen))
     limit = config.train.max_grad_norm
     losses = fine_tune(models.adapted, examples.chosen, settings, limit, config.seed, "train.warm_start", kept)
@@ -144,7 +144,9 @@ def warm_start_predictor(config: Config, samples: Sequence[Sample]) -> tuple[Con
     return config.model_copy(update=adapted), summary
 
 
-def draw_examples(samples: Sequence[Sample], compressor: Compressor, count: int, seed: int) -> Examples:
+def draw_examples(
+    samples: Sequence[Sample], compressor: Compressor, count: int, seed: int, targets: Targets = "evidence"
+) -> Examples:
     """Examples of questions drawn at random: at most ``count``, fewer where the questions give no more.
 
     Raises:
@@ -155,7 +157,7 @@ def draw_examples(samples: Sequence[Sample], compressor: Compressor, count: int,
     for sample in random.Random(f"{seed}/warm start").sample(samples, len(samples)):
         if len(chosen) == count:
             break
-        target = target_of(sample)
+        target = target_of(sample, targets, random.Random(f"{seed}/{sample.id}"))
         if target is None:
             left_out["without evidence"] += 1
             continue
@@ -213,15 +215,46 @@ def draw_answers(
     return Examples(chosen, left_out)
 
 
-def target_of(sample: Sample) -> str | None:
-    """The sentences that the answer rests on, as the compressor is to write them; None where none are known.
+def target_of(sample: Sample, targets: Targets = "evidence", generator: random.Random | None = None) -> str | None:
+    """What the compressor is to write for a question; None where the document does not tell.
 
-    A compressor that is not told the question cannot know them either.
+    A compressor that is not told the question cannot know what its answer rests on.
+
+    Args:
+        sample: the question.
+        targets: see `train.starting.WarmStartConfig`; where no gold answer is in the text, ``clause`` is the evidence.
+        generator: draws how much of a sentence a clause keeps.
     """
-    evidence = None if sample.question.blind else find_evidence(sample.document, sample.question)
+    if sample.question.blind:
+        return None
+    if targets == "answer":
+        return min(sample.question.answers, key=len)
+    evidence = find_evidence(sample.document, sample.question)
     if evidence is None:
         return None
-    return " ".join(sample.document.text[slice(*span)].strip() for span in evidence.spans)
+    text = sample.document.text
+    if targets == "clause" and evidence.answers:
+        assert generator is not None
+        return _clause(text, evidence, generator)
+    return " ".join(text[slice(*span)].strip() for span in evidence.spans)
+
+
+def _clause(text: str, evidence: Evidence, generator: random.Random) -> str:
+    """A gold answer with a random share of the words before it in its sentence, and of those after it."""
+    inside = [
+        (answer, span)
+        for span in evidence.spans
+        for answer in evidence.answers
+        if span[0] <= answer[0] and answer[1] <= span[1]
+    ]
+    if not inside:
+        return " ".join(text[slice(*span)].strip() for span in evidence.spans)
+    (begin, end), (start, stop) = generator.choice(inside)
+    before, after = text[start:begin].split(" "), text[end:stop].rstrip().split(" ")
+    # What touches the answer, such as a bracket or a full stop, stays with it.
+    kept_before = before[len(before) - 1 - round(generator.random() * (len(before) - 1)) :]
+    kept_after = after[: 1 + round(generator.random() * (len(after) - 1))]
+    return f"{' '.join(kept_before)}{text[begin:end]}{' '.join(kept_after)}".strip()
 
 
 def tell(examples: Examples, settings: FineTuningConfig, title: str, learned: str) -> None:

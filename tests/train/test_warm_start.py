@@ -2,8 +2,10 @@
 
 import json
 import math
+import random
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -266,3 +268,19 @@ def test_two_processes_warm_start_as_one(tmp_path: Path) -> None:
         # AdamW takes a gradient of almost nothing for a full step, whichever way its rounding points.
         apart = (adapters[1][name] - tensor).abs() > 2e-5
         assert apart.double().mean() < 1e-3, name
+
+
+def test_a_clause_is_the_answer_with_words_of_its_own_sentence_around_it() -> None:
+    question = Question("q", "How high was the zinc?", ("41 (mg)", "zinc of 41 (mg)"), "f1")
+    sentence = "In May the nurse saw a zinc of 41 (mg), which was far too high for him."
+    document = Document("d", "t", f"Seen today. {sentence} Told to rest.", (question,))
+    sample = Sample(document, question)
+    found = {target_of(sample, "clause", random.Random(number)) for number in range(300)}
+    clauses = [clause for clause in found if clause is not None]
+    assert len(clauses) == len(found) > 40 and all(clause in sentence and "41 (mg)" in clause for clause in clauses)
+    lengths = sorted(len(clause.split()) for clause in clauses)
+    assert lengths[0] <= 3 and lengths[-1] >= len(sentence.split()) - 1
+    assert target_of(sample, "answer") == "41 (mg)" and target_of(sample) == sentence
+    unknown = Sample(document, replace(question, answers=("nothing of the kind",), evidence=("Told to rest.",)))
+    assert target_of(unknown, "clause", random.Random(0)) == target_of(unknown) == "Told to rest."
+    assert target_of(Sample(document, replace(question, blind=True)), "answer") is None
