@@ -148,7 +148,10 @@ class StudyConfig(Section):
         own = {} if started else {"alone": True, "baselines": []}
         settings = (self.evaluation, self.sets[name], own, self._place("evaluate", name, variant, str(seed)))
         given = [line for part in settings for line in overrides(part)]
-        return _named(f"sets.{name}", lambda: parse(EvaluationConfig, tree, given))
+        config = _named(f"sets.{name}", lambda: parse(EvaluationConfig, tree, given))
+        if started and config.reference is None and any(_is_reference(config, one) for one in config.baselines):
+            return config.model_copy(update={"alone": True})
+        return config
 
     def _place(self, *parts: str) -> Settings:
         """Name and folder of a member of the study."""
@@ -187,6 +190,12 @@ def _shared(tree: Mapping[str, Any], section: type[Section]) -> dict[str, Any]:
     return {key: value for key, value in tree.items() if key in section.model_fields}
 
 
+def _is_reference(config: EvaluationConfig, baseline: BaselineConfig) -> bool:
+    """Whether a baseline holds the very messages that the reference, the model without an adapter, would write."""
+    greedy, whole = config.eval.temperature == 0, baseline.budgets is None or "compressor" in baseline.budgets
+    return baseline.name == "untrained" and whole and (baseline.decoding == "greedy") == greedy
+
+
 def _named(key: str, make: Callable[[], Any]) -> Any:
     """What ``make`` gives; its refusal begins with the key of the study that it comes from."""
     try:
@@ -214,6 +223,6 @@ def _check_set(config: StudyConfig, name: str) -> None:
         raise ConfigError(
             f"sets.{name}: eval.greedy = true: a set has one temperature; give eval.temperature = 0 for greedy messages"
         )
-    for key in ("alone", "reference"):
-        if getattr(evaluation, key):
+    for key in {**config.evaluation, **(config.sets[name] or {})}:
+        if key.partition(".")[0] in ("alone", "reference"):
             raise ConfigError(f"sets.{name}: {key}: what is held against what, a study says by itself; leave it out")

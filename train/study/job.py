@@ -93,14 +93,16 @@ class Study:
         self.left = wanted(self.members, self.stand)
         self.times = Times(self.members, self.stand)
         self.by_name = {member.name: member for member in self.members}
+        # A training whose evaluations are all done is nobody's work any more, whether its folder is there or not.
+        self.counted = [member for member in self.members if member in self.left or self.stand.is_done(member)]
         self.total = len(self.left)
 
     def work(self) -> None:
         """Do what is left, as far as nothing fails that it needs."""
         for line in self.stand.stale.values():
             say(line)
-        done = sum(self.stand.is_done(member) for member in self.members)
-        say(f"study {self.config.name}: {done} of {len(self.members)} members are done, {self.total} are left")
+        done = len(self.counted) - self.total
+        say(f"study {self.config.name}: {done} of {len(self.counted)} members are done, {self.total} are left")
         waiting = False
         while self.left or self.running:
             for name in [name for name, one in self.running.items() if one.process.poll() is not None]:
@@ -118,9 +120,9 @@ class Study:
 
     def reached(self) -> str:
         """How far the study is, in words."""
-        done = sum(self.stand.is_done(member) for member in self.members)
+        done = sum(self.stand.is_done(member) for member in self.counted)
         failed = f", {len(self.failed)} failed and are tried again next time" if self.failed else ""
-        return f"{done} of {len(self.members)} members done{failed}"
+        return f"{done} of {len(self.counted)} members done{failed}"
 
     def _is_ready(self, member: Member) -> bool:
         return member.needs is None or self.stand.is_done(member.needs)

@@ -95,7 +95,7 @@ def sources(sets: Sequence[SetFigures]) -> Table:
 
 
 def _cells(line: Line, compared: bool) -> tuple[str, ...]:
-    figures, strongest = line.figures, line.strongest
+    figures = line.figures
     return (
         line.name,
         figure_text(figures["accuracy"], percent),
@@ -106,12 +106,18 @@ def _cells(line: Line, compared: bool) -> tuple[str, ...]:
         _change(line.against_start, "accuracy", points),
         _change(line.against_start, "message_tokens_ratio", number),
         *([_change(line.against_first, "accuracy", points)] if compared else []),
-        "" if strongest is None else f"{figure_text(strongest.lead, points)} {strongest.name}",
+        _rival(line),
     )
 
 
 def _change(changes: Mapping[str, Figure] | None, name: str, form: Format) -> str:
     return "" if changes is None else figure_text(changes[name], form)
+
+
+def _rival(line: Line) -> str:
+    if line.strongest is None:
+        return "" if line.is_baseline else "no baseline at this length"
+    return f"{figure_text(line.strongest.lead, points)} {line.strongest.name}"
 
 
 def _spread(by_seed: Sequence[float]) -> str:

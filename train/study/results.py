@@ -69,14 +69,16 @@ class Line:
 
     Attributes:
         name: what it is.
+        is_baseline: whether it is a point of a baseline's curve.
         figures: pooled over its seeds, as `eval.analysis.density.summarise_one` gives them.
         by_seed: the mean F1 of each seed, shares.
         against_start: changes from what training starts from, as `summarise` gives them; None for that itself.
         against_first: the same from the first variant, seed by seed; None for that itself and for what has no seeds.
-        strongest: the strongest baseline at equal tokens; None where none is as short and as long.
+        strongest: the strongest baseline at equal tokens; None where no curve reaches that length.
     """
 
     name: str
+    is_baseline: bool
     figures: Mapping[str, Any]
     by_seed: list[float]
     against_start: Mapping[str, Figure] | None = None
@@ -206,6 +208,7 @@ def _line(config: StudyConfig, one: SetFigures, name: str, first: str) -> Line:
         against_start = _change([_of_seed(record, seed) for seed in by_seed for record in start], pooled)
     return Line(
         name,
+        name in one.points,
         summarise_one(pooled),
         [mean for records in by_seed.values() if (mean := _means(records)["f1"]) is not None],
         against_start,

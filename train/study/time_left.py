@@ -46,7 +46,7 @@ class Times:
         known = [seconds for seconds in expected if seconds is not None]
         if not known:
             return "time left not known yet" if expected else "nothing left"
-        more = "" if len(known) == len(expected) else f" and {len(expected) - len(known)} members of unknown time"
+        more = "" if len(known) == len(expected) else f", beside {len(expected) - len(known)} of unknown time"
         return f"about {duration(sum(known) / jobs)} left{more}"
 
     def _expected(self, member: Member) -> float | None:

@@ -1,0 +1,212 @@
+"""A study: what it consists of, what its figures and tables are, and what is stale."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.run_folder import owned
+from configs.tree import ConfigError
+from data.errors import DataError
+from eval.analysis.curves import lead
+from eval.analysis.significance import clustered_mean, interval
+from tests.train.small_study import DOCUMENTS, STUDY, configured, messages, plant, plant_all, written
+from train.study.__main__ import main
+from train.study.config import StudyConfig
+from train.study.figures import read_figures
+from train.study.identity import depends_on
+from train.study.members import planned
+from train.study.page import set_table
+from train.study.processes import in_use, share_of_cores
+from train.study.results import SetFigures, lines_of, sets_of
+from train.study.stand import stand_of
+from train.study.time_left import Times, duration
+
+
+def set_of(config: StudyConfig) -> SetFigures:
+    members = planned(config)
+    return sets_of(config, members, stand_of(config.pages_folder, config.folder, members))[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"variants": {"full": {"train.stepz": 1}}}, "variants.full: train.stepz: unknown key; did you mean"),
+        ({"variants": {"bm25": {}}}, "variants.bm25: results have another line of that name"),
+        ({"variants": {}}, "variants = {}: should have at least one item"),
+        ({"seeds": [1, 1]}, "seeds = [1, 1]: has the same twice"),
+        ({"articles": ["papers"]}, "articles = 'papers': is no set; there are notes"),
+        ({"sets": {"notes": {"eval.documents": -1}}}, "sets.notes: eval.documents = -1"),
+        ({"sets": {"notes": {"eval.greedy": True, "eval.temperature": 1}}}, "sets.notes: eval.greedy = true"),
+        ({"sets": {"notes": {"reference.model": "a"}}}, "sets.notes: reference.model: what is held against what"),
+        ({"warm_start": {"train.warm_start": None, "train.steps": 0}}, "warm_start: train.steps = 0"),
+        ({"recipe": "none.yaml"}, "recipe: config 'none.yaml': no such file"),
+    ],
+)
+def test_a_study_that_cannot_be_run_is_one_line_that_names_the_key(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configured(tmp_path, **change)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_members_come_seed_by_seed_and_what_is_shared_comes_once(tmp_path: Path) -> None:
+    config = configured(tmp_path, sets={"notes": {}, "a/b": {"eval.documents": 1}})
+    members = planned(config)
+    names = [member.name for member in members]
+    assert names[:6] == ["train warm-start", "notes warm-start", "a/b warm-start", *names[3:6]]
+    assert names[3:9] == [
+        *("train full/0", "notes full/0", "a/b full/0"),
+        *("train without-information/0", "notes without-information/0", "a/b without-information/0"),
+    ]
+    assert len(names) == 3 + 3 * 4 and all("/1" in name for name in names[9:])
+    by_name = {member.name: member for member in members}
+    trained: Any = by_name["train full/1"].config
+    assert (trained.seed, trained.train.warm_start, trained.train.steps) == (1, None, 2)
+    warmed: Any = by_name["train warm-start"].config
+    assert (warmed.seed, warmed.train.steps) == (0, 0) and warmed.train.warm_start is not None
+    evaluation: Any = by_name["notes full/1"].config
+    assert evaluation.alone and evaluation.seed == 0 and evaluation.baselines == ()
+    assert [one.name for one in by_name["notes warm-start"].config.baselines] == ["bm25"]  # type: ignore[union-attr]
+    assert [member.name for member in planned(config, ["full/1"])] == ["train warm-start", *names[9:12]]
+    with pytest.raises(ConfigError, match="--only 'ful': there are warm-start, full, without-information, with the"):
+        planned(config, ["ful"])
+
+
+def test_the_untrained_model_is_not_written_twice(tmp_path: Path) -> None:
+    def alone(*baselines: dict[str, Any], temperature: float = 0) -> bool:
+        config = configured(tmp_path, evaluation={"eval.temperature": temperature, "baselines": list(baselines)})
+        return config.measured("notes", "warm-start", 0).alone
+
+    assert alone({"name": "untrained"}) and alone({"name": "untrained", "decoding": "sampled"}, temperature=1)
+    assert not alone() and not alone({"name": "untrained", "budgets": [8]})
+    assert not alone({"name": "untrained"}, temperature=1)
+
+
+def test_results_have_their_shape_and_hold_nulls_for_what_is_missing(tmp_path: Path) -> None:
+    config = configured(tmp_path, pages=str(tmp_path / "pages"))
+    plant_all(config)["notes full/1"].unlink()
+    assert main(["--config", str(written(tmp_path, pages=str(tmp_path / "pages"))), "--table"]) == 0
+    results = json.loads((tmp_path / "pages" / "results.json").read_text())
+    one = ["warm-start", "untrained", "bm25 8", "bm25 32", "head 8", "head 32"]
+    seeds = {name: list(found) for name, found in results["notes"].items()}
+    assert list(results) == ["notes"]
+    assert seeds == {name: ["0"] for name in one} | {name: ["0", "1"] for name in STUDY["variants"]}
+    figures = {"f1": 0.625, "tokens": 20, "information_bits": 2.0, "bits_per_token": 0.1, "n": 4}
+    assert results["notes"]["full"] == {"0": pytest.approx(figures), "1": dict.fromkeys(figures)}
+    page = (tmp_path / "pages" / "results.md").read_text()
+    assert "4 questions of 4 documents. Not there yet: full/1." in page and "- `full`: the recipe as it is" in page
+
+
+def test_the_table_is_what_the_questions_say(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    plant_all(config)
+    one = set_of(config)
+    lines = {line.name: line for line in lines_of(config, one)}
+    assert list(lines)[:3] == ["warm-start", "full", "without-information"]
+    full, ablated = lines["full"], lines["without-information"]
+    pooled = [1.0, 0.5, 0.0, 1.0, 1.0, 1.0, 0.5, 1.0]
+    assert full.figures["accuracy"]["value"] == pytest.approx(statistics.fmean(pooled))
+    assert full.by_seed == pytest.approx([0.625, 0.875]) and statistics.stdev(full.by_seed) == pytest.approx(
+        0.1768, 1e-3
+    )
+    warm = [0.5, 0.5, 0.0, 1.0] * 2
+    differences = [own - other for own, other in zip(pooled, warm, strict=True)]
+    expected = interval(clustered_mean(differences, DOCUMENTS * 2))
+    assert full.against_start is not None and ablated.against_first is not None
+    change = full.against_start["accuracy"]
+    assert change["value"] == pytest.approx(expected.value) == pytest.approx(0.25)
+    assert (change["low"], change["high"]) == pytest.approx((expected.low, expected.high))
+    assert full.against_start["message_tokens_ratio"]["value"] == pytest.approx(45 / 20)
+    assert ablated.against_first["accuracy"]["value"] == pytest.approx(
+        statistics.fmean([0.5, 0, 0, 1, 0, 1, 0.5, 0]) * -1
+    )
+    # At 20 tokens, halfway from 8 to 32, BM25 has half of its 0.5, and the head 0.0625.
+    assert full.strongest is not None and full.strongest.name == "bm25"
+    assert full.strongest.lead["value"] == pytest.approx(0.75 - 0.25)
+    points = one.baselines["bm25"]
+    found = lead([[record for records in one.lines["full"].values() for record in records]], points)
+    assert found is not None and found["accuracy"] == full.strongest.lead
+    cells = dict(zip(*[set_table(config, one).columns, set_table(config, one).lines[1]], strict=True))
+    assert cells["F1"].startswith("75.0% [") and cells["Tokens of warm-start to own"].startswith("2.25 [")
+    assert cells["F1 between seeds"] == "17.7 points (62.5% to 87.5%)"
+    assert cells["F1 against the strongest baseline at equal tokens, points"].startswith("+50.0 [")
+    assert lines["warm-start"].strongest is None and set_table(config, one).lines[0][-1] == "no baseline at this length"
+
+
+def test_parts_of_an_article_are_resampled_together(tmp_path: Path) -> None:
+    config = configured(tmp_path, articles=["notes"])
+    plant_all(config)
+    [line] = [line for line in lines_of(config, set_of(config)) if line.name == "full"]
+    pooled = [1.0, 0.5, 0.0, 1.0, 1.0, 1.0, 0.5, 1.0]
+    expected = interval(clustered_mean(pooled, ["page", "page", "other", "other"] * 2, limits=(0, 1)))
+    figure = line.figures["accuracy"]
+    assert (figure["low"], figure["high"]) == pytest.approx((expected.low, expected.high))
+    assert line.figures["documents"] == 2
+
+
+def test_stale_and_damaged_figures_are_named_and_not_used(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    paths = plant_all(config)
+    damaged = paths["notes without-information/1"]
+    damaged.write_text(damaged.read_text().replace("[1.0, 0.0", "[1.0"))
+    changed = configured(
+        tmp_path,
+        variants={"full": {"reward.length": 0.125}, "without-information": STUDY["variants"]["without-information"]},
+    )
+    members = planned(changed)
+    stand = stand_of(changed.pages_folder, changed.folder, members)
+    assert set(stand.figures) == {"notes warm-start", "notes without-information/0"}
+    reason = stand.stale["notes full/0"]
+    assert "is stale, for training.reward.length = " in reason and reason.endswith(" then, 0.125 now; it is not used")
+    assert f"{damaged}: is no file" in stand.stale["notes without-information/1"]
+    with pytest.raises(DataError, match="is no file of a study's figures"):
+        read_figures(damaged)
+
+
+def test_a_key_that_is_new_and_at_its_default_makes_nothing_stale(tmp_path: Path) -> None:
+    run = configured(tmp_path).trained("full", 0)
+    depends = depends_on(training=run)
+    stored = json.loads(json.dumps(depends.keys))
+    assert depends.differences(stored) == []
+    del stored["training"]["train"]["temperature"]
+    assert depends.differences(stored) == []
+    del stored["training"]["train"]["steps"]
+    assert depends.differences(stored) == ["training.train.steps = 2 now, no such key then"]
+    stored["training"]["train"]["removed"] = 1
+    assert "training.train.removed = 1 then, no such key now" in depends.differences(stored)
+
+
+def test_members_with_other_questions_are_not_compared(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    plant_all(config)
+    member = next(member for member in planned(config) if member.name == "notes full/0")
+    plant(config, member, messages("full", [1.0, 1.0], [5, 5]), documents=["page-00", "another"])
+    with pytest.raises(DataError, match=r"notes: notes full/0 and notes warm-start have other questions"):
+        set_of(config)
+
+
+def test_cores_are_shared_and_a_folder_at_work_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    assert [share_of_cores(jobs) for jobs in (1, 3, 20)] == [8, 2, 1]
+    assert not in_use(tmp_path / "run")
+    with owned(tmp_path / "run", "train"):
+        assert in_use(tmp_path / "run")
+    assert not in_use(tmp_path / "run")
+
+
+def test_the_time_left_comes_from_members_of_the_same_kind(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    plant_all(config)
+    members = planned(config)
+    evaluations = [member for member in members if member.set_name]
+    stand = stand_of(config.pages_folder, config.folder, evaluations)
+    times = Times(evaluations, stand)
+    assert times.left(evaluations[1:3], [(evaluations[3], 20.0)], jobs=2) == "about 80 s left"
+    assert times.left(members[:1], [], 1) == "time left not known yet"
+    times.add(members[2], 3600)
+    assert times.left([members[0], members[2]], [], 1) == "about 60 min left, beside 1 of unknown time"
+    assert [duration(value) for value in (40, 600, 11_100)] == ["40 s", "10 min", "3 h 05 min"]
