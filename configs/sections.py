@@ -70,6 +70,16 @@ class PredictorConfig(ServerConfig, ModelConfig):
     max_answer_tokens: Tokens = 16
     """Maximum tokens of an answer."""
 
+    adapter: str | None = None
+    """A folder with an adapter of the predictor in PEFT's format, such as a run's ``predictor``; null is the model
+    itself. A predictor on a server has its adapter there."""
+
+    @model_validator(mode="after")
+    def _adapter_is_local(self) -> Self:
+        if self.adapter is not None and self.endpoint is not None:
+            raise ValueError("adapter belongs to a predictor in this process, and endpoint names a server; drop one")
+        return self
+
 
 class ScorerConfig(Section):
     """The frozen model whose log-probabilities measure the information a message passes."""
@@ -191,6 +201,20 @@ class InformationConfig(Section):
     negatives: NegativesConfig = NegativesConfig()
     """Contexts that a message has to tell its own context from."""
 
+    evidence: Literal["in_place", "last"] = "in_place"
+    """Where the scorer reads the sentences that the answer rests on: where each document has them, or after the rest of
+    it, in the own context and in all negatives alike. Last, a twin costs the scorer these sentences instead of all that
+    follows them. Counterfactual versions are made in place, and go with that alone."""
+
+    context_words: Annotated[int, Field(ge=1)] | None = None
+    """Words of each document that the scorer reads before evidence that it reads last, those around the evidence in the
+    document; null takes all. For long documents, and for those that fill ``max_context_tokens``: a context that is cut
+    there shares only what stands before its middle."""
+
+    twins_per_step: Annotated[int, Field(ge=1)] | None = None
+    """Number of ``negatives.twins`` that a training step compares with, others in every step; null takes all. The
+    evaluation takes all."""
+
 
 class EvalConfig(Section):
     """How held-out documents are evaluated."""
@@ -200,15 +224,6 @@ class EvalConfig(Section):
 
     questions_per_document: Documents | None = 4
     """Number of questions asked of each document; null asks all."""
-
-    evidence: Literal["in_place", "last"] = "in_place"
-    """Where the scorer reads the sentences that the answer rests on: where each document has them, or after the rest of
-    it, in the own context and in all negatives alike. Last, a twin costs the scorer these sentences instead of all that
-    follows them. Counterfactual versions are made in place, and go with that alone."""
-
-    twins_per_step: Annotated[int, Field(ge=1)] | None = None
-    """Number of ``negatives.twins`` that a training step compares with, others in every step; null takes all. The
-    evaluation takes all."""
 
     batch_size: StepPart = 16
     """Number of questions evaluated together."""
@@ -312,13 +327,13 @@ def _check_negatives(recipe: Recipe) -> None:
             f"information.negatives = {negatives.model_dump()}: "
             "the contrastive bound is 0 for every message without negatives; ask for at least one"
         )
+    _check_scoring(recipe.information)
     published = [task.name for task in recipe.tasks if not task.embedded]
     if published and not negatives.same_document + negatives.batch + negatives.twins:
         raise ConfigError(
             f"information.negatives = {negatives.model_dump()}: {published[0]} has no counterfactual versions and not "
             "every document has a neighbour; ask for twins, same_document or batch"
         )
-    _check_scoring(recipe.information)
 
 
 def _check_scoring(information: InformationConfig) -> None:
@@ -328,6 +343,11 @@ def _check_scoring(information: InformationConfig) -> None:
             f"information.evidence = 'last': the {negatives.counterfactual} counterfactual versions of "
             "information.negatives have their evidence in place, by which they would be told from the rest; set "
             "information.negatives.counterfactual to 0, or take in_place"
+        )
+    if information.context_words is not None and information.evidence != "last":
+        raise ConfigError(
+            f"information.context_words = {information.context_words}: documents are cut around evidence that is "
+            "read last alone; set information.evidence to last, or drop this"
         )
     if step is not None and step > negatives.twins:
         raise ConfigError(

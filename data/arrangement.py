@@ -1,10 +1,11 @@
 """How the scorer reads a document for a question: as it is, or with the evidence of its answer moved to the end.
 
 With the evidence last, all versions of a document that differ in it begin alike, and in a token tree each costs the
-evidence alone. Any function of context, message and question may be the critic of a contrastive bound (Poole et al.,
-arXiv 1905.06922, section 2): the arrangement is one of the document and its question, made before any message is
-seen, and every column is arranged by the same rule. It uses the gold answer, as the twins themselves do: what is
-bounded is the information about the document, not how a reader who has to find the evidence would fare.
+evidence alone. Any function of context, message and question may be the critic of a contrastive bound (Poole et al.
+2019, "On variational bounds of mutual information"): the arrangement is one of the document and its question, made
+before any message is seen, and every column is arranged by the same rule. It uses the gold answer, as the twins
+themselves do: what is bounded is what a message tells of the document, not how a reader who has to find the evidence
+would fare.
 """
 
 import re
@@ -17,6 +18,29 @@ from data.sample import Document, Question
 
 Place = Literal["in_place", "last"]
 """Where the scorer reads the evidence: where the document has it, or after the rest of the document."""
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How documents are read.
+
+    Attributes:
+        place: where the evidence is read.
+        words: with the evidence last, the most words of the rest of a document that stand before it, those around it in
+            the document; None is all.
+    """
+
+    place: Place = "in_place"
+    words: int | None = None
+
+    @property
+    def last(self) -> bool:
+        """Whether the evidence is read last."""
+        return self.place == "last"
+
+
+AS_IT_IS, LAST = Arrangement(), Arrangement("last")
+"""A document as it is; the whole of it with its evidence last."""
 
 SEPARATOR = "\n\n"
 """Stands between the rest of a document and its evidence: a paragraph of its own."""
@@ -43,15 +67,15 @@ class Arranged:
         return tuple(self.text[start:end] for start, end in self.evidence.spans) if self.evidence else ()
 
 
-def arranged(document: Document, question: Question, place: Place) -> Arranged:
+def arranged(document: Document, question: Question, arrangement: Arrangement) -> Arranged:
     """A document for a question; as it is where the evidence is not known, or where there is nothing else.
 
     A sentence from within a speaker's turn takes the speaker's name along.
     """
     evidence = find_evidence(document, question)
-    if place == "in_place" or evidence is None:
+    if not arrangement.last or evidence is None:
         return Arranged(document.text, evidence)
-    rest = replaced(document.text, evidence, "")
+    rest = _around(replaced(document.text, evidence, ""), document.text[: evidence.spans[0][0]], arrangement.words)
     if not rest:
         return Arranged(document.text, evidence)
     whole, text, spans = document.text, f"{rest}{SEPARATOR}", []
@@ -65,19 +89,19 @@ def arranged(document: Document, question: Question, place: Place) -> Arranged:
 
 
 @lru_cache(maxsize=16)
-def arranged_by_text(documents: tuple[Document, ...], place: Place) -> dict[str, str]:
+def arranged_by_text(documents: tuple[Document, ...], arrangement: Arrangement) -> dict[str, str]:
     """How documents are read in columns of other documents' questions, by their texts: for their first question each.
 
     So the place of its evidence tells no document from another.
     """
-    return {document.text: arranged_first(document, place) for document in reversed(documents)}
+    return {document.text: arranged_first(document, arrangement) for document in reversed(documents)}
 
 
-def arranged_first(document: Document, place: Place) -> str:
+def arranged_first(document: Document, arrangement: Arrangement) -> str:
     """A document as it is read for the first of its questions."""
-    if place == "in_place" or not document.questions:
+    if not arrangement.last or not document.questions:
         return document.text
-    return arranged(document, document.questions[0], place).text
+    return arranged(document, document.questions[0], arrangement).text
 
 
 def replaced(text: str, evidence: Evidence, passage: str) -> str:
@@ -98,6 +122,15 @@ def replaced(text: str, evidence: Evidence, passage: str) -> str:
 def unlabelled(sentence: str) -> str:
     """A sentence without the speaker, or another label, in front of it."""
     return _LABEL.sub("", sentence).strip()
+
+
+def _around(rest: str, before: str, most: int | None) -> str:
+    """Words of the rest of a document around where its evidence stood, after the text ``before``."""
+    words = [match.span() for match in re.finditer(r"\S+", rest)]
+    if most is None or len(words) <= most:
+        return rest
+    first = max(0, min(len(before.split()) - most // 2, len(words) - most))
+    return rest[words[first][0] : words[first + most - 1][1]]
 
 
 def _speaker(text: str, start: int) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from data.arrangement import Place, arranged
+from data.arrangement import Arrangement, arranged
 from data.sample import Document, Question
 from data.twins import Twins
 from objectives.negatives import Candidates, NegativeCounts, parts_removed
@@ -13,7 +13,7 @@ def candidates(
     question: Question,
     counts: NegativeCounts,
     seed: int,
-    place: Place,
+    arrangement: Arrangement,
     neighbours: Sequence[str],
     batch: Iterable[str],
     readings: Mapping[str, str],
@@ -26,15 +26,15 @@ def candidates(
         question: what the messages are about.
         counts: how many versions are made of the kinds that are made here.
         seed: changes what is made.
-        place: where the scorer reads the evidence, in the own context and in all others.
+        arrangement: how the scorer reads the own context and all others.
         neighbours: texts of the other documents of its group.
         batch: texts of other documents; the own one among them is passed over.
         readings: how other documents are read, by their texts.
         twins: makes the twins; None makes none.
     """
-    read = arranged(document, question, place)
-    evidence = question.evidence if place == "in_place" else read.passages
-    made = twins.of(document, question, counts.twins, seed, place) if twins else ()
+    read = arranged(document, question, arrangement)
+    evidence = read.passages if arrangement.last else question.evidence
+    made = twins.of(document, question, counts.twins, seed, arrangement) if twins else ()
     return Candidates(
         own=read.text,
         counterfactual=question.negatives,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from data.arrangement import Arranged, Place, arranged, replaced, unlabelled
+from data.arrangement import AS_IT_IS, Arranged, Arrangement, arranged, replaced, unlabelled
 from data.evidence import Basis, Evidence, find_evidence, word_stems
 from data.sample import Document, Question
 from data.typed_values import Value, cased, exchanged, values, within
@@ -84,7 +84,7 @@ class Twins:
         self.roles = [_role(document, question) for document in ordered for question in document.questions]
 
     def of(
-        self, document: Document, question: Question, count: int, seed: int, place: Place = "in_place"
+        self, document: Document, question: Question, count: int, seed: int, arrangement: Arrangement = AS_IT_IS
     ) -> list[Twin]:
         """Up to ``count`` versions about a question, each another text than the document and than the rest.
 
@@ -97,15 +97,15 @@ class Twins:
             question: what the twins are about.
             count: the most twins.
             seed: changes what is drawn.
-            place: where the evidence is read. In its place, a value is exchanged wherever the document has it. Where it
-                is read last, a value is exchanged in the evidence alone, and elsewhere the twin keeps it: so all twins
-                are the document up to its evidence.
+            arrangement: how the document and its twins are read. Where the evidence is in its place, a value is
+                exchanged wherever the document has it. Where it is last, a value is exchanged in the evidence alone,
+                and elsewhere the twin keeps it: so all twins are the document up to its evidence.
         """
-        read = arranged(document, question, place) if count else None
+        read = arranged(document, question, arrangement) if count else None
         if read is None or read.evidence is None:
             return []
         text, evidence, key = read.text, read.evidence, f"{seed}/{document.task}/{document.id}/{question.id}"
-        begin = evidence.spans[0][0] if place == "last" else 0
+        begin = evidence.spans[0][0] if arrangement.last else 0
         late, early = _other_values(text, evidence)
         streams = [
             self._answers(document.id, question, read, begin, random.Random(f"{key}/answer")),

@@ -8,7 +8,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from data.arrangement import Place, arranged_by_text
+from data.arrangement import AS_IT_IS, Arrangement, arranged_by_text
 from data.errors import DataError
 from data.rivals import candidates
 from data.sample import Document, Sample, neighbours
@@ -52,7 +52,7 @@ class Evaluation:
         skip_long_messages: messages may be too long to be scored beside their contexts, as a whole context is, and then
             have no information; otherwise the first of them ends the evaluation.
         diagnostics: whether messages are measured by the estimators of `eval.diagnostics` as well.
-        place: where the scorer reads the evidence, in every column.
+        arrangement: how the scorer reads the contexts of all columns.
     """
 
     negatives: NegativeCounts
@@ -60,7 +60,7 @@ class Evaluation:
     seed: int
     skip_long_messages: bool = False
     diagnostics: bool = False
-    place: Place = "in_place"
+    arrangement: Arrangement = AS_IT_IS
 
     def run(
         self, samples: Sequence[Sample], write: Write, channel: Channel, origin: Origin, log: RecordLog[Record]
@@ -140,14 +140,14 @@ class Evaluation:
         """
         texts_by_group = neighbours(pool)
         distinct = tuple({document.id: document for document in pool}.values())
-        readings = arranged_by_text(distinct, self.place)
+        readings = arranged_by_text(distinct, self.arrangement)
         by_sample = [
             candidates(
                 sample.document,
                 sample.question,
                 self.negatives,
                 self.seed,
-                self.place,
+                self.arrangement,
                 neighbours=texts_by_group[sample.document.task, sample.document.id],
                 batch=readings,
                 readings=readings,

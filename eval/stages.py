@@ -9,6 +9,7 @@ from configs.build import device
 from configs.command import say
 from configs.sections import Recipe, WriterConfig
 from configs.servers import PATIENCE
+from data.arrangement import Arrangement
 from data.errors import one_line
 from data.registry import TASKS
 from data.sample import Sample
@@ -32,7 +33,8 @@ REFERENCE, MEASURED = "before", "after"
 def evaluation_of(recipe: Recipe) -> Evaluation:
     """How a recipe evaluates."""
     negatives = NegativeCounts(**recipe.information.negatives.model_dump())
-    return Evaluation(negatives, recipe.eval.batch_size, recipe.seed, place=recipe.information.evidence)
+    arrangement = Arrangement(recipe.information.evidence, recipe.information.context_words)
+    return Evaluation(negatives, recipe.eval.batch_size, recipe.seed, arrangement=arrangement)
 
 
 def build_compressor(config: EvaluatedConfig, instruction: str) -> Compressor:
@@ -114,7 +116,7 @@ def identify(recipe: Recipe, samples: Sequence[Sample]) -> dict[str, Any]:
         "negatives": recipe.information.negatives.model_dump(),
         "predictor": recipe.predictor.model_dump(mode="json", exclude=set(PATIENCE)),
         "pool": _pool_hash(samples),
-        "evidence": recipe.information.evidence,
+        "arrangement": [recipe.information.evidence, recipe.information.context_words],
         **lenders(recipe, samples),
         "seed": recipe.seed,
         "batch_size": recipe.eval.batch_size,

@@ -5,7 +5,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from data.arrangement import Place, arranged, arranged_first
+from data.arrangement import AS_IT_IS, Arrangement, arranged, arranged_first
 from data.errors import DataError
 from data.rivals import candidates
 from data.sample import Document, Sample, neighbours
@@ -29,7 +29,7 @@ class StepColumns:
         seed: int,
         gather: Callable[[list[str]], list[str]],
         of_task: bool = True,
-        place: Place = "in_place",
+        arrangement: Arrangement = AS_IT_IS,
         twins_per_step: int | None = None,
     ) -> None:
         """Check that every question has a context to be compared with.
@@ -40,7 +40,7 @@ class StepColumns:
             seed: changes what is drawn.
             gather: joins what each process gives into one list for all.
             of_task: whether negatives of the batch are documents of the question's own task; else of any.
-            place: where the scorer reads the evidence.
+            arrangement: how the scorer reads documents.
             twins_per_step: how many of a question's ``counts.twins`` a step compares with; None is all of them.
 
         Raises:
@@ -51,7 +51,7 @@ class StepColumns:
         self.seed = seed
         self.gather = gather
         self.of_task = of_task
-        self.place: Place = place
+        self.arrangement = arrangement
         self.drawn = counts if twins_per_step is None else replace(counts, twins=twins_per_step)
         self.neighbours = neighbours(sample.document for sample in samples.values())
         texts: dict[str, set[str]] = {}
@@ -59,7 +59,7 @@ class StepColumns:
         for sample in samples.values():
             texts.setdefault(self._pool(sample), set()).add(sample.document.text)
             if sample.document.text not in self.readings:
-                self.readings[sample.document.text] = arranged_first(sample.document, place)
+                self.readings[sample.document.text] = arranged_first(sample.document, arrangement)
         self.texts = {pool: sorted(distinct) for pool, distinct in texts.items()}
         self.twins = _twins_by_task(samples.values()) if counts.twins else {}
         self._check()
@@ -82,7 +82,8 @@ class StepColumns:
         for pool in {self._pool(sample) for sample in samples}:
             of_pool = [step[sample_id] for sample_id in sorted(step) if self._pool(step[sample_id]) == pool]
             present = {
-                sample.document.text: arranged(sample.document, sample.question, self.place).text for sample in of_pool
+                sample.document.text: arranged(sample.document, sample.question, self.arrangement).text
+                for sample in of_pool
             }
             missing = max(0, self.counts.batch + 1 - len(present))
             others = [text for text in self.texts[pool] if text not in present] if missing else []
@@ -101,7 +102,7 @@ class StepColumns:
             sample.question,
             counts,
             seed,
-            self.place,
+            self.arrangement,
             neighbours=self.neighbours[document.task, document.id],
             batch=pool,
             readings=ChainMap(dict(pool), self.readings),

@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from data.arrangement import Arrangement
 from data.sample import Sample
 from eval.record import accuracy_of
 from models.channel import Channel, Readings
@@ -83,7 +84,7 @@ class MessageReward:
             config.seed,
             gather,
             of_task=config.train.batch_negatives == "task",
-            place=config.information.evidence,
+            arrangement=Arrangement(config.information.evidence, config.information.context_words),
             twins_per_step=config.information.twins_per_step,
         )
         self.weights = RewardWeights(**config.reward.model_dump(include=set(RewardWeights.__dataclass_fields__)))

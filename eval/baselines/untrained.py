@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from data.arrangement import AS_IT_IS
 from data.sample import Document, Sample
 from data.sentences import sentences
 from eval.baselines.writers import Budget
@@ -181,7 +182,7 @@ class BestOfN:
         blind = replace(
             self.evaluation,
             negatives=NegativeCounts(same_document=removed, neighbour=counts.neighbour, batch=counts.batch),
-            place="in_place",
+            arrangement=AS_IT_IS,
         )
         asked = [
             replace(sample, question=replace(sample.question, negatives=(), evidence=(), answers=("",)))

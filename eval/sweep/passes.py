@@ -187,7 +187,7 @@ def message_identity(config: SweepConfig, loaded: InspectedModels) -> dict[str, 
         "tasks": task_identity(config),
         "pool": hashlib.sha256(json.dumps(pool).encode()).hexdigest(),
         "negatives": config.information.negatives.model_dump(),
-        "evidence": config.information.evidence,
+        "arrangement": [config.information.evidence, config.information.context_words],
         **lenders(config.recipe(), loaded.samples),
         "scorers": [
             [scorer.model_dump(mode="json"), fingerprint]

@@ -1,5 +1,6 @@
 """Models and documents as a recipe names them."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,22 @@ def test_twins_are_negatives_that_a_published_task_always_has() -> None:
     assert recipe("tasks=[qasper]", alone).information.negatives.twins == 16
     with pytest.raises(ConfigError, match="ask for twins, same_document or batch"):
         recipe("tasks=[qasper]", "information.negatives={counterfactual: 3, batch: 0}")
+
+
+@pytest.mark.parametrize(
+    ("information", "said"),
+    [
+        ("{evidence: last}", "information.evidence = 'last': the 3 counterfactual versions"),
+        ("{context_words: 200}", "information.context_words = 200: documents are cut around evidence"),
+        (
+            "{negatives: {twins: 4}, twins_per_step: 5}",
+            "information.twins_per_step = 5: there are information.",
+        ),
+    ],
+)
+def test_ways_of_scoring_that_do_not_go_together_are_refused(information: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        recipe(f"information={information}")
 
 
 def test_how_twins_know_the_evidence_of_questions_is_told(compressor: Compressor, tmp_path: Path) -> None:
