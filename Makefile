@@ -4,7 +4,7 @@
 #   PYTHON=python3.12   the interpreter .venv is made with
 #   TORCH=torch==2.13.0 for a CUDA build on Linux (the default is the CPU build)
 #   TORCH_INDEX=url     where the CPU build comes from when pip's own sources do not have it
-#   CONFIG=name.yaml    the recipe of `make run`, `make evaluate` or `make sweep`
+#   CONFIG=name.yaml    the recipe of `make run`, `make evaluate`, `make sweep` or `make study`
 #   PROCESSES=2         its processes
 #   ARGS="a=1 b.c=2"    overrides for the recipe, arguments for `make test`
 #   WORKERS=2           how many tests run at the same time; each takes one core and about 2 GB
@@ -30,7 +30,7 @@ READY := $(if $(filter $(OWN_VENV),$(VENV)),$(OWN_VENV)/.installed,$(VENV)/bin/p
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help run evaluate sweep unit test test-all bench lint format wheel docs lock compiler browser
+.PHONY: help run evaluate sweep study unit test test-all bench lint format wheel docs lock compiler browser
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -46,6 +46,10 @@ evaluate: $(READY) ## measure a trained adapter beside its model and baselines: 
 sweep: CONFIG = sweep.yaml
 sweep: $(READY) ## compressors times predictors, and how accuracy scales with each: make sweep CONFIG=sweep.yaml
 	python -m eval.sweep --config $(CONFIG) $(ARGS)
+
+study: CONFIG = study.yaml
+study: $(READY) ## seeds times variants of one recipe as one result: make study CONFIG=study.yaml ARGS="--jobs 2"
+	python -m train.study --config $(CONFIG) $(ARGS)
 
 unit: $(READY) ## the tests of the parts alone, in about a minute
 	$(PYTEST) -m "not slow and not command" $(ARGS)

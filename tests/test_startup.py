@@ -28,6 +28,7 @@ COMMANDS = {
     "eval.synthesise": ["-m", "eval.synthesise"],
     "models.compress": ["-m", "models.compress"],
     "train.benchmark": ["-m", "train.benchmark"],
+    "train.study": ["-m", "train.study"],
 }
 
 REFUSALS = [
@@ -36,6 +37,8 @@ REFUSALS = [
     ("eval/run.py", ["--config", "evaluation.yaml", "compressor.adapter=nowhere"], "compressor.adapter = 'nowhere'"),
     ("eval.run", ["--config", "evaluation.yaml", "eval.documentz=3"], "eval.documentz: unknown key"),
     ("eval.sweep", ["--config", "sweep.yaml", "seedz=[0]"], "seedz: unknown key"),
+    ("train.study", ["--config", "study.yaml", "variants.full.train.stepz=1"], "variants.full"),
+    ("train.study", ["--config", "study.yaml", "--jobs", "0"], "--jobs 0"),
     ("eval.rounds", ["--config", "evaluation.yaml", "--rounds", "0"], "--rounds 0"),
     ("eval.rounds", ["--config", "no-such.yaml"], "config 'no-such.yaml': no such file"),
     ("eval.judge", ["--labels", "labels.jsonl", "--model", "judge"], "--endpoint and --model go together"),
