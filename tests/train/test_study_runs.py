@@ -21,6 +21,7 @@ from train.study.__main__ import main
 from train.study.distil import distil
 from train.study.figures import read_figures, write_figures
 from train.study.members import planned
+from train.study.processes import Running, start, stop
 
 pytestmark = pytest.mark.command
 
@@ -78,7 +79,7 @@ def study(file: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "train.study", "--config", str(file), *more]
 
 
-def until(condition: Any, seconds: float = 120) -> None:
+def until(condition: Any, seconds: float = 600) -> None:
     """Wait for what has to happen."""
     end = time.monotonic() + seconds
     while not condition():
@@ -86,7 +87,47 @@ def until(condition: Any, seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
+def script(folder: Path, text: str) -> Running:
+    """A started process of its own, instead of a command of the project."""
+    file = folder / "script.py"
+    file.write_text(text)
+    return start(str(file), folder / "recipe.yaml", ["a=1"], folder / "logs" / "script.log", threads=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("print('error: a = 1: no'); print('more'); raise SystemExit(2)", "a = 1: no"),
+        ("print('step 3'); raise ValueError('b')", "exit status 1: ValueError: b"),
+        ("import os; os.kill(os.getpid(), 9)", "ended by signal 9"),
+    ],
+)
+def test_a_failure_is_the_refusal_or_the_last_that_was_said(text: str, words: str, tmp_path: Path) -> None:
+    before = script(tmp_path, "print('error: of a former start')")
+    before.process.wait()
+    failed = script(tmp_path, text)
+    failed.process.wait()
+    assert failed.failure() == words
+
+
+def test_a_process_is_told_its_threads_and_is_interrupted_once(tmp_path: Path) -> None:
+    waiting = """
+import os, sys, time
+print("threads", os.environ["OMP_NUM_THREADS"], *sys.argv[1:], flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    running = script(tmp_path, waiting)
+    until(lambda: "threads" in running.log.read_text())
+    stop([running])
+    said = f"threads 3 --config {tmp_path / 'recipe.yaml'} a=1"
+    assert running.log.read_text().splitlines() == [said, "interrupted"] and running.process.returncode == 0
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # ten processes, each of which takes long to start on a busy machine
 def test_a_study_that_is_killed_goes_on_and_is_made_again_from_its_figures(tmp_path: Path) -> None:
     pages = tmp_path / "pages"
     file = written(tmp_path, pages=str(pages))

@@ -77,6 +77,7 @@ class Study:
         left: those that are neither done nor running.
         running: by the member's name.
         failed: why, by the member's name; also of those that need one that failed.
+        numbers: which of those that were left each is, by the member's name.
     """
 
     config: StudyConfig
@@ -86,6 +87,7 @@ class Study:
     left: list[Member] = field(init=False)
     running: dict[str, Running] = field(init=False, default_factory=dict)
     failed: dict[str, str] = field(init=False, default_factory=dict)
+    numbers: dict[str, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """See what is there."""
@@ -143,7 +145,8 @@ class Study:
         command = "train/run.py" if member.set_name is None else "eval/run.py"
         threads = share_of_cores(self.jobs)
         self.running[member.name] = start(command, recipe, overrides(adapters(member)), log, threads)
-        say(f"{self._number()} {member.name} started, {self._time_left()}; log: {log}")
+        self.numbers[member.name] = self.total - len(self.left)
+        say(f"{self._number(member)} started, {self._time_left()}; log: {log}")
 
     def _finish(self, member: Member, ended: Running) -> None:
         """Take what a member has left."""
@@ -162,7 +165,7 @@ class Study:
             self._fail(member, str(error))
             return
         self.times.add(member, ended.seconds)
-        say(f"{self._number()} {member.name} done in {duration(ended.seconds)}, {self._time_left()}")
+        say(f"{self._number(member)} done in {duration(ended.seconds)}, {self._time_left()}")
 
     def _fail(self, member: Member, reason: str) -> None:
         self.failed[member.name] = reason
@@ -175,8 +178,8 @@ class Study:
             self.left.remove(member)
             self._fail(member, f"it needs {member.needs.name}")
 
-    def _number(self) -> str:
-        return f"[{self.total - len(self.left) - len(self.running) + bool(self.running)} of {self.total}]"
+    def _number(self, member: Member) -> str:
+        return f"[{self.numbers[member.name]} of {self.total}] {member.name}"
 
     def _time_left(self) -> str:
         running = [(self.by_name[name], one.seconds) for name, one in self.running.items()]

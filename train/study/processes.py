@@ -52,8 +52,8 @@ class Running:
         refusals = [line for line in lines if line.startswith("error: ")]
         code = self.process.returncode
         end = f"ended by signal {-code}" if code < 0 else f"exit status {code}"
-        said = (refusals or lines or [end])[-1].removeprefix("error: ")
-        return one_line(said if refusals else f"{end}: {said}", MOST_SHOWN)
+        said = refusals[-1].removeprefix("error: ") if refusals else ": ".join([end, *lines[-1:]])
+        return one_line(said, MOST_SHOWN)
 
 
 def start(command: str, recipe: Path, overrides: Sequence[str], log: Path, threads: int) -> Running:
