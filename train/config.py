@@ -77,6 +77,10 @@ class TrainConfig(PolicyUpdateConfig):
     contexts_per_step: StepPart = 8
     """Number of different (context, question) pairs in one step, over all processes."""
 
+    questions_per_context: StepPart = 1
+    """Number of questions that a step asks about each of its contexts, where it has as many: a context is read once for
+    all of them. 1 draws every pair by itself."""
+
     group_size: GroupSize = 8
     """Number of messages sampled for each pair: the group whose members are compared with each other."""
 
@@ -274,6 +278,11 @@ def _check_batch(train: TrainConfig) -> None:
         raise ConfigError(
             f"train.contexts_per_step = {train.contexts_per_step} and train.group_size = {train.group_size}: "
             f"the messages of a step are in memory together, so their product should be at most {MOST_MESSAGES:,}"
+        )
+    if train.questions_per_context > train.contexts_per_step:
+        raise ConfigError(
+            f"train.questions_per_context = {train.questions_per_context}: should be at most the "
+            f"train.contexts_per_step = {train.contexts_per_step} pairs of a step"
         )
     micro, group, messages = train.micro_batch_messages, train.group_size, train.messages_per_step
     if micro is None:

@@ -1,5 +1,6 @@
 """The questions of a training run, read and checked before any model is loaded: enough of them, and what pays them."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from configs.build import evaluation_request, read_documents
@@ -27,11 +28,13 @@ def training_request(config: Config, task: TaskConfig) -> Request:
     document costs nothing, so none has to serve twice.
     """
     pairs = -(-config.train.questions_read // len(config.tasks))
+    together = config.train.questions_per_context
+    asked = min(count for count in (together, task.questions_per_document, task.facts) if count)
     return Request(
         split=task.split,
         source=task.source,
-        documents=task.documents or (pairs if task.embedded else None),
-        questions_per_document=task.questions_per_document or (1 if task.embedded else None),
+        documents=task.documents or (-(-pairs // asked) if task.embedded else None),
+        questions_per_document=task.questions_per_document or (together if task.embedded else None),
         facts=task.facts,
         seed=config.seed,
         variant=task.variant,
@@ -59,6 +62,7 @@ def read_questions(config: Config, say: Callable[[str], None]) -> tuple[list[Doc
     samples = Pieces.of(samples_of(documents)).samples
     check_count(config, samples)
     check_metrics(config, samples, say)
+    tell_of_contexts(config, samples, say)
     return documents, read_documents(config, chat, "evaluate", evaluation_request, say)
 
 
@@ -73,6 +77,25 @@ def check_count(config: Config, samples: Sequence[Sample]) -> None:
         raise DataError(
             f"{len(samples)} training questions, fewer than train.contexts_per_step = {wanted}: "
             "choose fewer contexts a step, or more documents"
+        )
+
+
+def context_numbers(samples: Sequence[Sample]) -> list[int]:
+    """For each question the number of its context: a document, or a part of one that is compressed by itself."""
+    names = [(sample.document.task, sample.document.id) for sample in samples]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return [numbers[name] for name in names]
+
+
+def tell_of_contexts(config: Config, samples: Sequence[Sample], say: Callable[[str], None]) -> None:
+    """Say how many contexts have fewer questions than a step is to ask about each."""
+    together = config.train.questions_per_context
+    asked = Counter(context_numbers(samples)).values()
+    if fewer := sum(count < together for count in asked):
+        mean = sum(min(count, together) for count in asked) / len(asked)
+        say(
+            f"{fewer} of {len(asked)} contexts have fewer than train.questions_per_context = {together} questions: "
+            f"a step asks {mean:.1f} about each, on average"
         )
 
 

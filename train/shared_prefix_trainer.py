@@ -1,27 +1,32 @@
 """TRL's GRPO with every context read once in the policy update: the place where Shorthand reaches into TRL.
 
-Written for TRL 1.16, of which four methods are overridden. `_get_per_token_logps_and_entropies` gives what TRL's own
+Written for TRL 1.16, of which five methods are overridden. `_get_per_token_logps_and_entropies` gives what TRL's own
 gives (a test compares the two) from rows in which a context and its group lie together; `_prepare_inputs` keeps groups
 together that TRL shuffles apart; `_generate_and_score_completions` adds the credit of single tokens to the advantage of
 their message, leaves of every group the message that best of n learns, and checks that vLLM, where it writes, has the
-adapter; `_compute_loss` is TRL's, and measures the gap between the log-probabilities it used and the sampler's. Outside
-this class, `train.vllm_sampler` replaces one method of TRL's vLLM backend.
+adapter; `_compute_loss` is TRL's, and measures the gap between the log-probabilities it used and the sampler's;
+`_get_train_sampler` goes through the questions in an order of ours. Outside this class, `train.vllm_sampler` replaces
+one method of TRL's vLLM backend.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+from datasets import Dataset
 from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel
+from trl.trainer.utils import RepeatSampler
 
 from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, token_scores
 from objectives.selection import selection_metrics, selection_sums
 from train.guarded_trainer import GuardedGRPOTrainer
+from train.question_order import QuestionSampler
 from train.reward import MessageReward
 from train.sampler_check import adapter_reached, gap_metrics, gap_sums, sampler_gap
 
@@ -32,8 +37,16 @@ class SharedPrefixGRPOTrainer(GuardedGRPOTrainer):
     max_tokens_per_pass = MAX_TOKENS_PER_PASS
     """Bound on the tokens of one forward pass."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Take what TRL's trainer takes."""
+    def __init__(self, *arguments: Any, order: Callable[[int], Sequence[int]] | None = None, **options: Any) -> None:
+        """Take what TRL's trainer takes.
+
+        Args:
+            arguments: TRL's.
+            order: gives the indices of the questions of a pass, from 0; None leaves the order to TRL.
+            options: TRL's. Rows of the data set may have a ``context``, the number of the context they ask about: then
+                a micro batch holds few of them.
+        """
+        self.order = order
         # TRL computes the loss from log-probabilities that it does not hand on: these are the last ones computed, nats.
         self._last_log_probs: Float[Tensor, "messages kept"] | None = None
         # The gaps between sampler and policy in the micro batches since the last optimizer step, nats.
@@ -41,6 +54,11 @@ class SharedPrefixGRPOTrainer(GuardedGRPOTrainer):
         # Counted from this start, not from that of the run: an engine that was just started is checked first.
         self._generations = 0
         super().__init__(*arguments, **options)
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler[int]:
+        """TRL's sampler, with an order that a resumed run finds again in any pass."""
+        sampler = cast(RepeatSampler, super()._get_train_sampler(dataset))
+        return sampler if self.order is None else QuestionSampler(sampler, self.order, lambda: self.state.global_step)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -87,6 +105,8 @@ class SharedPrefixGRPOTrainer(GuardedGRPOTrainer):
         for reward in self.reward_funcs:
             if isinstance(reward, MessageReward) and reward.kept is not None:
                 self._keep(output, reward.kept.to(output["advantages"].device))
+        if "context" in inputs[0]:
+            output["context"] = torch.tensor([row["context"] for row in inputs], device=output["advantages"].device)
         return output
 
     def _keep(self, output: dict[str, Any], kept: Bool[Tensor, " messages"]) -> None:
@@ -227,14 +247,27 @@ def _padded(rows: list[Float[Tensor, " tokens"]], width: int) -> Float[Tensor, "
 
 
 def grouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Micro batches with the messages of one prompt next to each other, prompts in the order of their first message."""
+    """Micro batches with the messages of one prompt next to each other, prompts in the order of their first message.
+
+    Where rows have a ``context``, the prompts of one are next to each other as well.
+    """
     sizes = [len(batch["prompt_ids"]) for batch in batches]
     prompts = [tuple(row.tolist()) for batch in batches for row in batch["prompt_ids"]]
-    first = {prompt: index for index, prompt in reversed(list(enumerate(prompts)))}
-    order = torch.tensor(sorted(range(len(prompts)), key=lambda index: (first[prompts[index]], index)))
+    contexts = [context for batch in batches for context in _contexts(batch)]
+    of_prompt, of_context = _first_places(prompts), _first_places(contexts)
+    rank = [(of_context[context], of_prompt[prompt]) for context, prompt in zip(contexts, prompts, strict=True)]
+    order = torch.tensor(sorted(range(len(prompts)), key=lambda index: (*rank[index], index)))
     joined = {key: _joined([batch[key] for batch in batches], len(prompts)) for key in batches[0]}
     parts = order.split(sizes)
     return [{key: _selected(value, part, len(prompts)) for key, value in joined.items()} for part in parts]
+
+
+def _contexts(batch: dict[str, Any]) -> list[int]:
+    return batch["context"].tolist() if "context" in batch else [0] * len(batch["prompt_ids"])
+
+
+def _first_places(values: Sequence[Hashable]) -> dict[Hashable, int]:
+    return {value: index for index, value in reversed(list(enumerate(values)))}
 
 
 def _joined(values: list[Any], rows: int) -> Any:

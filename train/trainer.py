@@ -1,6 +1,7 @@
 """TRL's GRPO on the compressor's adapter: the configuration in TRL's terms, and the trainer built from it."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from train.checkpoint import CHECKPOINTS
 from train.config import Config, TrainConfig
 from train.deepspeed_files import read_as_data
 from train.guarded_trainer import GuardedGRPOTrainer
+from train.question_order import pass_order
+from train.questions import context_numbers
 from train.reward import MessageReward
 from train.rollout import Rollout
 from train.sample_messages import SampleMessages
@@ -134,15 +137,22 @@ def build_trainer(
         # A run in which no update at all was taken has diverged, however short it is.
         "most_skipped": min(config.train.max_skipped_updates, config.train.steps),
     }
+    contexts, together = context_numbers(samples), config.train.questions_per_context
+    ours: dict[str, Any] = {
+        "order": partial(pass_order, contexts, config.train.contexts_per_step, together, config.seed)
+    }
     trainer = trainer_class(
         model=model,
         reward_funcs=[reward],
         args=grpo_config(config, config.folder, report_to, rollout.compressor.end_token_id),
-        train_dataset=Dataset.from_dict({"prompt": [sample.id for sample in samples]}),
+        train_dataset=Dataset.from_dict(
+            {"prompt": [sample.id for sample in samples], **({"context": contexts} if together > 1 else {})}
+        ),
         processing_class=tokenizer,
         rollout_func=rollout,  # type: ignore[arg-type]
         callbacks=[MetricsFile(config.folder), messages, ProgressBar(), StopOnSignal()],
         **(guarded if issubclass(trainer_class, GuardedGRPOTrainer) else {}),
+        **(ours if issubclass(trainer_class, SharedPrefixGRPOTrainer) else {}),
     )
     # TRL counts a message as cut off unless it ends with the tokenizer's end of text, which may not be the template's.
     trainer.eos_token_ids = [rollout.compressor.end_token_id]
