@@ -81,11 +81,11 @@ def shared_prefix_attention(
         attended = layout.attend(cast(int, module.layer_idx), query, key, value, scale, sliding_window)
         return attended.transpose(1, 2).contiguous(), None
     layout.reached = True
-    groups = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     if query.device.type == "cpu" and not dropout:
         attended = merged_attention(query, key, value, layout.pieces(sliding_window, query.dtype), scaling)
     else:
+        groups = query.shape[1] // key.shape[1]
+        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
         attended = masked_attention(query, key, value, layout, sliding_window, dropout, scaling)
     return attended.transpose(1, 2).contiguous(), None
 
