@@ -28,7 +28,7 @@ RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_leng
 """A name that is one folder on every file system."""
 
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
-"""A floating-point type of torch by name; auto is the type the weights are stored in."""
+"""A floating-point type of torch by name; auto is bfloat16 where the machine multiplies it in hardware."""
 
 
 class ModelConfig(Section):
@@ -43,7 +43,8 @@ class ModelConfig(Section):
     """Branch, tag or commit on the hub; null takes the default branch."""
 
     dtype: Dtype = "float32"
-    """Floating-point type of the computation; auto takes the type the weights are stored in."""
+    """Floating-point type of the model and its computation; auto takes bfloat16 on a GPU that supports it and on a CPU
+    with AMX or AVX-512 BF16, elsewhere float32. A LoRA adapter's parameters and log-probabilities are float32."""
 
 
 class WriterConfig(ModelConfig):
@@ -92,8 +93,7 @@ class ScorerConfig(Section):
     """Branch, tag or commit on the hub; null takes the default branch."""
 
     dtype: Dtype = "float32"
-    """Floating-point type of the computation; auto takes the type the weights are stored in. Unused where model is
-    null."""
+    """Floating-point type of the computation, auto as for the compressor. Unused where model is null."""
 
 
 class TaskConfig(Section):

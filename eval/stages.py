@@ -20,7 +20,7 @@ from models.adapter_settings import SETTINGS_FILE, AdapterSettings
 from models.adapters import load_adapter, read_adapter
 from models.compressor import Compressor
 from models.fingerprint import parameter_hash
-from models.loading import load_model
+from models.loading import load_model, torch_type
 from objectives.negatives import NegativeCounts
 
 BASE = "base model"
@@ -67,14 +67,15 @@ def difference_from_training(config: WriterConfig, trained: AdapterSettings | No
     now = {
         "budget_tokens": config.budget_tokens,
         "max_context_tokens": config.max_context_tokens,
-        "dtype": config.dtype,
+        # What auto comes to on this machine.
+        "dtype": str(torch_type(config.dtype, device())).removeprefix("torch."),
         "instruction": instruction,
     }
     before = trained.model_dump(include=set(now))
     differences = [
         f"{key} = {_shown(value)} instead of {_shown(before[key])}"
         for key, value in now.items()
-        if value != before[key] and (key, value) != ("dtype", "auto")
+        if value != before[key]
     ]
     return f"not as it was trained: {', '.join(differences)}" if differences else None
 

@@ -54,7 +54,7 @@ def load_model(
 
     Args:
         name: ``miniature/<member>``, a folder, a GGUF file, which is unpacked at its first use, or a hub id.
-        dtype: the name of a torch floating-point type, or ``auto`` for the one the weights are stored in.
+        dtype: the name of a torch floating-point type, or ``auto`` for the one that `fastest_dtype` finds.
         device: where the parameters go.
         revision: branch, tag or commit on the hub; None takes the default branch.
 
@@ -63,7 +63,7 @@ def load_model(
             architecture that the engine does not compute rightly.
     """
     source = _resolve(name, revision)
-    torch_dtype = _dtype(dtype)
+    torch_dtype = torch_type(dtype, device)
     if source.local_only and os.path.isdir(source.location):
         read_config(Path(source.location), f"model {name!r}")
         check_weights(Path(source.location), f"model {name!r}")
@@ -187,11 +187,33 @@ def _reason(error: Exception) -> str:
     return f"the hub cannot be reached ({one_line(error)})"
 
 
-def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
-    value = dtype if isinstance(dtype, torch.dtype) or dtype == "auto" else getattr(torch, dtype, None)
-    if value == "auto" or (isinstance(value, torch.dtype) and value.is_floating_point):
+def torch_type(dtype: str | torch.dtype, device: str | torch.device) -> torch.dtype:
+    """The floating-point type that a name stands for; ``auto`` is the one the device is fastest in.
+
+    Raises:
+        ModelError: no floating-point type has that name.
+    """
+    if dtype == "auto":
+        return fastest_dtype(device)
+    value = dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype, None)
+    if isinstance(value, torch.dtype) and value.is_floating_point:
         return value
     raise ModelError(f"dtype {dtype!r} is not a floating-point type of torch, such as float32 or bfloat16, nor auto")
+
+
+def fastest_dtype(device: str | torch.device) -> torch.dtype:
+    """bfloat16 where a device multiplies matrices of it in hardware, else float32.
+
+    On CPUs those are the instructions AMX and AVX-512 BF16: torch computes bfloat16 without them too, and more slowly
+    than float32.
+    """
+    if torch.device(device).type == "cuda":
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        instructions = torch.cpu.get_capabilities()
+        fast = bool(instructions.get("amx_bf16") or instructions.get("avx512_bf16"))
+        supported = fast and torch.backends.mkldnn.is_available()
+    return torch.bfloat16 if supported else torch.float32
 
 
 def context_window(config: PreTrainedConfig) -> int | None:

@@ -13,6 +13,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from configs.command import launched, world_size
 from data.sample import Sample
+from models.loading import torch_type
 from train.checkpoint import CHECKPOINTS
 from train.config import Config, TrainConfig
 from train.deepspeed_files import read_as_data
@@ -79,7 +80,7 @@ def grpo_config(config: Config, folder: Path, report_to: list[str], end_token_id
         remove_unused_columns=False,
         gradient_checkpointing=not on_cpu,
         use_cpu=on_cpu,
-        bf16=not on_cpu and config.compressor.dtype == "bfloat16",
+        bf16=not on_cpu and torch_type(config.compressor.dtype, "cuda") == torch.bfloat16,
         dataloader_num_workers=0,
         disable_tqdm=True,
         logging_strategy="steps",
