@@ -21,8 +21,8 @@ class Readings:
 
     Attributes:
         answers: the predictor's answer from the message.
-        answer_scores: log p(gold answer given message, question); None where the predictor cannot say.
-        null_scores: log p(gold answer given question), without any message; None where the predictor cannot say.
+        answer_scores: log p(gold answer given message, question); None where the predictor cannot say or was not asked.
+        null_scores: log p(gold answer given question), without any message; None likewise.
     """
 
     answers: list[str]
@@ -76,9 +76,9 @@ class Channel:
     predictor: Predictor
     scorers: Sequence[BoundScorer]
 
-    def answer(self, samples: Sequence[Sample], messages: Sequence[Message]) -> Readings:
-        """What the predictor makes of each message."""
-        return read(self.predictor, samples, messages)
+    def answer(self, samples: Sequence[Sample], messages: Sequence[Message], score_gold: bool = True) -> Readings:
+        """What the predictor makes of each message: see `read`."""
+        return read(self.predictor, samples, messages, score_gold)
 
     def score(
         self,
@@ -91,9 +91,16 @@ class Channel:
         return self.scorers[0].score(samples, messages, contexts, valid)
 
 
-def read(predictor: Predictor, samples: Sequence[Sample], messages: Sequence[Message]) -> Readings:
-    """What a predictor makes of each message; a question without any message is read once."""
+def read(
+    predictor: Predictor, samples: Sequence[Sample], messages: Sequence[Message], score_gold: bool = True
+) -> Readings:
+    """What a predictor makes of each message; a question without any message is read once.
+
+    Scores of gold answers cost about as much as the answers; without ``score_gold`` there are none.
+    """
     queries = [_query(sample, message.text) for sample, message in zip(samples, messages, strict=True)]
+    if not score_gold:
+        return Readings(predictor.answer(queries), [None] * len(queries), [None] * len(queries))
     nulls = [_query(sample, "") for sample in samples]
     gold = [sample.question.answers[0] for sample in samples]
     distinct = list(dict.fromkeys(zip(nulls, gold, strict=True)))

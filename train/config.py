@@ -110,6 +110,10 @@ class TrainConfig(PolicyUpdateConfig):
     """Documents that negatives of the batch are drawn from: those of the question's task, as at evaluation, or those of
     any task, which are mostly in the step and cost no reading."""
 
+    task_information_every: NonNegativeInt = 1
+    """Number of steps between two at which the predictor scores gold answers for the metric alone, where
+    ``reward.task_information`` is 0: that costs about as much as answering; 0 does it never."""
+
     max_grad_norm: PositiveFloat = 1.0
     """Maximum norm of the gradient; a larger one is scaled down to it."""
 

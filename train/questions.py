@@ -24,8 +24,8 @@ PAID_WITHOUT_METRIC = ("information", "task_information", "prior_rate", "token_i
 def training_request(config: Config, task: TaskConfig) -> Request:
     """Which documents of a task training loads.
 
-    Of the embedded suite, as many as the steps of a task or its warm start ask for, with one question each: a generated
-    document costs nothing, so none has to serve twice.
+    Of the embedded suite, as many as the steps of a task or its warm start ask for, each with the questions that one
+    step asks about it: a generated document costs nothing, so none has to serve twice.
     """
     pairs = -(-config.train.questions_read // len(config.tasks))
     together = config.train.questions_per_context

@@ -118,11 +118,12 @@ class MessageReward:
         if self.weights.prior_rate:
             contexts, valid = [*contexts, NO_CONTEXT], torch.nn.functional.pad(valid, (0, 1), value=True)
         start = time.perf_counter()
-        readings = self._answers(samples, messages)
+        score_gold = self._scores_gold(trainer_state.global_step + 1)
+        readings = self._answers(samples, messages, score_gold)
         answered = time.perf_counter()
         scores = self.channel.score(samples, messages, contexts, valid)
         seconds = {"seconds/predictor": answered - start, "seconds/scorer": time.perf_counter() - answered}
-        rewards, metrics = self.rewards(samples, messages, columns, readings, scores)
+        rewards, metrics = self.rewards(samples, messages, columns, readings, scores, score_gold)
         # A score that is not finite is a fault of the scorer, and no reward is made of it.
         rewards[(columns.valid & ~scores.log_probs[:, : len(columns.contexts)].isfinite()).any(dim=1)] = torch.nan
         if self.config.reward.token_information:
@@ -138,11 +139,16 @@ class MessageReward:
         values: list[float | None] = rewards.tolist()
         return values
 
-    def _answers(self, samples: Sequence[Sample], messages: Sequence[Message]) -> Readings:
+    def _scores_gold(self, step: int) -> bool:
+        """Whether the predictor scores gold answers at a step, from 1: where that is paid for, or the metric is due."""
+        every = self.config.train.task_information_every
+        return bool(self.weights.task_information) or (every > 0 and step % every == 0)
+
+    def _answers(self, samples: Sequence[Sample], messages: Sequence[Message], score_gold: bool) -> Readings:
         """The predictor's answers. A server's fault is told to all processes, which then save together."""
         readings, failure = None, ""
         try:
-            readings = self.channel.answer(samples, messages)
+            readings = self.channel.answer(samples, messages, score_gold)
         except EndpointError as error:
             failure = str(error)
         if failures := [text for text in self.gather([failure]) if text]:
@@ -157,6 +163,7 @@ class MessageReward:
         columns: Columns,
         readings: Readings,
         scores: Scores,
+        gold_scored: bool = True,
     ) -> tuple[Float[Tensor, " messages"], dict[str, float]]:
         """The weighted sum of the components, and metrics: information in bits, lengths in tokens.
 
@@ -167,6 +174,7 @@ class MessageReward:
             readings: the predictor's answers, and its scores of the gold answers.
             scores: the scorer's log-probabilities, nats; the last column is without context where the prior rate has a
                 weight.
+            gold_scored: whether the predictor was asked to score the gold answers.
         """
         accuracy = _accuracy(samples, readings)
         tokens = torch.tensor([message.tokens for message in messages])
@@ -180,8 +188,9 @@ class MessageReward:
             "accuracy": accuracy,
             "information": _share_of_ceiling(information).clamp(min=floor),
             "length": length_reward(tokens, accuracy, budget, self.config.reward.length_gate, group_size),
-            "task_information": _share_of_ceiling(task).clamp(min=floor),
         }
+        if gold_scored:
+            components["task_information"] = _share_of_ceiling(task).clamp(min=floor)
         if self.weights.prior_rate:
             under_own_context = log_probs.gather(1, columns.own[:, None])[:, 0]
             rate = rate_against_prior(under_own_context, scores.log_probs[:, -1])

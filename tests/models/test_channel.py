@@ -75,6 +75,14 @@ def test_the_predictor_answers_from_each_message_and_once_from_none_for_each_que
     assert [score and score.log_prob for score in readings.null_scores] == [0.0, 0.0, 0.0]
 
 
+def test_gold_answers_are_scored_where_that_is_asked_for() -> None:
+    predictor = WrittenDown()
+    channel = Channel(predictor, [bound(WrittenDown(), True)])
+    readings = channel.answer(samples(), MESSAGES, score_gold=False)
+    assert readings.answers == ["ZINC 41", "ZINC", ""] and predictor.scored == []
+    assert readings.answer_scores == readings.null_scores == [None, None, None]
+
+
 def test_a_scorer_reads_token_ids_where_it_shares_the_vocabulary_and_text_elsewhere() -> None:
     for shares_vocabulary, messages in ((True, [[5, 6], [5], []]), (False, ["zinc 41", "zinc", ""])):
         recorder = WrittenDown()

@@ -236,3 +236,21 @@ def test_a_score_that_is_not_finite_makes_no_reward() -> None:
     rewards, metrics = call(reward, samples, texts)
     assert [math.isnan(value) for value in rewards] == [True] + [False] * 7
     assert all(map(math.isfinite, metrics.values()))
+
+
+def test_gold_answers_are_scored_at_the_steps_that_ask_for_the_metric_alone() -> None:
+    # The messages are those of the fourth step.
+    rewards, logged = {}, {}
+    for key in ("every=1", "every=2", "every=3", "every=0"):
+        reward, samples, _ = build(f"train.task_information_{key}")
+        rewards[key], logged[key] = call(reward, samples[:1], messages_for(samples[0]))
+    assert rewards["every=1"] == rewards["every=2"] == rewards["every=3"] == rewards["every=0"]
+    for key in ("every=1", "every=2"):
+        assert "task_information_bits" in logged[key] and logged[key]["missing/task_information"] == 0
+    for key in ("every=3", "every=0"):
+        assert not any("task_information" in name for name in logged[key]) and "accuracy" in logged[key]
+
+
+def test_gold_answers_are_scored_at_every_step_where_they_are_paid_for() -> None:
+    reward, samples, _ = build("train.task_information_every=0", "reward.task_information=1")
+    assert "task_information_bits" in call(reward, samples[:1], messages_for(samples[0]))[1]
