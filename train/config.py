@@ -79,7 +79,8 @@ class TrainConfig(PolicyUpdateConfig):
 
     questions_per_context: StepPart = 1
     """Number of questions that a step asks about each of its contexts, where it has as many: a context is read once for
-    all of them. 1 draws every pair by itself."""
+    all of them. 1 draws every pair by itself. With fewer contexts in a step than ``information.negatives.batch`` asks
+    for, others are read beside them."""
 
     group_size: GroupSize = 8
     """Number of messages sampled for each pair: the group whose members are compared with each other."""
