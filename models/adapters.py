@@ -36,6 +36,7 @@ from models.adapter_settings import (
     write_settings,
 )
 from models.fingerprint import base_hash
+from models.lora_linear import compute_in_products
 from models.naming import ADAPTER_CONFIG, WEIGHTS_FILE, ModelError, adapter_folder
 
 DEFAULT = "default"
@@ -114,12 +115,14 @@ def add_adapter(
     try:
         if isinstance(model, PeftModel):
             model.add_adapter(name, lora)
+            compute_in_products(model)
             return model
         switch_off_dropout(model)
         adapted = get_peft_model(model, lora, name)
     except (ValueError, re.error) as error:
         raise ModelError(f"target_modules {target_modules!r} name no layers of the model: {one_line(error)}") from error
     assert isinstance(adapted, PeftModel)
+    compute_in_products(adapted)
     # Every save would write PEFT's empty model card, which names the path of the base on this machine.
     adapted.create_or_update_model_card = _no_card
     return adapted
@@ -189,6 +192,7 @@ def load_adapter(
     except Exception as error:  # the files are a stranger's, and PEFT raises anything at what it does not expect
         raise ModelError(f"{misfit}: {one_line(error)}") from error
     _check_tensors(adapted, stored, name, misfit)
+    compute_in_products(adapted)
     return adapted.eval()
 
 
