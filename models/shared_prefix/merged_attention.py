@@ -1,10 +1,10 @@
 """Attention in pieces of queries and keys, exactly that over all the keys that a query meets in any of them.
 
-Where different queries see different keys, one mask over all of them makes a kernel compute what is masked out as well,
-and torch's fused kernel for CPUs does so in its backward pass even for a plainly causal mask. Here neighbouring queries
-that see the same pieces go together, in blocks whose scores fit the processor's cache: matrix products, which run at the
-machine's own rate in every type, and two passes over the scores, softmax and its derivative. The weights are computed
-again on the way back (Dao et al. 2022), so that memory grows with the columns and not with their square.
+Where different queries see different keys, one mask over all of them makes a kernel compute what is masked out as
+well, and torch's fused kernel for CPUs is slow on the way back. Here neighbouring queries that see the same pieces go
+together, in blocks whose scores fit the processor's cache: matrix products, which run at the machine's own rate in
+every type, and a pass over the scores each way, softmax and its derivative. The weights are computed again on the way
+back (Dao et al. 2022), so that memory grows with the columns and not with their square.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ HIDDEN = -1e30
 """In a mask, what must not be seen; finite, so that a query which sees nothing of a piece gives it no weight."""
 
 SCORES_PER_BLOCK = 1 << 18
-"""Scores that are held at once: half a megabyte in bfloat16 and one in float32, as much as the second cache of a core."""
+"""Scores that are held at once: half a megabyte in bfloat16, one in float32, about the second cache of a core."""
 
 LEAST_QUERIES = 32
 """Queries of a block, however many keys they see: products of fewer rows fall short of the machine's rate."""

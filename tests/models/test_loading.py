@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from models import loading, naming
 from models.fingerprint import parameter_hash
-from models.loading import check_window, context_window, load_model
+from models.loading import check_window, context_window, fastest_dtype, load_model, torch_type
 from models.miniature.tokenizer import train_tokenizer
 from models.naming import ModelError
 
@@ -47,8 +47,26 @@ def test_a_folder_gives_model_and_tokenizer_in_the_asked_type(family: Path) -> N
     assert model.dtype == torch.float32
     assert not model.training
     assert tokenizer.decode(tokenizer.encode("some words ü")) == "some words ü"
-    assert load_model(str(family / "small"), dtype="auto")[0].dtype == torch.bfloat16
+    assert load_model(str(family / "small"), dtype="auto")[0].dtype == fastest_dtype("cpu")
     assert load_model(str(family / "small"), dtype=torch.float16)[0].dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        ({"avx2": True, "avx512_f": True}, torch.float32),
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"avx2": True, "amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ({"neon": True}, torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_on_processors_that_multiply_it_in_hardware(
+    processor: dict[str, bool], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    assert torch_type("auto", "cpu") == fastest_dtype("cpu") == expected
+    assert torch_type("float32", "cpu") == torch.float32 and torch_type("bfloat16", "cpu") == torch.bfloat16
 
 
 def test_a_family_member_loads_by_its_name(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
