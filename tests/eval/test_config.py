@@ -55,6 +55,12 @@ def test_a_model_alone_is_held_against_nothing() -> None:
     assert config().held_against is None
 
 
+def test_an_adapter_alone_is_held_against_nothing_either(adapter: Path) -> None:
+    assert config(f"compressor.adapter={adapter}", "alone=true").held_against is None
+    said = refusal("alone=true", "reference.model=miniature/qwen2-large")
+    assert said == "alone = true: holds the compressor against nothing, and reference names a rival; drop one"
+
+
 def test_an_adapter_in_the_home_folder_goes_by_a_tilde(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(adapter.parent))
     assert config("compressor.adapter=~/adapter").compressor.adapter == "~/adapter"
