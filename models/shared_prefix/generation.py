@@ -218,10 +218,11 @@ def _choose(
         log_probs = logits.log_softmax(-1)
         tokens = logits.argmax(-1)
     else:
-        log_probs = (logits / temperature).log_softmax(-1)
+        log_probs = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
         group_size = len(prompt_of_row) // len(generators)
         noise = torch.cat([torch.rand(group_size, logits.shape[-1], generator=generator) for generator in generators])
-        # Away from 0 and 1, where the logarithms are infinite.
-        gumbel = -torch.log(-torch.log(noise.clamp(min=1e-20, max=1 - 1e-7)))
-        tokens = (log_probs + gumbel.to(logits.device)[alive]).argmax(-1)
+        # In place, for new memory of this size costs a CPU more than the logarithms do. Away from 0 and 1, where they
+        # are infinite.
+        gumbel = noise[alive.cpu()].clamp_(min=1e-20, max=1 - 1e-7).log_().neg_().log_().neg_()
+        tokens = gumbel.to(logits.device).add_(log_probs).argmax(-1)
     return tokens, log_probs.gather(-1, tokens[:, None])[:, 0]

@@ -6,13 +6,14 @@ prefixes have in common, as versions of one document do up to the first differen
 tokens go through the vocabulary projection, in chunks.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
 from peft import PeftModel
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -29,6 +30,10 @@ of an update fit beside the model."""
 
 MAX_LOGITS_PER_PASS = 1 << 25
 """Logits held at once, positions times vocabulary: 128 MB in float32, of which log-softmax needs another copy."""
+
+
+CACHED_LOGITS = 1 << 19
+"""Logits that are gone through at once on a CPU: 2 MB in float32, about what the caches of a core hold."""
 
 
 class Continuation(NamedTuple):
@@ -165,11 +170,7 @@ def _project(
     project = projection(model)
 
     def scores(chunk: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        logits = project(chunk).float()
-        log_probs = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
-        with torch.no_grad():
-            entropies = -(log_probs.exp() * log_probs).nansum(-1) if with_entropies else log_probs.new_empty(0)
-        return log_probs.gather(-1, ids[:, None])[:, 0], entropies
+        return _TargetScores.apply(project(chunk), ids, temperature, with_entropies)  # type: ignore[no-any-return]
 
     size = max(1, max_logits // model.config.get_text_config().vocab_size)
     chunks = list(zip(hidden.split(size), targets.split(size), strict=True))
@@ -180,3 +181,47 @@ def _project(
         results = [scores(*chunk) for chunk in chunks]
     log_probs, entropies = zip(*cast(list[tuple[Tensor, Tensor]], results), strict=True)
     return torch.cat(log_probs), torch.cat(entropies)
+
+
+class _TargetScores(torch.autograd.Function):
+    """Log-probabilities in float32 of one token at each position, with gradient, and entropies without.
+
+    No table of all logits in float32 is made: a few positions at a time pass through the processor's cache. On the way
+    back the probabilities are computed again from the logits.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float, entropies: bool) -> tuple[Tensor, Tensor]:
+        found = logits.new_empty(len(ids), dtype=torch.float32)
+        spreads = logits.new_empty(len(ids) if entropies else 0, dtype=torch.float32)
+        for rows in _rows_at_once(logits):
+            log_probs = _at_temperature(logits[rows], temperature).log_softmax(-1)
+            found[rows] = log_probs.gather(-1, ids[rows, None])[:, 0]
+            if entropies:
+                spreads[rows] = -(log_probs.exp() * log_probs).nansum(-1)
+        ctx.save_for_backward(logits, ids)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(spreads)
+        return found, spreads
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        logits, ids = ctx.saved_tensors
+        to_logits = torch.empty_like(logits)
+        for rows in _rows_at_once(logits):
+            weights = gradient[rows, None] / ctx.temperature
+            probabilities = _at_temperature(logits[rows], ctx.temperature).softmax(-1)
+            to_logits[rows] = probabilities.mul_(-weights).scatter_add_(-1, ids[rows, None], weights)
+        return to_logits, None, None, None
+
+
+def _rows_at_once(logits: Float[Tensor, "positions vocabulary"]) -> Iterator[slice]:
+    """The positions, as many at a time as `CACHED_LOGITS` allows on a CPU."""
+    count = max(1, CACHED_LOGITS // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
+    yield from (slice(first, first + count) for first in range(0, len(logits), max(1, count)))
+
+
+def _at_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """Logits in float32, divided by the temperature."""
+    return logits.float() if temperature == 1 else logits.float() / temperature
