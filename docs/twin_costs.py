@@ -1,8 +1,9 @@
 """Measures what twins cost the scorer, set by set: ``python docs/twin_costs.py --model MODEL FILE.json ...``.
 
-Files are in QASPER's layout. A row for each place of the evidence: tokens that the twins of a question add to a tree of
-its own document, as multiples of that document, without and with the question behind every version, and the twins by
-kind. Another document costs 1, and a column's question and messages besides, as with any negative.
+Files are in QASPER's layout. A row for each way to read the documents: the tokens of a document as it is; as multiples
+of these the tokens of its own context, and what its twins add to a token tree of that, without and with the question
+behind every version; then the twins by kind. Another document costs 1. Messages are read once a column besides, as with
+any negative.
 """
 
 import argparse
@@ -39,9 +40,10 @@ def measured(
 ) -> tuple[list[float], list[Twin]]:
     """Sums over questions, and the twins.
 
-    The sums are tokens of the document, what its twins add to it, the same with the question behind each, seconds.
+    The sums are tokens of the document, of its own context, of what its twins add, of the same with the question behind
+    each; and seconds.
     """
-    sums, every = [0.0] * 4, list[Twin]()
+    sums, every = [0.0] * 5, list[Twin]()
     for sample in samples:
         own = arranged(sample.document, sample.question, arrangement).text
         start = time.perf_counter()
@@ -51,7 +53,9 @@ def measured(
         alone = tree_tokens(prompts, [own], None)
         added = tree_tokens(prompts, texts, None) - alone
         with_question = tree_tokens(prompts, texts, asked) - tree_tokens(prompts, [own], asked)
-        sums = [total + value for total, value in zip(sums, (alone, added, with_question, seconds), strict=True)]
+        whole = tree_tokens(prompts, [sample.document.text], None)
+        terms = (whole, alone, added, with_question, seconds)
+        sums = [total + term for total, term in zip(sums, terms, strict=True)]
         every += made
     return sums, every
 
@@ -77,22 +81,24 @@ def main() -> None:
     parser.add_argument("--model", default="miniature/qwen2-small", help="whose tokens are counted")
     parser.add_argument("--twins", type=int, default=16, help="twins of a question")
     parser.add_argument("--questions", type=int, default=200, help="questions of a file, drawn at random")
+    parser.add_argument("--words", type=int, default=150, help="information.context_words of the last row of a set")
     given = parser.parse_args()
     prompts = CompressorPrompts(load_tokenizer(given.model), WHOLE)
-    print(f"| set | evidence | document, tokens | twins | cost | with questions | ms | {' | '.join(KINDS)} |")
-    print("|---" * (7 + len(KINDS)) + "|")
+    print(f"| set | evidence | tokens | own | twins | twins cost | with questions | ms | {' | '.join(KINDS)} |")
+    print("|---" * (8 + len(KINDS)) + "|")
     for path in given.files:
         documents = documents_of(path, prompts)
         twins, samples = Twins(documents), samples_of(documents)
         drawn = random.Random(0).sample(samples, min(given.questions, len(samples)))
-        for arrangement in (AS_IT_IS, LAST):
-            (own, added, asked, seconds), made = measured(prompts, twins, drawn, given.twins, arrangement)
-            kinds = Counter(twin.change for twin in made)
+        for arrangement in (AS_IT_IS, LAST, Arrangement("last", given.words)):
+            (whole, *costs, seconds), made = measured(prompts, twins, drawn, given.twins, arrangement)
+            kinds, number = Counter(twin.change for twin in made), len(drawn)
+            own, added, asked = (f"{cost / whole:.2f}" for cost in costs)
             shares = " | ".join(f"{kinds[kind] / max(1, len(made)):.0%}" for kind in KINDS)
-            name = path.parent.parent.name
+            read = arrangement.place.replace("_", " ") + (f", {given.words} words" if arrangement.words else "")
             print(
-                f"| {name} | {arrangement.place} | {own / len(drawn):.0f} | {len(made) / len(drawn):.1f} | "
-                f"{added / own:.2f} | {asked / own:.2f} | {1000 * seconds / len(drawn):.0f} | {shares} |",
+                f"| {path.parent.parent.name} | {read} | {whole / number:.0f} | {own} | {len(made) / number:.1f} | "
+                f"{added} | {asked} | {1000 * seconds / number:.0f} | {shares} |",
                 flush=True,
             )
 

@@ -1,11 +1,13 @@
 """The evaluation of messages: parts, blind questions, questions without a metric, and batches."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from data.arrangement import arranged
 from data.errors import DataError
 from data.sample import Document, Question, samples_of
 from eval.analysis.density import summarise
@@ -14,7 +16,7 @@ from eval.evaluation import Evaluation, by_compressor
 from eval.information import fits_window, measure
 from eval.parts import Pieces, joined, parts_of
 from eval.record import Origin, Record
-from eval.stages import identify
+from eval.stages import evaluation_of, identify
 from models.channel import BoundScorer, Channel
 from models.compressor import Compressor, Message
 from models.loading import load_model
@@ -232,3 +234,21 @@ def test_records_depend_on_the_questions_that_lend_evidence_to_twins() -> None:
         recipe = load_config("evaluation.yaml", ["compressor.adapter=null", given])
         identities = [identify(recipe, samples_of(lenders)) for lenders in (documents, other)]
         assert (identities[0] != identities[1]) == differ
+
+
+def test_a_recipe_says_how_the_scorer_reads_documents_and_records_depend_on_it() -> None:
+    built = [
+        f"The mill of {name} is old. It was built in {year}. It burned." for name, year in (("Aby", 1810), ("Bo", 1820))
+    ]
+    asked = Question("built", "When was the mill built?", ("1810", "1820"), "exact")
+    documents = [Document(text[12:14], "records", text, (asked,)) for text in built]
+    samples, identities = samples_of(documents), []
+    for given in ("evidence: in_place", "evidence: last", "evidence: last, context_words: 3"):
+        negatives = "negatives: {counterfactual: 0, batch: 1, twins: 0}"
+        recipe = load_config("evaluation.yaml", ["compressor.adapter=null", f"information={{{given}, {negatives}}}"])
+        evaluation = evaluation_of(recipe)
+        columns = evaluation.columns(samples[:1], documents)
+        read = arranged(samples[0].document, samples[0].question, evaluation.arrangement).text
+        assert columns.contexts[int(columns.own[0])] == read
+        identities.append((read, identify(recipe, samples)))
+    assert all(one[0] != two[0] and one[1] != two[1] for one, two in itertools.combinations(identities, 2))
