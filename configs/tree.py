@@ -187,18 +187,20 @@ def _index(items: list[Any], part: str, key: str) -> int:
 def _mistakes(errors: list[ErrorDetails], root: type[Section]) -> Iterator[str]:
     """Each wrong key on one line, once; unknown keys first, as they cause the others."""
     told: set[str] = set()
+    listed: set[str] = set()
     for error in sorted(errors, key=lambda error: error["type"] != "extra_forbidden"):
         key = _key(error["loc"], root)
         # A list whose item is wrong is itself reported as wrong: what contains a mistake is not another one.
         if not any(f"{earlier}.".startswith(f"{key}.") for earlier in told):
             told.add(key)
-            yield from _describe_error(error, root)
+            yield from _describe_error(error, root, listed)
 
 
-def _describe_error(error: ErrorDetails, root: type[Section]) -> Sequence[str]:
+def _describe_error(error: ErrorDetails, root: type[Section], listed: set[str]) -> Sequence[str]:
+    """The mistakes of an error; ``listed`` are the sections whose keys a mistake before has told, and is added to."""
     key = _key(error["loc"], root)
     if error["type"] == "extra_forbidden":
-        return [f"{one_line(key, 100)}: unknown key{_nearest_key(key, root)}"]
+        return [f"{one_line(key, 100)}: unknown key{_nearest_key(key, root, listed)}"]
     if error["type"] == "missing":
         return [f"{key}: is missing{_meaning(key, root)}"]
     if error["type"] == "value_error" and isinstance(cause := error.get("ctx", {}).get("error"), ConfigError):
@@ -286,8 +288,11 @@ def _meaning(key: str, root: type[Section]) -> str:
     return f" ({texts[pattern].rstrip('.')})" if pattern in texts else ""
 
 
-def _nearest_key(key: str, root: type[Section]) -> str:
-    """The key that was probably meant: a similar name in the same section, else the same name in another section."""
+def _nearest_key(key: str, root: type[Section], listed: set[str]) -> str:
+    """The key that was probably meant: a similar name in the same section, else the same name in another section.
+
+    Else all keys of the section, once for all mistakes of a configuration.
+    """
     pattern = re.sub(r"\.\d+", ".N", key)
     section, _, name = pattern.rpartition(".")
     keys = {".".join(leaf.split(".")[:depth]) for leaf, *_ in _leaves(root) for depth in range(1, 5)}
@@ -297,4 +302,7 @@ def _nearest_key(key: str, root: type[Section]) -> str:
     namesakes = sorted(known for known in keys if known.rpartition(".")[2] == name)
     if namesakes:
         return f"; did you mean {namesakes[0]}?"
+    if section in listed:
+        return ""
+    listed.add(section)
     return f"; {section or 'the configuration'} has {', '.join(sorted(set(siblings) - {'N'}))}"

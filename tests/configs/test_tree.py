@@ -193,6 +193,8 @@ def test_a_module_that_the_model_lacks_is_refused_at_load() -> None:
 def test_more_mistakes_than_anybody_reads_are_counted() -> None:
     text = refusal(*(f"train.a{number}=1" for number in range(30)))
     assert text.startswith("30 mistakes: ") and text.endswith(f"... and {30 - MOST_MISTAKES} more")
+    # The keys that the section has are told once.
+    assert text.count("unknown key") == MOST_MISTAKES and text.count("batch_negatives") == 1
 
 
 def test_checks_that_pass_say_nothing_and_those_that_fail_are_gathered() -> None:
