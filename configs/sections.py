@@ -225,6 +225,10 @@ class EvalConfig(Section):
     questions_per_document: Documents | None = 4
     """Number of questions asked of each document; null asks all."""
 
+    information_questions: NonNegativeInt | None = None
+    """Number of questions of each task whose messages' information is measured, drawn by the seed; null measures all.
+    Scoring a message under all of its contexts may cost ten times what writing and answering do."""
+
     batch_size: StepPart = 16
     """Number of questions evaluated together."""
 

@@ -1,9 +1,10 @@
 """The evaluation of messages: a record for every question, with what its message carried and what it cost."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
@@ -53,6 +54,8 @@ class Evaluation:
             have no information; otherwise the first of them ends the evaluation.
         diagnostics: whether messages are measured by the estimators of `eval.diagnostics` as well.
         arrangement: how the scorer reads the contexts of all columns.
+        information_questions: how many questions of each task have the information of their messages measured; None is
+            all of them.
     """
 
     negatives: NegativeCounts
@@ -61,6 +64,7 @@ class Evaluation:
     skip_long_messages: bool = False
     diagnostics: bool = False
     arrangement: Arrangement = AS_IT_IS
+    information_questions: int | None = None
 
     def run(
         self, samples: Sequence[Sample], write: Write, channel: Channel, origin: Origin, log: RecordLog[Record]
@@ -76,7 +80,7 @@ class Evaluation:
         """
         state = PartialState()
         batches = self.batches(samples)[state.process_index :: state.num_processes]
-        pools = documents_by_task(samples)
+        pools, measured = documents_by_task(samples), self.measured(samples)
         key = {**origin, "diagnostics": True} if self.diagnostics else origin
         records: list[Record] = []
         with tqdm(
@@ -90,10 +94,22 @@ class Evaluation:
                 logged = log.records(key, batch)
                 if logged is None:
                     pool = pools[batch[0].document.task]
-                    logged = log.add(key, batch, self.batch(batch, write, channel, origin, pool))
+                    logged = log.add(key, batch, self.batch(batch, write, channel, origin, pool, measured))
                     bar.update(len(batch))
                 records += logged
         return sorted(gather_object(records), key=lambda record: record["id"])
+
+    def measured(self, samples: Sequence[Sample]) -> frozenset[str]:
+        """The ids of the questions whose messages' information is measured: drawn evenly by the seed, for each task."""
+        ids: dict[str, list[str]] = {}
+        for sample in samples:
+            ids.setdefault(sample.document.task, []).append(sample.id)
+        most = self.information_questions
+        return frozenset(
+            name
+            for of_task in ids.values()
+            for name in sorted(of_task, key=lambda name: sampling_seed(self.seed, "information", name))[:most]
+        )
 
     def batches(self, samples: Sequence[Sample]) -> list[list[Sample]]:
         """Questions taken together: of one task, of documents of similar length, those of one document side by side.
@@ -108,23 +124,41 @@ class Evaluation:
         ]
 
     def batch(
-        self, samples: Sequence[Sample], write: Write, channel: Channel, origin: Origin, pool: Sequence[Document]
+        self,
+        samples: Sequence[Sample],
+        write: Write,
+        channel: Channel,
+        origin: Origin,
+        pool: Sequence[Document],
+        measured: Container[str] | None = None,
     ) -> list[Record]:
-        """The records of a few samples of one task; ``pool`` holds the documents of that task."""
+        """The records of a few samples of one task.
+
+        Args:
+            samples: the questions.
+            write: makes the messages.
+            channel: answers from them and scores them.
+            origin: how the messages are made.
+            pool: the documents of the task.
+            measured: the ids of the questions whose messages' information is measured; None is all of them.
+        """
         pieces = Pieces.of(samples)
         messages = write(pieces.samples)
         columns = self.columns(pieces.samples, parts_of(pool))
         parts = pieces.by_sample(messages)
         readings = channel.answer(samples, [joined(own_parts) for own_parts in parts])
-        measured = measure(channel.scorers, pieces, messages, columns, self.skip_long_messages, self.diagnostics)
+        chosen = [measured is None or samples[owner].id in measured for owner in pieces.owners]
+        carried = measure(
+            channel.scorers, pieces, messages, columns, torch.tensor(chosen), self.skip_long_messages, self.diagnostics
+        )
         return [
             {
                 **origin,
                 **question_fields(sample),
                 "context": sample.document.text,
                 **message_fields(parts[number]),
-                **measured.tokens[number],
-                **measured.information[number],
+                **carried.tokens[number],
+                **carried.information[number],
                 **answer_fields(
                     sample, readings.answers[number], readings.answer_scores[number], readings.null_scores[number]
                 ),

@@ -38,6 +38,7 @@ def measure(
     pieces: Pieces,
     messages: Sequence[Message],
     columns: Columns,
+    scored: Bool[Tensor, " pieces"] | None = None,
     skip_long_messages: bool = False,
     diagnostics: bool = False,
 ) -> Measurement:
@@ -48,6 +49,7 @@ def measure(
         pieces: what the messages were written for.
         messages: one a piece.
         columns: the contexts that each message is compared over.
+        scored: which messages are measured at all; None measures all of them.
         skip_long_messages: leave out messages that are too long to be scored beside their contexts.
         diagnostics: add the estimators of `eval.diagnostics`, by the first scorer.
 
@@ -56,7 +58,7 @@ def measure(
     """
 
     def scores_of(scorer: BoundScorer) -> Scores:
-        valid = columns.valid
+        valid = columns.valid if scored is None else columns.valid & scored[:, None]
         if skip_long_messages:
             valid = valid & fits_window(scorer, pieces.samples, messages, columns)[:, None]
         return scorer.score(pieces.samples, messages, columns.contexts, valid)

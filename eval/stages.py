@@ -34,7 +34,13 @@ def evaluation_of(recipe: Recipe) -> Evaluation:
     """How a recipe evaluates."""
     negatives = NegativeCounts(**recipe.information.negatives.model_dump())
     arrangement = Arrangement(recipe.information.evidence, recipe.information.context_words)
-    return Evaluation(negatives, recipe.eval.batch_size, recipe.seed, arrangement=arrangement)
+    return Evaluation(
+        negatives,
+        recipe.eval.batch_size,
+        recipe.seed,
+        arrangement=arrangement,
+        information_questions=recipe.eval.information_questions,
+    )
 
 
 def build_compressor(config: EvaluatedConfig, instruction: str) -> Compressor:
@@ -121,6 +127,7 @@ def identify(recipe: Recipe, samples: Sequence[Sample]) -> dict[str, Any]:
         **lenders(recipe, samples),
         "seed": recipe.seed,
         "batch_size": recipe.eval.batch_size,
+        "information_questions": recipe.eval.information_questions,
     }
 
 

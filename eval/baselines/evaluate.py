@@ -126,7 +126,8 @@ def _evaluate_rival(
 def _measured(setting: Setting, write: Write, origin: Origin, title: str) -> list[Record]:
     evaluation = replace(evaluation_of(setting.config), skip_long_messages=True)
     records = evaluation.run(setting.samples, write, setting.channel, origin, setting.log)
-    if long := sum(record["information_nats"] is None for record in records):
+    measured = evaluation.measured(setting.samples)
+    if long := sum(record["information_nats"] is None for record in records if record["id"] in measured):
         say(f"{title}: {long} messages are too long to be scored beside their contexts, so not measured")
     return records
 

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from eval.evaluation import Evaluation, by_compressor
 from eval.information import fits_window, measure
 from eval.parts import Pieces, joined, parts_of
 from eval.record import Origin, Record
+from eval.record_log import open_log
 from eval.stages import evaluation_of, identify
 from models.channel import BoundScorer, Channel
 from models.compressor import Compressor, Message
@@ -252,3 +254,21 @@ def test_a_recipe_says_how_the_scorer_reads_documents_and_records_depend_on_it()
         assert columns.contexts[int(columns.own[0])] == read
         identities.append((read, identify(recipe, samples)))
     assert all(one[0] != two[0] and one[1] != two[1] for one, two in itertools.combinations(identities, 2))
+
+
+def test_information_is_measured_for_as_many_questions_as_asked(
+    compressor: Compressor, channel: Channel, tmp_path: Path
+) -> None:
+    samples, write = samples_of(histories(5)), by_compressor(compressor, 0.0, 0)
+    some = replace(EVALUATION, information_questions=2)
+    records = some.run(samples, write, channel, ORIGIN, open_log(tmp_path / "some", {}))
+    every = EVALUATION.run(samples, write, channel, ORIGIN, open_log(tmp_path / "all", {}))
+    measured = {record["id"] for record in records if record["information_nats"] is not None}
+    assert measured == some.measured(samples) and len(measured) == 2 < len(records)
+    for record, whole in zip(records, every, strict=True):
+        assert record["prediction"] == whole["prediction"] and record["accuracy"] == whole["accuracy"]
+        if record["id"] in measured:
+            assert record["information_nats"] == pytest.approx(whole["information_nats"], abs=1e-4)
+    assert not replace(EVALUATION, information_questions=0).measured(samples)
+    assert EVALUATION.measured(samples) == {sample.id for sample in samples}
+    assert summarise(records)["overall"]["after"]["accuracy"]["value"] is not None
