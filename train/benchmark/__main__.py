@@ -4,6 +4,9 @@ Times scoring, the policy update, rollouts and the whole step beside the straigh
 transformers' ``generate``, scoring of full sequences with only the needed logits kept): one process, warm, alternating,
 medians. Where there is a CUDA GPU it is measured as well, with a larger model. ``bench.json`` is written after every
 case and an interrupted run goes on from it; beside it lie ``growth.json`` and a plot of how the cost grows.
+
+With ``--model`` a real model is measured on the CPU: prefill, decoding, scoring and update in tokens a second, and as a
+share of the rate of the model's own matrix products; ``model.json`` is written.
 """
 
 import argparse
@@ -42,14 +45,27 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="leave straightforward calls out that would take longer, but for the headline's (0: growth of ours alone)",
     )
     parser.add_argument("--check", action="store_true", help="exit with 1 where a headline figure misses its floor")
+    real = parser.add_argument_group("a real model, on a CPU", "what of the machine's matmul rate each phase reaches")
+    real.add_argument("--model", help="measure this model, named as in a recipe, instead of the random one")
+    real.add_argument("--dtype", default="auto", help="its floating-point type: float32, bfloat16, or auto")
+    real.add_argument(
+        "--threads", type=int, default=1, help="threads of torch; with one, seconds are those on the processor"
+    )
+    real.add_argument("--stock", action="store_true", help="a whole step beside stock TRL's as well, in minutes")
     options = parser.parse_args(arguments)
-    if options.repeats < 1:
-        parser.error(f"--repeats must be at least 1, got {options.repeats}")
+    for name in ("repeats", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
     return options
 
 
 def work(options: argparse.Namespace) -> int:
     """Measure, once the command line has been read: the libraries that takes are imported here."""
+    if options.model is not None:
+        from train.benchmark import real_model
+
+        real_model.run(options.out, options.model, options.dtype, options.threads, options.repeats, options.stock)
+        return 0
     from train.benchmark.job import run
 
     held = run(options.out, options.repeats, options.most_stock, quick=options.quick, fresh=options.fresh)

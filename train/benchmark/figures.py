@@ -107,7 +107,7 @@ def results_table(rows: Sequence[Row]) -> str:
         shares = [_cell(row.ratio, ".2f"), _cell(row.floor_share, ".0%")]
         peaks = [_cell(row.ours_peak_mb, ".0f"), _cell(row.stock_peak_mb, ".0f")]
         lines.append([row.phase, *sizes, row.device, *tokens, *seconds, *shares, *peaks, f"{row.matmul_share:.0%}"])
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def growth_table(growths: Sequence[Growth]) -> str:
@@ -117,14 +117,14 @@ def growth_table(growths: Sequence[Growth]) -> str:
         exponents = [growth.ours, growth.ours_counted, growth.stock, growth.stock_counted]
         sizes, cells = " ".join(map(str, growth.sizes)), [_cell(value, ".2f") for value in exponents]
         lines.append([growth.phase, growth.varied, sizes, growth.device, *cells])
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def _cell(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
+def aligned(lines: Sequence[Sequence[str]]) -> str:
     """Rows of cells as text, every column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.rjust, line, widths)) for line in lines)

@@ -6,11 +6,12 @@ from typing import Any, cast
 import torch
 from datasets import Dataset
 from jaxtyping import Int
-from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
+from models.adapters import add_adapter
+from models.fingerprint import is_base
 from models.loading import load_model
 from models.shared_prefix import Continuation, batched_message_log_probs, generate
 from train.benchmark.cases import Case
@@ -34,21 +35,31 @@ class Subject:
         trained: the adapter's parameters.
         projection: parameters of the projection onto the vocabulary.
         body: parameters of the rest, embeddings left out.
+        vocabulary: the number of tokens there are.
         trainer: TRL's trainer with our override; stock's methods run on it as well.
     """
 
-    def __init__(self, device: str, folder: str) -> None:
-        """Build model, adapter and trainer on a device; ``folder`` is the trainer's output folder."""
+    def __init__(self, device: str, folder: str, base: PreTrainedModel | None = None) -> None:
+        """Build adapter and trainer on a device.
+
+        Args:
+            device: ``cpu`` or ``cuda``.
+            folder: the trainer's output folder.
+            base: the model, on that device; a random one without it.
+        """
         self.device = device
-        self.base = _random_model(device)
-        lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-        adapted = get_peft_model(self.base, lora)
-        assert isinstance(adapted, PeftModel)
-        self.model = adapted
+        self.base = _random_model(device) if base is None else base
+        adapted = self.model = add_adapter(self.base, 16, 32, 0.0, "all-linear", seed=0)
         self.trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-        weights = {name: weight.numel() for name, weight in self.base.named_parameters() if "lora" not in name}
-        self.projection = weights["lm_head.weight"]
-        self.body = sum(weights.values()) - self.projection - weights["model.embed_tokens.weight"]
+        weights = [weight.numel() for name, weight in self.base.named_parameters() if is_base(name, weight)]
+        embedding, head = (
+            cast(nn.Linear, layer).weight
+            for layer in (self.base.get_input_embeddings(), self.base.get_output_embeddings())
+        )
+        self.projection = head.numel()
+        # Where both are one parameter, it is named once.
+        self.body = sum(weights) - self.projection - (0 if head is embedding else embedding.numel())
+        self.vocabulary = len(embedding)
         on_gpu = device == "cuda"
         # TRL's defaults, bfloat16 and checkpointing, are for GPUs: a CPU computes the former many times slower.
         arguments = GRPOConfig(
@@ -103,16 +114,18 @@ def _no_reward(completions: Sequence[Any], **_: Any) -> list[float | None]:
     return [0.0] * len(completions)
 
 
-def random_tokens(case: Case) -> tuple[Int[Tensor, "contexts tokens"], Int[Tensor, "messages tokens"]]:
+def random_tokens(
+    case: Case, vocabulary: int = VOCABULARY
+) -> tuple[Int[Tensor, "contexts tokens"], Int[Tensor, "messages tokens"]]:
     """Random contexts and messages, groups contiguous."""
     generator = torch.Generator().manual_seed(0)
-    contexts = torch.randint(0, VOCABULARY, (case.contexts, case.context), generator=generator)
-    return contexts, torch.randint(0, VOCABULARY, (case.messages, case.message), generator=generator)
+    contexts = torch.randint(0, vocabulary, (case.contexts, case.context), generator=generator)
+    return contexts, torch.randint(0, vocabulary, (case.messages, case.message), generator=generator)
 
 
 def score_ours(subject: Subject, case: Case) -> None:
     """Every message under every context, contexts read once."""
-    contexts, messages = random_tokens(case)
+    contexts, messages = random_tokens(case, subject.vocabulary)
     jobs = [[Continuation(row[-1:], message) for message in messages.tolist()] for row in contexts.tolist()]
     with subject.model.disable_adapter():
         batched_message_log_probs(subject.base, contexts[:, :-1].tolist(), jobs)
@@ -121,7 +134,7 @@ def score_ours(subject: Subject, case: Case) -> None:
 @torch.no_grad()
 def score_stock(subject: Subject, case: Case) -> None:
     """Every message under every context as a full sequence, ``STOCK_BATCH`` at a time."""
-    contexts, messages = (part.to(subject.device) for part in random_tokens(case))
+    contexts, messages = (part.to(subject.device) for part in random_tokens(case, subject.vocabulary))
     with subject.model.disable_adapter():
         for context in contexts:
             for group in messages.split(STOCK_BATCH):
@@ -135,7 +148,7 @@ def update_policy(subject: Subject, case: Case, trainer_class: type[GRPOTrainer]
 
     ``trainer_class`` is the trainer whose computation is timed.
     """
-    contexts, messages = (part.to(subject.device) for part in random_tokens(case))
+    contexts, messages = (part.to(subject.device) for part in random_tokens(case, subject.vocabulary))
     subject.model.train()
     for context, group in zip(contexts, messages.split(case.group), strict=True):
         ids = torch.cat([context.expand(len(group), -1), group], dim=1)
@@ -150,7 +163,7 @@ def update_policy(subject: Subject, case: Case, trainer_class: type[GRPOTrainer]
 
 def roll_out_ours(subject: Subject, case: Case) -> None:
     """A group of messages for every context, which is read once; all of them are decoded together."""
-    contexts, _ = random_tokens(case)
+    contexts, _ = random_tokens(case, subject.vocabulary)
     # No token ends a message, so that both ways write the same number.
     generate(subject.model, contexts.tolist(), case.message, -1, case.group, 1.0, list(range(case.contexts)))
 
@@ -158,7 +171,7 @@ def roll_out_ours(subject: Subject, case: Case) -> None:
 @torch.no_grad()
 def roll_out_stock(subject: Subject, case: Case) -> None:
     """transformers' ``generate`` on prompts repeated for their group."""
-    contexts, _ = random_tokens(case)
+    contexts, _ = random_tokens(case, subject.vocabulary)
     ids = contexts.to(subject.device).repeat_interleave(case.group, dim=0)
     options = {"max_new_tokens": case.message, "min_new_tokens": case.message, "do_sample": True, "pad_token_id": 0}
     subject.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), top_k=0, **options)
