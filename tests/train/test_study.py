@@ -38,6 +38,7 @@ def set_of(config: StudyConfig) -> SetFigures:
         ({"variants": {}}, "variants = {}: should have at least one item"),
         ({"seeds": [1, 1]}, "seeds = [1, 1]: has the same twice"),
         ({"articles": ["papers"]}, "articles = 'papers': is no set; there are notes"),
+        ({"transfer": ["papers"]}, "transfer = 'papers': is no set; there are notes"),
         ({"sets": {"notes": {"eval.documents": -1}}}, "sets.notes: eval.documents = -1"),
         ({"sets": {"notes": {"eval.greedy": True, "eval.temperature": 1}}}, "sets.notes: eval.greedy = true"),
         ({"sets": {"notes": {"reference.model": "a"}}}, "sets.notes: reference.model: what is held against what"),
@@ -74,6 +75,16 @@ def test_members_come_seed_by_seed_and_what_is_shared_comes_once(tmp_path: Path)
     assert [member.name for member in planned(config, ["full/1"])] == ["train warm-start", *names[9:12]]
     with pytest.raises(ConfigError, match="--only 'ful': there are warm-start, full, without-information, with the"):
         planned(config, ["ful"])
+
+
+def test_a_set_of_transfer_is_for_the_start_and_the_first_variant(tmp_path: Path) -> None:
+    sets = {"notes": {}, "far": {"eval.documents": 3}}
+    config = configured(tmp_path, sets=sets, transfer=["far"])
+    names = [member.name for member in planned(config) if member.set_name == "far"]
+    assert names == ["far warm-start", "far full/0", "far full/1"]
+    members = planned(config)
+    results = results_of(config, sets_of(config, members, stand_of(config.pages_folder, config.folder, members)))
+    assert list(results["far"]) == ["warm-start", "full"] and "without-information" in results["notes"]
 
 
 def test_the_untrained_model_is_not_written_twice(tmp_path: Path) -> None:

@@ -79,6 +79,10 @@ class StudyConfig(Section):
     """Sets whose documents are parts of an article, a meeting or a friendship, by their ids up to a last ``-NN``:
     intervals resample these. In the other sets they resample documents."""
 
+    transfer: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Sets that the first variant alone is measured on, beside what training starts from: those that nothing was
+    trained on, where ablations would cost much and say little."""
+
     @model_validator(mode="after")
     def _members_fit(self) -> Self:
         check_all(partial(_check_names, self), partial(self.recipe_with, "recipe"))
@@ -98,6 +102,10 @@ class StudyConfig(Section):
     def pages_folder(self) -> Path:
         """The folder of results, page and members."""
         return self.folder if self.pages is None else Path(os.path.expanduser(self.pages))
+
+    def measured_on(self, name: str) -> tuple[str, ...]:
+        """The variants that are measured on a set."""
+        return tuple(self.variants)[:1] if name in self.transfer else tuple(self.variants)
 
     @property
     def start(self) -> str:
@@ -209,12 +217,13 @@ def _check_names(config: StudyConfig) -> None:
     for name in config.variants:
         if name in taken:
             raise ConfigError(f"variants.{name}: results have another line of that name; choose another name")
-    for key, values in (("seeds", config.seeds), ("articles", config.articles)):
+    for key, values in (("seeds", config.seeds), ("articles", config.articles), ("transfer", config.transfer)):
         if len(set(values)) < len(values):
             raise ConfigError(f"{key} = {list(values)}: has the same twice; keep one")
-    for name in config.articles:
-        if name not in config.sets:
-            raise ConfigError(f"articles = {shown(name)}: is no set; there are {', '.join(config.sets)}")
+    for key, names in (("articles", config.articles), ("transfer", config.transfer)):
+        for name in names:
+            if name not in config.sets:
+                raise ConfigError(f"{key} = {shown(name)}: is no set; there are {', '.join(config.sets)}")
 
 
 def _check_set(config: StudyConfig, name: str) -> None:

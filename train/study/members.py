@@ -96,7 +96,8 @@ def _evaluations(config: StudyConfig, variant: str, seed: int, run: Member | Non
     configs: dict[str, Any] = {"warm_start": warm and warm.config}
     if not starts:
         configs["training"] = run and run.config
-    evaluations = {name: config.measured(name, variant, seed) for name in config.sets}
+    names = [name for name in config.sets if starts or variant in config.measured_on(name)]
+    evaluations = {name: config.measured(name, variant, seed) for name in names}
     return [
         Member(variant, seed, name, one, depends_on(**configs, evaluation=one), run, warm, starts)
         for name, one in evaluations.items()

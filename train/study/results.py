@@ -148,7 +148,7 @@ def results_of(config: StudyConfig, sets: Sequence[SetFigures]) -> dict[str, dic
     """Set, variant, seed, figure: the means over questions; None for what is missing."""
     results: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for one in sets:
-        seeds = {config.start: [0], **dict.fromkeys(config.variants, config.seeds)}
+        seeds = {config.start: [0], **dict.fromkeys(config.measured_on(one.name), config.seeds)}
         planned = {name: {str(seed): dict(NOTHING) for seed in own} for name, own in seeds.items()}
         for name, by_seed in one.lines.items():
             planned.setdefault(name, {}).update({str(seed): _means(records) for seed, records in by_seed.items()})
