@@ -20,7 +20,7 @@ from train.study.identity import depends_on
 from train.study.members import planned
 from train.study.page import set_table
 from train.study.processes import in_use, share_of_cores
-from train.study.results import SetFigures, lines_of, sets_of
+from train.study.results import SetFigures, lines_of, results_of, sets_of
 from train.study.stand import stand_of
 from train.study.time_left import Times, duration
 
