@@ -61,7 +61,7 @@ class Subject:
         self.body = sum(weights) - self.projection - (0 if head is embedding else embedding.numel())
         self.vocabulary = len(embedding)
         on_gpu = device == "cuda"
-        # TRL's defaults, bfloat16 and checkpointing, are for GPUs: a CPU computes the former many times slower.
+        # TRL's defaults, autocasting and checkpointing, are for GPUs: on a CPU the model's own type is what is timed.
         arguments = GRPOConfig(
             output_dir=folder,
             report_to=[],
