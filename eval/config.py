@@ -85,6 +85,10 @@ class BaselineConfig(Section):
     samples: Annotated[GroupSize, Field(le=256)] = 8
     """How many messages are sampled for each question, of which one is kept. best-of-n only."""
 
+    information: bool = True
+    """Whether the information of its messages is measured. Scoring a whole document as a message, under every context,
+    costs more than all else in an evaluation."""
+
     length_weight: Weight = 1.0
     """What a message of ``compressor.budget_tokens`` costs, where information at its ceiling is worth 1; a shorter one
     costs in proportion. best-of-n only."""

@@ -81,7 +81,9 @@ class Evaluation:
         state = PartialState()
         batches = self.batches(samples)[state.process_index :: state.num_processes]
         pools, measured = documents_by_task(samples), self.measured(samples)
-        key = {**origin, "diagnostics": True} if self.diagnostics else origin
+        key = {**origin, "diagnostics": True} if self.diagnostics else dict(origin)
+        if self.information_questions == 0:
+            key["information_questions"] = 0
         records: list[Record] = []
         with tqdm(
             total=sum(map(len, batches)),

@@ -103,7 +103,7 @@ def evaluate_baseline(setting: Setting, baseline: BaselineConfig) -> Iterator[tu
         budgets = budgets_of(setting, baseline)
     for budget in budgets:
         origin: Origin = {"stage": f"{baseline.name} {budget}", "temperature": None, "budget_tokens": budget}
-        records = _measured(setting, by_baseline(writer, budget), origin, baseline.title)
+        records = _measured(setting, by_baseline(writer, budget), origin, baseline)
         yield {"name": baseline.title, "budget_tokens": None if unlimited else budget}, records
 
 
@@ -119,16 +119,18 @@ def _evaluate_rival(
         def write(samples: Sequence[Sample], budget: int = budget) -> list[Message]:
             return rival.write(samples, budget)
 
-        records = _measured(setting, write, {**origin, "budget_tokens": budget}, baseline.title)
+        records = _measured(setting, write, {**origin, "budget_tokens": budget}, baseline)
         yield {"name": baseline.title, "budget_tokens": budget}, records
 
 
-def _measured(setting: Setting, write: Write, origin: Origin, title: str) -> list[Record]:
+def _measured(setting: Setting, write: Write, origin: Origin, baseline: BaselineConfig) -> list[Record]:
     evaluation = replace(evaluation_of(setting.config), skip_long_messages=True)
+    if not baseline.information:
+        evaluation = replace(evaluation, information_questions=0)
     records = evaluation.run(setting.samples, write, setting.channel, origin, setting.log)
     measured = evaluation.measured(setting.samples)
     if long := sum(record["information_nats"] is None for record in records if record["id"] in measured):
-        say(f"{title}: {long} messages are too long to be scored beside their contexts, so not measured")
+        say(f"{baseline.title}: {long} messages are too long to be scored beside their contexts, so not measured")
     return records
 
 

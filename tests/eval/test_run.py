@@ -40,7 +40,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(folder: Path, adapter: Path, *more: str) -> list[str]:
     """A run with an adapter, what it is held against, and baselines, over the whole embedded suite."""
     tasks = "tasks=[miniature/notes, miniature/filings, miniature/papers, miniature/pages, miniature/chats]"
-    baselines = "baselines=[{name: no-context}, {name: bm25, budgets: [8, 16]}]"
+    baselines = "baselines=[{name: no-context, information: false}, {name: bm25, budgets: [8, 16]}]"
     return small(folder, f"compressor.adapter={adapter}", baselines, "eval.documents=1", *more, tasks=tasks)
 
 
@@ -64,6 +64,7 @@ def test_an_evaluation_leaves_everything_and_a_second_start_repeats_nothing(
     named = [(b["name"], b["budget_tokens"]) for b in found["baselines"]]
     assert named == [("no-context", None), ("bm25", 8), ("bm25", 16)]
     assert all(b["accuracy"]["value"] is not None and b["n"] == 10 for b in found["baselines"])
+    assert [b["information_bits"]["value"] is None for b in found["baselines"]] == [True, False, False]
     assert [found["overall"][stage]["n"] for stage in ("before", "after")] == [10, 10]
     assert [cost["name"] for cost in found["flops"]] == ["compressor, before", "compressor, after"]
     messages = {stage: [r["message"] for r in records(folder) if r["stage"] == stage] for stage in ("before", "after")}
