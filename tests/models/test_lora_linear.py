@@ -79,10 +79,10 @@ def test_what_is_not_one_plain_adapter_goes_pefts_way(what: str) -> None:
     if what == "dropout":
         model.train()
     if what == "merged":
-        model.base_model.merge_adapter()  # pyright: ignore[reportCallIssue]
+        model.merge_adapter()
     if what == "two adapters":
         add_adapter(model, 2, 4, 0.0, "all-linear", seed=2, name="second")
-        model.base_model.set_adapter(["default", "second"])
+        model.base_model.set_adapter(["default", "second"])  # pyright: ignore[reportCallIssue]
 
     def logits() -> torch.Tensor:
         torch.manual_seed(3)
