@@ -94,9 +94,7 @@ def test_a_reward_that_pays_no_question_is_refused() -> None:
 
 def test_best_of_n_needs_questions_with_a_metric() -> None:
     config = load_config("mi_rl.yaml", ["train.update=best_of_n"])
-    with pytest.raises(
-        ConfigError, match=r"^train\.update = best_of_n: .* above 0, and 2 of 2 training questions"
-    ):
+    with pytest.raises(ConfigError, match=r"^train\.update = best_of_n: .* above 0, and 2 of 2 training questions"):
         told(config, "judge", "perplexity")
     assert told(config, "judge", "exact") == [
         "1 of 2 training questions have no metric, as only a judge can score them: nothing is learned from their "
