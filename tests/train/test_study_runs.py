@@ -119,7 +119,10 @@ try:
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
+    # As in the background of a shell.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     running = script(tmp_path, waiting)
+    signal.signal(signal.SIGINT, before)
     until(lambda: "threads" in running.log.read_text())
     stop([running])
     said = f"threads 3 --config {tmp_path / 'recipe.yaml'} a=1"

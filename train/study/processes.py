@@ -78,7 +78,7 @@ def start(command: str, recipe: Path, overrides: Sequence[str], log: Path, threa
             stderr=subprocess.STDOUT,
             # Ctrl-C reaches the study alone, which passes it on once: a second one would end a training at once.
             start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_before_start,
         )
     return Running(process, log, offset)
 
@@ -120,6 +120,13 @@ def _signal(running: Sequence[Running], number: int) -> None:
     for one in running:
         with suppress(ProcessLookupError):
             os.killpg(one.process.pid, number)
+
+
+def _before_start() -> None:
+    # Members are stopped by SIGINT, to which a study in the background of a shell is deaf, and they would be as well.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        _end_with_parent()
 
 
 def _end_with_parent() -> None:
