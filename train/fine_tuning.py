@@ -127,10 +127,10 @@ def fine_tune(
     return losses
 
 
-def drop(kept: Kept) -> None:
-    """Remove the state of a fine-tuning whose outcome is safe."""
+def drop_state(run_folder: Path, name: str) -> None:
+    """Remove the state of a fine-tuning whose outcome is safe, where there is one."""
     if is_main():
-        shutil.rmtree(kept.place, ignore_errors=True)
+        shutil.rmtree(run_folder / name, ignore_errors=True)
 
 
 def _batches(examples: Sequence[Example], settings: FineTuningConfig, seed: int) -> Iterator[list[Example]]:

@@ -16,6 +16,12 @@ WARM_START = "warm_start"
 PREDICTOR = "predictor"
 """The folder of the predictor's adapter that its warm start has left, below the run folder."""
 
+WARM_START_STATE, PREDICTOR_STATE = f"{WARM_START}.state", f"{PREDICTOR}.state"
+"""The folders of warm starts that are not finished, below the run folder: see `train.fine_tuning`."""
+
+STARTED = (WARM_START, WARM_START_STATE, PREDICTOR, PREDICTOR_STATE)
+"""What warm starts leave, the last of them first."""
+
 FREE = {"tracking": True, "train": {"save_every", "keep_checkpoints"}, "predictor": set(PATIENCE)}
 """Keys that may change before a run goes on: none of its figures depends on them."""
 
@@ -40,8 +46,7 @@ def holds_work(folder: Path) -> bool:
     results = ("results.json", METRICS_FILE)
     return (
         any((folder / name).exists() for name in results)
-        or any((folder / name).exists() for name in (PREDICTOR, WARM_START))
-        or any(folder.glob("*.state"))
+        or any((folder / name).exists() for name in STARTED)
         or any(path.stat().st_size for path in folder.glob("records/*.jsonl"))
         or any(checkpoints_in(folder / CHECKPOINTS))
     )
@@ -50,6 +55,5 @@ def holds_work(folder: Path) -> bool:
 def stand(folder: Path) -> str:
     """What the same command goes on from, in words."""
     newest = find_checkpoint(folder).newest
-    started = [folder / name for name in (WARM_START, f"{WARM_START}.state", PREDICTOR, f"{PREDICTOR}.state")]
-    found = [str(path) for path in started if path.is_dir()]
+    found = [str(folder / name) for name in STARTED if (folder / name).is_dir()]
     return str(newest.path) if newest else next(iter(found), "the start")

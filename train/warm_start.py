@@ -33,9 +33,9 @@ from models.loading import context_window, load_model
 from models.predictor import UNLIMITED, LocalPredictor, Query
 from train.checkpoint import Checkpoint, damage, partial_folder, publish
 from train.config import Config
-from train.fine_tuning import Example, Kept, drop, fine_tune
+from train.fine_tuning import Example, Kept, drop_state, fine_tune
 from train.models import Models, predictor_settings, save_trained
-from train.run_folder import PREDICTOR, WARM_START
+from train.run_folder import PREDICTOR, PREDICTOR_STATE, WARM_START, WARM_START_STATE
 from train.starting import FineTuningConfig, PredictorWarmStartConfig, Targets
 
 SUMMARY_FILE = "warm_start.json"
@@ -79,18 +79,19 @@ def warm_start(config: Config, models: Models, samples: Sequence[Sample]) -> dic
     if settings is None:
         return {}
     if _is_whole(place):
+        drop_state(config.folder, WARM_START_STATE)
         say(f"the warm start is taken from {place}")
         start_from(models.adapted, read_adapter(place), config.compressor.model)
         return json.loads((place / SUMMARY_FILE).read_text(encoding="utf-8"))
     begun = time.time()
     examples = draw_examples(samples, models.compressor, settings.examples, config.seed, settings.targets)
     tell(examples, settings, "warm start", f"their {settings.targets} as the message")
-    kept = Kept(config.folder, f"{WARM_START}.state", _key(settings, examples.chosen))
+    kept = Kept(config.folder, WARM_START_STATE, _key(settings, examples.chosen))
     limit = config.train.max_grad_norm
     losses = fine_tune(models.adapted, examples.chosen, settings, limit, config.seed, "train.warm_start", kept)
     summary = _summary(examples, losses, begun)
     _publish(config, WARM_START, summary, lambda folder: save_trained(config, models, folder))
-    drop(kept)
+    drop_state(config.folder, WARM_START_STATE)
     return summary
 
 
@@ -116,6 +117,7 @@ def warm_start_predictor(config: Config, samples: Sequence[Sample]) -> tuple[Con
         return config, {}
     adapted = {"predictor": config.predictor.model_copy(update={"adapter": str(place)})}
     if _is_whole(place):
+        drop_state(config.folder, PREDICTOR_STATE)
         say(f"the predictor's warm start is taken from {place}")
         summary = json.loads((place / SUMMARY_FILE).read_text(encoding="utf-8"))
         return config.model_copy(update=adapted), summary
@@ -130,7 +132,7 @@ def warm_start_predictor(config: Config, samples: Sequence[Sample]) -> tuple[Con
     predictor = LocalPredictor(plain, tokenizer, named.max_answer_tokens, window, instruction)
     examples = draw_answers(samples, predictor, settings, config.seed)
     tell(examples, settings, "warm start of the predictor", "their answer to learn")
-    kept = Kept(config.folder, f"{PREDICTOR}.state", _key(settings, examples.chosen))
+    kept = Kept(config.folder, PREDICTOR_STATE, _key(settings, examples.chosen))
     losses = fine_tune(model, examples.chosen, settings, config.train.max_grad_norm, config.seed, key, kept)
     summary = _summary(examples, losses, begun)
     remembered = predictor_settings(config, model)
@@ -140,7 +142,7 @@ def warm_start_predictor(config: Config, samples: Sequence[Sample]) -> tuple[Con
         summary,
         lambda folder: save_adapter(model, tokenizer, folder, named.model, settings=remembered),
     )
-    drop(kept)
+    drop_state(config.folder, PREDICTOR_STATE)
     return config.model_copy(update=adapted), summary
 
 

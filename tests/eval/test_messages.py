@@ -14,14 +14,12 @@ Build = Callable[..., Record]
 CONTEXT = "The zinc was 41. It rose to 43 in May. All were seen by the nurse."
 
 
-def planted(build: Build, stage: str, messages: list[str]) -> list[Record]:
+def planted(build: Build, stage: str, messages: list[str], prefix: str = "q") -> list[Record]:
+    fields = {"context": CONTEXT, "answers": ["43", "the 43"], "prediction": "41", "accuracy": 0.5}
     return [
-        build(
-            id=f"q{number}", stage=stage, message=message, message_tokens=number + 1, context=CONTEXT,
-            answers=["43", "the 43"], prediction="41", accuracy=0.5,
-        )
+        build(id=f"{prefix}{number}", stage=stage, message=message, message_tokens=number + 1, **fields)
         for number, message in enumerate(messages)
-    ]  # fmt: skip
+    ]
 
 
 def folder(path: Path, records: list[Record], name: str = "samples.jsonl") -> Path:
@@ -61,7 +59,7 @@ def test_what_cannot_be_shown_is_refused_in_one_line(
     tmp_path: Path, record: Build, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = folder(tmp_path / "run", planted(record, "after", ["a"]))
-    other = folder(tmp_path / "other", [{**planted(record, "after", ["a"])[0], "id": "another"}])  # type: ignore[list-item]
+    other = folder(tmp_path / "other", planted(record, "after", ["a"], "another"))
     (tmp_path / "none").mkdir()
     for given, said in (
         ([run], "has no records of the stage 'before'"),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,12 +42,12 @@ def test_a_killed_fine_tuning_goes_on_and_ends_as_the_one_that_was_not(
     kept = Kept(tmp_path / "killed", "test.state", "one key")
     steps = 0
 
-    def dying(*arguments: object) -> float:
+    def dying(*arguments: Any) -> float:
         nonlocal steps
         steps += 1
         if steps > 5:
             raise Killed
-        return gradients(*arguments)  # type: ignore[arg-type]
+        return gradients(*arguments)
 
     gradients = fine_tuning._gradients
     monkeypatch.setattr(fine_tuning, "_gradients", dying)

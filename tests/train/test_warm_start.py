@@ -146,10 +146,12 @@ def test_what_an_earlier_start_left_is_taken_and_damage_is_done_again(
     assert stand(tmp_path) == str(tmp_path / WARM_START) and not (tmp_path / "unfinished").exists()
     resumed = load_models(config)
     assert parameter_hash(resumed.adapted) != trained
+    # As a kill between the two leaves it: the outcome is safe, and its state still there.
+    (tmp_path / module.WARM_START_STATE).mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(module, "fine_tune", None)
         assert warm_start(config, resumed, samples) == first
-    assert parameter_hash(resumed.adapted) == trained
+    assert parameter_hash(resumed.adapted) == trained and not (tmp_path / module.WARM_START_STATE).exists()
     (tmp_path / WARM_START / "adapter_model.safetensors").write_bytes(b"damaged")
     again = load_models(config)
     capsys.readouterr()
