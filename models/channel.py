@@ -29,6 +29,14 @@ class Readings:
     answer_scores: list[AnswerScore | None]
     null_scores: list[AnswerScore | None]
 
+    def of(self, messages: Sequence[int]) -> "Readings":
+        """What came out for some of the messages, by their numbers."""
+        return Readings(
+            [self.answers[index] for index in messages],
+            [self.answer_scores[index] for index in messages],
+            [self.null_scores[index] for index in messages],
+        )
+
 
 @dataclass(frozen=True)
 class BoundScorer:

@@ -213,6 +213,7 @@ class Config(Recipe):
             partial(_check_generated, self),
             partial(_check_vllm, self),
             partial(_check_reward, self.reward),
+            partial(_check_excerpts, self),
             partial(check_update, self.train, self.reward.token_information),
         )
         return self
@@ -310,6 +311,17 @@ def _check_generated(config: Config) -> None:
             f"{examples}: {pairs:,} documents would be generated before the first step, which should be at most "
             f"{MOST_GENERATED:,}; set tasks.{unlimited[0]}.documents, which are then read several times"
         )
+
+
+def _check_excerpts(config: Config) -> None:
+    """Refuse excerpts beside what needs whole messages: vLLM's log-probabilities, or the pass rate of a group."""
+    if not config.train.excerpts:
+        return
+    key = f"train.excerpts = {config.train.excerpts}"
+    if config.train.sampler == "vllm":
+        raise ConfigError(f"{key}: vLLM has no log-probabilities of excerpts; choose train.sampler = transformers")
+    if config.reward.length_gate == "group":
+        raise ConfigError(f"{key}: an excerpt has no group that reward.length_gate = group reads; choose message")
 
 
 def _check_vllm(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -18,6 +19,8 @@ from models.compressor import Compressor, Message
 from models.endpoint import EndpointError
 from models.predictor import AnswerScore
 from models.scorer import NO_CONTEXT, Scores
+from models.shared_prefix import sampling_seed
+from objectives.excerpts import word_runs
 from objectives.length import length_reward
 from objectives.mutual_information import (
     Estimate,
@@ -41,6 +44,19 @@ MIN_CEILING_NATS = 1e-6
 """The least ceiling that a share is taken of: a ceiling of 0 becomes a share of 0, not a division by zero."""
 
 
+@dataclass(frozen=True)
+class Excerpt:
+    """Words of a message that earn more than the whole.
+
+    Attributes:
+        token_ids: its tokens, the end token last; fewer than the message has.
+        reward: what it earns.
+    """
+
+    token_ids: list[int]
+    reward: float
+
+
 class MessageReward:
     """What the messages of this process's slice are paid for: accuracy, information, length and what else has a weight.
 
@@ -48,6 +64,7 @@ class MessageReward:
         token_credit: the credit of each token of the last messages, where the configuration asks for it; in units of
             advantage.
         kept: which of the last messages are learned, where the update is best of n.
+        excerpts: what is learned in the place of a kept message, by its number.
         watch: is shown the messages of every step and what they were paid, as `SampleMessages.take` is; None is nobody.
     """
 
@@ -90,6 +107,7 @@ class MessageReward:
         self.weights = RewardWeights(**config.reward.model_dump(include=set(RewardWeights.__dataclass_fields__)))
         self.token_credit: Float[Tensor, "messages tokens"] | None = None
         self.kept: Bool[Tensor, " messages"] | None = None
+        self.excerpts: dict[int, Excerpt] = {}
         self.watch: Callable[..., None] | None = None
 
     def __call__(
@@ -114,22 +132,22 @@ class MessageReward:
         samples = [self.samples[prompt] for prompt in prompts]
         messages = [self._message(ids) for ids in completion_ids]
         columns = self.columns.draw(samples, trainer_state.global_step)
-        contexts, valid = list(columns.contexts), columns.valid
-        if self.weights.prior_rate:
-            contexts, valid = [*contexts, NO_CONTEXT], torch.nn.functional.pad(valid, (0, 1), value=True)
         start = time.perf_counter()
         score_gold = self._scores_gold(trainer_state.global_step + 1)
         readings = self._answers(samples, messages, score_gold)
         answered = time.perf_counter()
-        scores = self.channel.score(samples, messages, contexts, valid)
+        scores = self._scores(samples, messages, columns)
         seconds = {"seconds/predictor": answered - start, "seconds/scorer": time.perf_counter() - answered}
         rewards, metrics = self.rewards(samples, messages, columns, readings, scores, score_gold)
-        # A score that is not finite is a fault of the scorer, and no reward is made of it.
-        rewards[(columns.valid & ~scores.log_probs[:, : len(columns.contexts)].isfinite()).any(dim=1)] = torch.nan
         if self.config.reward.token_information:
             self.token_credit = self.config.reward.token_information * self._token_credit(columns, scores)
         if self.config.train.update == "best_of_n":
             self.kept = best_of_groups(rewards, _accuracy(samples, readings), self.config.train.group_size)
+            if self.config.train.excerpts:
+                start = time.perf_counter()
+                seed = trainer_state.global_step
+                self.excerpts = self._better_excerpts(samples, messages, columns, rewards, seed)
+                seconds["seconds/excerpts"] = time.perf_counter() - start
         metrics["retokenised_share"] = float(scores.retokenised)
         for name, value in (metrics | seconds).items():
             if isfinite(value):
@@ -138,6 +156,53 @@ class MessageReward:
             self.watch(trainer_state.global_step + 1, samples, messages, columns, readings, scores, rewards)
         values: list[float | None] = rewards.tolist()
         return values
+
+    def _scores(self, samples: Sequence[Sample], messages: Sequence[Message], columns: Columns) -> Scores:
+        """Every message under the contexts it is compared with, and last under none where the prior rate has a weight."""
+        contexts, valid = list(columns.contexts), columns.valid
+        if self.weights.prior_rate:
+            contexts, valid = [*contexts, NO_CONTEXT], torch.nn.functional.pad(valid, (0, 1), value=True)
+        return self.channel.score(samples, messages, contexts, valid)
+
+    def _better_excerpts(
+        self,
+        samples: Sequence[Sample],
+        messages: Sequence[Message],
+        columns: Columns,
+        rewards: Float[Tensor, " messages"],
+        seed: int,
+    ) -> dict[int, Excerpt]:
+        """The best excerpt of each kept message, where it succeeds and earns more than the message itself."""
+        assert self.kept is not None
+        tries = [
+            (row, excerpt)
+            for row in self.kept.nonzero()[:, 0].tolist()
+            for excerpt in self._excerpts(messages[row], sampling_seed(self.config.seed, seed, samples[row].id))
+        ]
+        score_gold = bool(self.weights.task_information)
+        # Also where this process has nothing to ask: a server's fault is told to all.
+        readings = self._answers([samples[row] for row, _ in tries], [excerpt for _, excerpt in tries], score_gold)
+        # What fails is not learned, whatever else it earns: it is not scored.
+        right = [index for index, (row, _) in enumerate(tries) if accuracy_of(samples[row], readings.answers[index])]
+        if not right:
+            return {}
+        rows, excerpts = [tries[index][0] for index in right], [tries[index][1] for index in right]
+        asked, readings = [samples[row] for row in rows], readings.of(right)
+        compared = Columns(columns.contexts, columns.own[rows], columns.valid[rows])
+        scores = self._scores(asked, excerpts, compared)
+        earned, _ = self.rewards(asked, excerpts, compared, readings, scores, score_gold, group_size=1)
+        better: dict[int, Excerpt] = {}
+        for row, excerpt, value in zip(rows, excerpts, earned.tolist(), strict=True):
+            if value > (better[row].reward if row in better else float(rewards[row])):
+                better[row] = Excerpt([*excerpt.token_ids, self.compressor.end_token_id], value)
+        return better
+
+    def _excerpts(self, message: Message, seed: int) -> list[Message]:
+        """Runs of a message's words, as messages of fewer tokens that end by themselves."""
+        words = message.text.split()
+        texts = [" ".join(words[start:end]) for start, end in word_runs(len(words), self.config.train.excerpts, seed)]
+        excerpts = [Message(text, self.compressor.prompts.format.text_ids(text), True, []) for text in texts]
+        return [excerpt for excerpt in excerpts if excerpt.tokens < message.tokens]
 
     def _scores_gold(self, step: int) -> bool:
         """Whether the predictor scores gold answers at a step, from 1: where that is paid for, or the metric is due."""
@@ -164,6 +229,7 @@ class MessageReward:
         readings: Readings,
         scores: Scores,
         gold_scored: bool = True,
+        group_size: int | None = None,
     ) -> tuple[Float[Tensor, " messages"], dict[str, float]]:
         """The weighted sum of the components, and metrics: information in bits, lengths in tokens.
 
@@ -175,6 +241,7 @@ class MessageReward:
             scores: the scorer's log-probabilities, nats; the last column is without context where the prior rate has a
                 weight.
             gold_scored: whether the predictor was asked to score the gold answers.
+            group_size: messages per group; None takes the configuration's.
         """
         accuracy = _accuracy(samples, readings)
         tokens = torch.tensor([message.tokens for message in messages])
@@ -182,7 +249,8 @@ class MessageReward:
         information = contrastive(log_probs, columns.own, columns.valid)
         upper = leave_one_out(log_probs, columns.own, columns.valid)
         task = task_information(_log_probs(readings.answer_scores), _log_probs(readings.null_scores))
-        group_size, budget = self.config.train.group_size, self.compressor.budget_tokens
+        group_size = self.config.train.group_size if group_size is None else group_size
+        budget = self.compressor.budget_tokens
         floor = self.config.reward.information_floor
         components = {
             "accuracy": accuracy,
@@ -200,6 +268,8 @@ class MessageReward:
         metrics = {name: value for name, value in metrics.items() if name not in ("reward", "reward_std")}
         if "rewards/prior_rate/mean" in metrics:
             metrics["prior_rate_bits"] = metrics["rewards/prior_rate/mean"] * PRIOR_RATE_BITS
+        # A score that is not finite is a fault of the scorer, and no reward is made of it.
+        total[(columns.valid & ~log_probs.isfinite()).any(dim=1)] = torch.nan
         return total, metrics | channel_metrics(accuracy, tokens, information, upper, task)
 
     def _token_credit(self, columns: Columns, scores: Scores) -> Float[Tensor, "messages tokens"]:
