@@ -1,7 +1,7 @@
 """Excerpts of a message: what a shorter message of the same words could have been.
 
-A policy that writes whole sentences samples few short messages, and of those that succeed the shortest is hardly shorter
-than the rest. Its own words with fewer around them are one step away, and reading them costs no pass over the context.
+A policy that writes whole sentences samples few short messages, and of those that succeed the shortest is hardly
+shorter than the rest. Its own words with fewer around them are one step away, and need no pass of the policy.
 """
 
 import random

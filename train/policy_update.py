@@ -60,7 +60,8 @@ def check_update(train: PolicyUpdateConfig, token_information: float) -> None:
     if train.update == "grpo":
         if train.excerpts:
             raise ConfigError(
-                f"train.excerpts = {train.excerpts}: is read with train.update = best_of_n alone; set that, or drop this"
+                f"train.excerpts = {train.excerpts}: is read with train.update = best_of_n alone; "
+                "set that, or drop this"
             )
         if token_information and train.importance_sampling_level == "sequence":
             raise ConfigError(

@@ -158,7 +158,7 @@ class MessageReward:
         return values
 
     def _scores(self, samples: Sequence[Sample], messages: Sequence[Message], columns: Columns) -> Scores:
-        """Every message under the contexts it is compared with, and last under none where the prior rate has a weight."""
+        """Messages under the contexts they are compared with, and last under none where the prior rate has a weight."""
         contexts, valid = list(columns.contexts), columns.valid
         if self.weights.prior_rate:
             contexts, valid = [*contexts, NO_CONTEXT], torch.nn.functional.pad(valid, (0, 1), value=True)

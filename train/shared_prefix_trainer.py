@@ -119,9 +119,7 @@ class SharedPrefixGRPOTrainer(GuardedGRPOTrainer):
             output["completion_mask"][row, tokens:] = 0
             output["sampling_per_token_logps"][row] = torch.nan
 
-    def _keep(
-        self, output: dict[str, Any], kept: Bool[Tensor, " messages"], excerpts: Mapping[int, Excerpt]
-    ) -> None:
+    def _keep(self, output: dict[str, Any], kept: Bool[Tensor, " messages"], excerpts: Mapping[int, Excerpt]) -> None:
         """Turn TRL's loss into the mean negative log-likelihood of a token of the kept messages of all processes.
 
         The advantage of a kept message is 1, and so is its ratio of probabilities: nothing is clipped. A message

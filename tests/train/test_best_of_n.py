@@ -14,6 +14,7 @@ from configs.tree import ConfigError
 from tests.train.small_trainer import disturb, inputs, make_trainer, policy
 from train import shared_prefix_trainer
 from train.config import load_config
+from train.reward import MessageReward
 from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
 
 pytestmark = pytest.mark.command
@@ -152,3 +153,36 @@ def test_a_key_of_grpo_is_refused(key: str) -> None:
 def test_credit_of_single_tokens_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^reward\.token_information = 0\.5: credits single tokens, and train\.upd"):
         load_config("mi_rl.yaml", [BEST, "reward.token_information=0.5"])
+
+
+def test_an_excerpt_is_learned_in_the_place_of_its_message(tmp_path: Path) -> None:
+    trainer, [batch] = prepared(tmp_path, "train.excerpts=40")
+    reward = trainer.reward_funcs[0]
+    assert isinstance(reward, MessageReward) and reward.excerpts
+    learned = [
+        batch["completion_ids"][row][batch["completion_mask"][row].bool()].tolist()
+        for row in batch["advantages"].nonzero()[:, 0].tolist()
+    ]
+    for excerpt in reward.excerpts.values():
+        assert excerpt.token_ids in learned
+    loss, ours = gradients(trainer, [batch])
+    expected, theirs = plain_likelihood(trainer, [batch])
+    assert loss == pytest.approx(expected, rel=1e-4)
+    for our_gradient, their_gradient in zip(ours, theirs, strict=True):
+        assert (our_gradient - their_gradient).norm() <= 1e-3 * their_gradient.norm()
+    # Nobody has sampled an excerpt, so that nothing can be said about a gap to its sampler.
+    lengths = batch["completion_mask"].sum(dim=1)
+    assert batch["sampling_per_token_logps"].isnan().any(dim=1).sum() == len(reward.excerpts) and lengths.max() > 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["train.update=grpo"], "is read with train.update = best_of_n alone"),
+        ([BEST, "train.sampler=vllm"], "vLLM has no log-probabilities of excerpts"),
+        ([BEST, "reward.length_gate=group"], "an excerpt has no group"),
+    ],
+)
+def test_excerpts_beside_what_they_do_not_go_with_are_refused(overrides: list[str], reason: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^train\.excerpts = 4: {reason}"):
+        load_config("mi_rl.yaml", [*overrides, "train.excerpts=4"])
