@@ -213,7 +213,7 @@ class Config(Recipe):
             partial(_check_generated, self),
             partial(_check_vllm, self),
             partial(_check_reward, self.reward),
-            partial(_check_excerpts, self),
+            partial(_check_cuts, self),
             partial(check_update, self.train, self.reward.token_information),
         )
         return self
@@ -313,15 +313,15 @@ def _check_generated(config: Config) -> None:
         )
 
 
-def _check_excerpts(config: Config) -> None:
-    """Refuse excerpts beside what needs whole messages: vLLM's log-probabilities, or the pass rate of a group."""
-    if not config.train.excerpts:
+def _check_cuts(config: Config) -> None:
+    """Refuse cuts beside what needs whole messages: vLLM's log-probabilities, or the pass rate of a group."""
+    if not config.train.cuts:
         return
-    key = f"train.excerpts = {config.train.excerpts}"
+    key = f"train.cuts = {config.train.cuts}"
     if config.train.sampler == "vllm":
-        raise ConfigError(f"{key}: vLLM has no log-probabilities of excerpts; choose train.sampler = transformers")
+        raise ConfigError(f"{key}: vLLM has no log-probabilities of what was cut; choose train.sampler = transformers")
     if config.reward.length_gate == "group":
-        raise ConfigError(f"{key}: an excerpt has no group that reward.length_gate = group reads; choose message")
+        raise ConfigError(f"{key}: a cut message has no group that reward.length_gate = group reads; choose message")
 
 
 def _check_vllm(config: Config) -> None:

@@ -16,10 +16,10 @@ class PolicyUpdateConfig(Section):
     best_of_n is a round of expert iteration: of every group the message of the highest reward is learned by maximum
     likelihood (mean over the tokens of all that are kept) where its answer scores above 0, and nothing of the rest."""
 
-    excerpts: NonNegativeInt = 0
-    """Number of excerpts of every kept message, runs of neighbouring words drawn at random, that are rewarded as well,
-    where the update is best_of_n: the one that earns most is learned in the place of the message, if it earns more.
-    Samples of one policy are nearly equally long; this finds the shorter message in them."""
+    cuts: NonNegativeInt = 0
+    """Number of places, drawn at random between its words, at which every kept message is cut off to see what its
+    beginning earns, where the update is best_of_n: the beginning that earns most is learned in the place of the
+    message, if it earns more. Samples of one policy are nearly equally long; this teaches where to stop."""
 
     beta: NonNegativeFloat = 0.0
     """Weight of the KL divergence from the compressor that the first step starts from; 0 keeps no reference model."""
@@ -58,10 +58,9 @@ def check_update(train: PolicyUpdateConfig, token_information: float) -> None:
         ConfigError: a key is given that is read with another update alone.
     """
     if train.update == "grpo":
-        if train.excerpts:
+        if train.cuts:
             raise ConfigError(
-                f"train.excerpts = {train.excerpts}: is read with train.update = best_of_n alone; "
-                "set that, or drop this"
+                f"train.cuts = {train.cuts}: is read with train.update = best_of_n alone; set that, or drop this"
             )
         if token_information and train.importance_sampling_level == "sequence":
             raise ConfigError(

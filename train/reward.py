@@ -20,7 +20,7 @@ from models.endpoint import EndpointError
 from models.predictor import AnswerScore
 from models.scorer import NO_CONTEXT, Scores
 from models.shared_prefix import sampling_seed
-from objectives.excerpts import word_runs
+from objectives.cuts import cut_places
 from objectives.length import length_reward
 from objectives.mutual_information import (
     Estimate,
@@ -45,8 +45,8 @@ MIN_CEILING_NATS = 1e-6
 
 
 @dataclass(frozen=True)
-class Excerpt:
-    """Words of a message that earn more than the whole.
+class Cut:
+    """The beginning of a message, where it earns more than the whole.
 
     Attributes:
         token_ids: its tokens, the end token last; fewer than the message has.
@@ -64,7 +64,7 @@ class MessageReward:
         token_credit: the credit of each token of the last messages, where the configuration asks for it; in units of
             advantage.
         kept: which of the last messages are learned, where the update is best of n.
-        excerpts: what is learned in the place of a kept message, by its number.
+        cuts: what is learned in the place of a kept message, by its number.
         watch: is shown the messages of every step and what they were paid, as `SampleMessages.take` is; None is nobody.
     """
 
@@ -107,7 +107,7 @@ class MessageReward:
         self.weights = RewardWeights(**config.reward.model_dump(include=set(RewardWeights.__dataclass_fields__)))
         self.token_credit: Float[Tensor, "messages tokens"] | None = None
         self.kept: Bool[Tensor, " messages"] | None = None
-        self.excerpts: dict[int, Excerpt] = {}
+        self.cuts: dict[int, Cut] = {}
         self.watch: Callable[..., None] | None = None
 
     def __call__(
@@ -143,11 +143,11 @@ class MessageReward:
             self.token_credit = self.config.reward.token_information * self._token_credit(columns, scores)
         if self.config.train.update == "best_of_n":
             self.kept = best_of_groups(rewards, _accuracy(samples, readings), self.config.train.group_size)
-            if self.config.train.excerpts:
+            if self.config.train.cuts:
                 start = time.perf_counter()
                 seed = trainer_state.global_step
-                self.excerpts = self._better_excerpts(samples, messages, columns, rewards, seed)
-                seconds["seconds/excerpts"] = time.perf_counter() - start
+                self.cuts = self._better_cuts(samples, messages, columns, rewards, seed)
+                seconds["seconds/cuts"] = time.perf_counter() - start
         metrics["retokenised_share"] = float(scores.retokenised)
         for name, value in (metrics | seconds).items():
             if isfinite(value):
@@ -164,45 +164,45 @@ class MessageReward:
             contexts, valid = [*contexts, NO_CONTEXT], torch.nn.functional.pad(valid, (0, 1), value=True)
         return self.channel.score(samples, messages, contexts, valid)
 
-    def _better_excerpts(
+    def _better_cuts(
         self,
         samples: Sequence[Sample],
         messages: Sequence[Message],
         columns: Columns,
         rewards: Float[Tensor, " messages"],
         seed: int,
-    ) -> dict[int, Excerpt]:
-        """The best excerpt of each kept message, where it succeeds and earns more than the message itself."""
+    ) -> dict[int, Cut]:
+        """The best beginning of each kept message, where it succeeds and earns more than the message itself."""
         assert self.kept is not None
         tries = [
-            (row, excerpt)
+            (row, cut)
             for row in self.kept.nonzero()[:, 0].tolist()
-            for excerpt in self._excerpts(messages[row], sampling_seed(self.config.seed, seed, samples[row].id))
+            for cut in self._cut(messages[row], sampling_seed(self.config.seed, seed, samples[row].id))
         ]
         score_gold = bool(self.weights.task_information)
         # Also where this process has nothing to ask: a server's fault is told to all.
-        readings = self._answers([samples[row] for row, _ in tries], [excerpt for _, excerpt in tries], score_gold)
+        readings = self._answers([samples[row] for row, _ in tries], [cut for _, cut in tries], score_gold)
         # What fails is not learned, whatever else it earns: it is not scored.
         right = [index for index, (row, _) in enumerate(tries) if accuracy_of(samples[row], readings.answers[index])]
         if not right:
             return {}
-        rows, excerpts = [tries[index][0] for index in right], [tries[index][1] for index in right]
+        rows, cuts = [tries[index][0] for index in right], [tries[index][1] for index in right]
         asked, readings = [samples[row] for row in rows], readings.of(right)
         compared = Columns(columns.contexts, columns.own[rows], columns.valid[rows])
-        scores = self._scores(asked, excerpts, compared)
-        earned, _ = self.rewards(asked, excerpts, compared, readings, scores, score_gold, group_size=1)
-        better: dict[int, Excerpt] = {}
-        for row, excerpt, value in zip(rows, excerpts, earned.tolist(), strict=True):
+        scores = self._scores(asked, cuts, compared)
+        earned, _ = self.rewards(asked, cuts, compared, readings, scores, score_gold, group_size=1)
+        better: dict[int, Cut] = {}
+        for row, cut, value in zip(rows, cuts, earned.tolist(), strict=True):
             if value > (better[row].reward if row in better else float(rewards[row])):
-                better[row] = Excerpt([*excerpt.token_ids, self.compressor.end_token_id], value)
+                better[row] = Cut([*cut.token_ids, self.compressor.end_token_id], value)
         return better
 
-    def _excerpts(self, message: Message, seed: int) -> list[Message]:
-        """Runs of a message's words, as messages of fewer tokens that end by themselves."""
+    def _cut(self, message: Message, seed: int) -> list[Message]:
+        """Beginnings of a message, as messages of fewer tokens that end by themselves."""
         words = message.text.split()
-        texts = [" ".join(words[start:end]) for start, end in word_runs(len(words), self.config.train.excerpts, seed)]
-        excerpts = [Message(text, self.compressor.prompts.format.text_ids(text), True, []) for text in texts]
-        return [excerpt for excerpt in excerpts if excerpt.tokens < message.tokens]
+        texts = [" ".join(words[:place]) for place in cut_places(len(words), self.config.train.cuts, seed)]
+        cuts = [Message(text, self.compressor.prompts.format.text_ids(text), True, []) for text in texts]
+        return [cut for cut in cuts if cut.tokens < message.tokens]
 
     def _scores_gold(self, step: int) -> bool:
         """Whether the predictor scores gold answers at a step, from 1: where that is paid for, or the metric is due."""

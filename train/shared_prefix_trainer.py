@@ -27,7 +27,7 @@ from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, token_scores
 from objectives.selection import selection_metrics, selection_sums
 from train.guarded_trainer import GuardedGRPOTrainer
 from train.question_order import QuestionSampler
-from train.reward import Excerpt, MessageReward
+from train.reward import Cut, MessageReward
 from train.sampler_check import adapter_reached, gap_metrics, gap_sums, sampler_gap
 
 
@@ -104,30 +104,30 @@ class SharedPrefixGRPOTrainer(GuardedGRPOTrainer):
             self._check_sampler(output)
         for reward in self.reward_funcs:
             if isinstance(reward, MessageReward) and reward.kept is not None:
-                self._take_excerpts(output, reward.excerpts)
-                self._keep(output, reward.kept.to(output["advantages"].device), reward.excerpts)
+                self._take_cuts(output, reward.cuts)
+                self._keep(output, reward.kept.to(output["advantages"].device), reward.cuts)
         if "context" in inputs[0]:
             output["context"] = torch.tensor([row["context"] for row in inputs], device=output["advantages"].device)
         return output
 
-    def _take_excerpts(self, output: dict[str, Any], excerpts: Mapping[int, Excerpt]) -> None:
-        """Put excerpts in the place of their messages, than which they are shorter; nobody has sampled them."""
-        for row, excerpt in excerpts.items():
-            tokens = len(excerpt.token_ids)
-            output["completion_ids"][row, :tokens] = torch.tensor(excerpt.token_ids)
+    def _take_cuts(self, output: dict[str, Any], cuts: Mapping[int, Cut]) -> None:
+        """Put beginnings in the place of their messages, than which they are shorter; nobody has sampled them."""
+        for row, cut in cuts.items():
+            tokens = len(cut.token_ids)
+            output["completion_ids"][row, :tokens] = torch.tensor(cut.token_ids)
             output["completion_ids"][row, tokens:] = cast(int, self._tokenizer.pad_token_id)
             output["completion_mask"][row, tokens:] = 0
             output["sampling_per_token_logps"][row] = torch.nan
 
-    def _keep(self, output: dict[str, Any], kept: Bool[Tensor, " messages"], excerpts: Mapping[int, Excerpt]) -> None:
+    def _keep(self, output: dict[str, Any], kept: Bool[Tensor, " messages"], cuts: Mapping[int, Cut]) -> None:
         """Turn TRL's loss into the mean negative log-likelihood of a token of the kept messages of all processes.
 
         The advantage of a kept message is 1, and so is its ratio of probabilities: nothing is clipped. A message
         without tokens is not read: what is masked here takes no part in the forward and backward pass.
         """
         rewards = torch.tensor([sum(line["rewards"]) for line in self._batch], device=kept.device)
-        for row, excerpt in excerpts.items():
-            rewards[row] = excerpt.reward
+        for row, cut in cuts.items():
+            rewards[row] = cut.reward
         tokens = output["completion_mask"].sum(dim=1)
         sums = selection_sums(kept, rewards, tokens, cast(int, self.num_generations))
         self._log_now(selection_metrics(cast(Tensor, self.accelerator.gather(sums[None]))))

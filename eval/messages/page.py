@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from data.errors import DataError
+from eval.messages.shape import holds_answer, is_answer, stands_in
 from eval.record import Record
 from eval.record_file import read_records
 from eval.report.markdown import escaped
@@ -16,11 +17,11 @@ Records = Mapping[str, Record]
 """The records of one compressor by question."""
 
 SHARES: dict[str, Callable[[Record], bool]] = {
-    "just a gold answer": lambda record: any(_words(record) == squad_tokens(answer) for answer in record["answers"]),
-    "holds a gold answer": lambda record: any(_within(squad_tokens(a), _words(record)) for a in record["answers"]),
-    "just what the predictor answers": lambda record: _words(record) == squad_tokens(record["prediction"]),
-    "copied from the document in one piece": lambda record: _within(_words(record), squad_tokens(record["context"])),
-    "empty": lambda record: not _words(record),
+    "just a gold answer": lambda record: is_answer(record["message"], record["answers"]),
+    "holds a gold answer": lambda record: holds_answer(record["message"], record["answers"]),
+    "just what the predictor answers": lambda record: is_answer(record["message"], [record["prediction"]]),
+    "copied from the document in one piece": lambda record: stands_in(record["message"], record["context"]),
+    "empty": lambda record: not squad_tokens(record["message"]),
 }
 """What a message may be, by the words that SQuAD's normalisation leaves of it."""
 
@@ -99,13 +100,3 @@ def _question(before: Record, after: Record) -> str:
         answer = escaped(record["prediction"])
         lines.append(f"- {title}, {record['message_tokens']} tokens: {message} → {answer}{accuracy}")
     return lines[0] + "\n\n" + "\n".join(lines[1:])
-
-
-def _words(record: Record) -> list[str]:
-    return squad_tokens(record["message"])
-
-
-def _within(part: Sequence[str], whole: Sequence[str]) -> bool:
-    """Whether words stand in others, next to each other and in their order; no words stand nowhere."""
-    size = len(part)
-    return bool(size) and any(list(whole[at : at + size]) == list(part) for at in range(len(whole) - size + 1))

@@ -43,7 +43,8 @@ def configured(folder: Path, **changes: Any) -> StudyConfig:
 
 
 def messages(name: str, f1: list[float | None], tokens: list[int], baseline: str | None = None) -> Messages:
-    return Messages(name, baseline, f1, tokens, [float(count) / 10 for count in tokens])
+    bits: list[float | None] = [float(count) / 10 for count in tokens]
+    return Messages(name, baseline, f1, tokens, bits, [value == 1.0 for value in f1], [bool(value) for value in f1])
 
 
 def plant(config: StudyConfig, member: Member, *written_messages: Messages, documents: list[str] = DOCUMENTS) -> Path:
@@ -57,7 +58,8 @@ def plant(config: StudyConfig, member: Member, *written_messages: Messages, docu
     }
     questions = [f"miniature/notes/{document}/q" for document in documents]
     tasks = ["miniature/notes"] * len(documents)
-    figures = Figures(member.depends.keys, made, questions, tasks, documents, list(written_messages))
+    kinds = ["read", "computed"] * (len(documents) // 2)
+    figures = Figures(member.depends.keys, made, questions, tasks, kinds, documents, list(written_messages))
     path = figures_path(config.pages_folder, member)
     write_figures(path, figures)
     return path

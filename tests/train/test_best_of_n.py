@@ -155,34 +155,34 @@ def test_credit_of_single_tokens_is_refused() -> None:
         load_config("mi_rl.yaml", [BEST, "reward.token_information=0.5"])
 
 
-def test_an_excerpt_is_learned_in_the_place_of_its_message(tmp_path: Path) -> None:
-    trainer, [batch] = prepared(tmp_path, "train.excerpts=40")
+def test_a_beginning_is_learned_in_the_place_of_its_message(tmp_path: Path) -> None:
+    trainer, [batch] = prepared(tmp_path, "train.cuts=40")
     reward = trainer.reward_funcs[0]
-    assert isinstance(reward, MessageReward) and reward.excerpts
+    assert isinstance(reward, MessageReward) and reward.cuts
     learned = [
         batch["completion_ids"][row][batch["completion_mask"][row].bool()].tolist()
         for row in batch["advantages"].nonzero()[:, 0].tolist()
     ]
-    for excerpt in reward.excerpts.values():
-        assert excerpt.token_ids in learned
+    for cut in reward.cuts.values():
+        assert cut.token_ids in learned
     loss, ours = gradients(trainer, [batch])
     expected, theirs = plain_likelihood(trainer, [batch])
     assert loss == pytest.approx(expected, rel=1e-4)
     for our_gradient, their_gradient in zip(ours, theirs, strict=True):
         assert (our_gradient - their_gradient).norm() <= 1e-3 * their_gradient.norm()
-    # Nobody has sampled an excerpt, so that nothing can be said about a gap to its sampler.
+    # Nobody has sampled what was cut, so that nothing can be said about a gap to its sampler.
     lengths = batch["completion_mask"].sum(dim=1)
-    assert batch["sampling_per_token_logps"].isnan().any(dim=1).sum() == len(reward.excerpts) and lengths.max() > 0
+    assert batch["sampling_per_token_logps"].isnan().any(dim=1).sum() == len(reward.cuts) and lengths.max() > 0
 
 
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
         (["train.update=grpo"], "is read with train.update = best_of_n alone"),
-        ([BEST, "train.sampler=vllm"], "vLLM has no log-probabilities of excerpts"),
-        ([BEST, "reward.length_gate=group"], "an excerpt has no group"),
+        ([BEST, "train.sampler=vllm"], "vLLM has no log-probabilities of what was cut"),
+        ([BEST, "reward.length_gate=group"], "a cut message has no group"),
     ],
 )
-def test_excerpts_beside_what_they_do_not_go_with_are_refused(overrides: list[str], reason: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^train\.excerpts = 4: {reason}"):
-        load_config("mi_rl.yaml", [*overrides, "train.excerpts=4"])
+def test_cuts_beside_what_they_do_not_go_with_are_refused(overrides: list[str], reason: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^train\.cuts = 4: {reason}"):
+        load_config("mi_rl.yaml", [*overrides, "train.cuts=4"])

@@ -18,7 +18,7 @@ from train.study.config import StudyConfig
 from train.study.figures import read_figures
 from train.study.identity import depends_on
 from train.study.members import planned
-from train.study.page import set_table
+from train.study.page import tables_of
 from train.study.processes import in_use, share_of_cores
 from train.study.results import SetFigures, lines_of, results_of, sets_of
 from train.study.stand import stand_of
@@ -106,8 +106,14 @@ def test_results_have_their_shape_and_hold_nulls_for_what_is_missing(tmp_path: P
     seeds = {name: list(found) for name, found in results["notes"].items()}
     assert list(results) == ["notes"]
     assert seeds == {name: ["0"] for name in one} | {name: ["0", "1"] for name in STUDY["variants"]}
-    figures = {"f1": 0.625, "tokens": 20, "information_bits": 2.0, "bits_per_token": 0.1, "n": 4}
+    figures = {"f1": 0.625, "tokens": 20, "information_bits": 2.0, "bits_per_token": 0.1}
+    figures |= {"just_the_answer": 0.5, "holds_an_answer": 0.75, "n": 4}
+    kinds = results["notes"]["full"]["0"].pop("kinds")
     assert results["notes"]["full"] == {"0": pytest.approx(figures), "1": dict.fromkeys(figures)}
+    assert {kind: (found["f1"], found["n"]) for kind, found in kinds.items()} == {
+        "computed": (0.75, 2),
+        "read": (0.5, 2),
+    }
     page = (tmp_path / "pages" / "results.md").read_text()
     assert "4 questions of 4 documents. Not there yet: full/1." in page and "- `full`: the recipe as it is" in page
 
@@ -141,11 +147,25 @@ def test_the_table_is_what_the_questions_say(tmp_path: Path) -> None:
     points = one.baselines["bm25"]
     found = lead([[record for records in one.lines["full"].values() for record in records]], points)
     assert found is not None and found["accuracy"] == full.strongest.lead
-    cells = dict(zip(*[set_table(config, one).columns, set_table(config, one).lines[1]], strict=True))
+    table, by_kind = tables_of(config, one)
+    cells = dict(zip(table.columns, table.lines[1], strict=True))
     assert cells["F1"].startswith("75.0% [") and cells["Tokens of warm-start to own"].startswith("2.25 [")
     assert cells["F1 between seeds"] == "17.7 points (62.5% to 87.5%)"
     assert cells["F1 against the strongest baseline at equal tokens, points"].startswith("+50.0 [")
-    assert lines["warm-start"].strongest is None and set_table(config, one).lines[0][-1] == "no baseline at this length"
+    assert lines["warm-start"].strongest is None and table.lines[0][-1] == "no baseline at this length"
+    assert cells["Just the answer"] == "62.5%"
+    assert by_kind.columns == ("Messages", "F1, computed", "F1, read") and by_kind.lines[1][0] == "full"
+    # In both seeds the second and the fourth question are computed: 0.5, 1, 1 and 1.
+    assert by_kind.lines[1][1].startswith("87.5% [")
+
+
+def test_questions_of_one_kind_have_one_table(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    plant_all(config)
+    one = set_of(config)
+    for records in (records for seeds in one.lines.values() for seed in seeds.values() for records in seed):
+        records["kind"] = "read"
+    assert [table.name for table in tables_of(config, one)] == ["notes"]
 
 
 def test_parts_of_an_article_are_resampled_together(tmp_path: Path) -> None:

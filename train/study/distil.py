@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from data.errors import DataError
 from eval.config import WITHOUT_BUDGET, EvaluationConfig
+from eval.messages.shape import holds_answer, is_answer
 from eval.record import BaselineRecord, Record, StagedRecord
 from eval.record_file import BASELINE_RECORDS, read_records
 from eval.stages import MEASURED, REFERENCE
@@ -38,6 +39,7 @@ def distil(member: Member) -> Figures:
         made=made,
         questions=[record["id"] for record in measured],
         tasks=[record["task"] for record in measured],
+        kinds=[record["kind"] for record in measured],
         documents=[record["document_id"] for record in measured],
         messages=messages,
     )
@@ -62,4 +64,6 @@ def _messages(name: str, baseline: str | None, records: Sequence[StagedRecord], 
         f1=rounded([record["accuracy"] for record in records]),
         tokens=[record["message_tokens"] for record in records],
         bits=rounded([record["information_nats"] for record in records], 1 / math.log(2)),
+        is_answer=[is_answer(record["message"], record["answers"]) for record in records],
+        holds_answer=[holds_answer(record["message"], record["answers"]) for record in records],
     )

@@ -16,7 +16,7 @@ from data.writing import json_text, write_text
 from train.study.identity import hash_of, told
 from train.study.members import Member
 
-FORMAT = "shorthand study member, version 1"
+FORMAT = "shorthand study member, version 2"
 """What a file of figures says of itself."""
 
 MEMBERS = "members"
@@ -33,6 +33,8 @@ class Messages:
         f1: the score of each answer, a share; None where it is missing.
         tokens: of each message.
         bits: the information that each passes; None where it is missing.
+        is_answer: whether it is a gold answer and nothing else.
+        holds_answer: whether a gold answer stands in it.
     """
 
     name: str
@@ -40,6 +42,13 @@ class Messages:
     f1: list[float | None]
     tokens: list[int]
     bits: list[float | None]
+    is_answer: list[bool]
+    holds_answer: list[bool]
+
+    @property
+    def columns(self) -> tuple[Sequence[object], ...]:
+        """Everything that there is of each message."""
+        return self.f1, self.tokens, self.bits, self.is_answer, self.holds_answer
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Figures:
         made: when, by what and in what time.
         questions: the id of each.
         tasks: the task of each.
+        kinds: the task's label of the type of each; empty where it has none.
         documents: the document of each, as intervals resample them where they resample documents.
         messages: those of the compressor first, then what it was held against.
     """
@@ -59,6 +69,7 @@ class Figures:
     made: Mapping[str, Any]
     questions: list[str]
     tasks: list[str]
+    kinds: list[str]
     documents: list[str]
     messages: list[Messages]
 
@@ -97,7 +108,7 @@ def read_figures(path: Path) -> Figures:
         head, stored = tree.pop("format"), tree.pop("hash")
         messages = [Messages(**one) for one in tree.pop("messages")]
         figures = Figures(**tree, messages=messages)
-        columns = [figures.tasks, figures.documents, *(c for one in messages for c in (one.f1, one.tokens, one.bits))]
+        columns = [figures.tasks, figures.kinds, figures.documents, *(c for one in messages for c in one.columns)]
         count = len(figures.questions)
         whole = bool(messages) and count > 0 and all(len(column) == count for column in columns)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -34,7 +34,7 @@ def write_pages(config: StudyConfig) -> None:
     config.pages_folder.mkdir(parents=True, exist_ok=True)
     results, page = config.pages_folder / "results.json", config.pages_folder / PAGE
     write_json(results, results_of(config, sets))
-    tables = [block for one in sets for block in blocks(set_table(config, one))]
+    tables = [block for one in sets for table in tables_of(config, one) for block in blocks(table)]
     text = [*heading(config), *tables, *blocks(sources(sets))]
     write_text(page, "\n\n".join(filter(None, text)) + "\n")
     say(f"results: {results}, {page}")
@@ -55,7 +55,23 @@ def heading(config: StudyConfig) -> list[str]:
     ]
 
 
-def set_table(config: StudyConfig, one: SetFigures) -> Table:
+def tables_of(config: StudyConfig, one: SetFigures) -> list[Table]:
+    """The table of a set, and that of its kinds of question where there are several."""
+    lines = lines_of(config, one)
+    kinds = sorted({kind for line in lines for kind in line.by_kind})
+    if not kinds:
+        return [set_table(config, one, lines)]
+    columns = ("Messages", *(f"F1, {kind or 'no kind'}" for kind in kinds))
+    cells = tuple(
+        (line.name, *(figure_text(line.by_kind[kind]["accuracy"], percent) for kind in kinds)) for line in lines
+    )
+    counts = ", ".join(f"{lines[0].by_kind[kind]['n']:,} {kind or 'without one'}" for kind in kinds)
+    note = f"Questions by the task's own label: {counts}."
+    by_kind = Table(f"{one.name}-kinds", f"{one.name} by kind of question", columns, cells, note)
+    return [set_table(config, one, lines), by_kind]
+
+
+def set_table(config: StudyConfig, one: SetFigures, lines: Sequence[Line]) -> Table:
     """The table of a set."""
     first = next(iter(config.variants))
     compared = len(config.variants) > 1
@@ -65,14 +81,15 @@ def set_table(config: StudyConfig, one: SetFigures) -> Table:
         "Tokens",
         "Bits",
         "Bits per token",
+        "Just the answer",
         "F1 between seeds",
         f"F1 against {config.start}, points",
         f"Tokens of {config.start} to own",
         *([f"F1 against {first}, points"] if compared else []),
         "F1 against the strongest baseline at equal tokens, points",
     )
-    lines = [_cells(line, compared) for line in lines_of(config, one)]
-    return Table(one.name, one.name, columns, tuple(lines), _note(one))
+    cells = tuple(_cells(line, compared) for line in lines)
+    return Table(one.name, one.name, columns, cells, _note(one))
 
 
 def sources(sets: Sequence[SetFigures]) -> Table:
@@ -102,6 +119,7 @@ def _cells(line: Line, compared: bool) -> tuple[str, ...]:
         figure_text(figures["message_tokens"], number),
         figure_text(figures["information_bits"], number),
         figure_text(figures["bits_per_token"], number),
+        percent(line.just_the_answer),
         _spread(line.by_seed),
         _change(line.against_start, "accuracy", points),
         _change(line.against_start, "message_tokens_ratio", number),

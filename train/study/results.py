@@ -31,7 +31,10 @@ FIGURES = {
 }
 """The figures of ``results.json``, by what the analysis calls them."""
 
-NOTHING: dict[str, float | None] = dict.fromkeys((*FIGURES, "n"))
+SHARES = ("just_the_answer", "holds_an_answer")
+"""Shares of messages in ``results.json``: those that are a gold answer and nothing else, and those that hold one."""
+
+NOTHING: dict[str, float | None] = dict.fromkeys((*FIGURES, *SHARES, "n"))
 """The figures of a member that is not there."""
 
 PART = re.compile(r"-\d\d$")
@@ -75,6 +78,8 @@ class Line:
         against_start: changes from what training starts from, as `summarise` gives them; None for that itself.
         against_first: the same from the first variant, seed by seed; None for that itself and for what has no seeds.
         strongest: the strongest baseline at equal tokens; None where no curve reaches that length.
+        by_kind: the same as ``figures`` for each kind of question; empty where there is one kind.
+        just_the_answer: the share of messages that are a gold answer and nothing else.
     """
 
     name: str
@@ -84,6 +89,8 @@ class Line:
     against_start: Mapping[str, Figure] | None = None
     against_first: Mapping[str, Figure] | None = None
     strongest: Strongest | None = None
+    by_kind: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    just_the_answer: float = 0.0
 
 
 @dataclass
@@ -96,6 +103,7 @@ class SetFigures:
         missing: names of those that are not.
         articles: whether intervals resample articles.
         lines: the messages of each line by seed, as records.
+        shares: the shares of messages of each line by seed, by the names of `SHARES`.
         baselines: the points of each baseline's curve.
         points: the names of the lines that are such points.
     """
@@ -105,6 +113,7 @@ class SetFigures:
     missing: list[str]
     articles: bool
     lines: dict[str, dict[int, list[StagedRecord]]] = field(init=False)
+    shares: dict[str, dict[int, dict[str, float]]] = field(init=False)
     baselines: dict[str, list[list[StagedRecord]]] = field(init=False)
     points: set[str] = field(init=False)
 
@@ -114,7 +123,7 @@ class SetFigures:
         Raises:
             DataError: two members answered different questions.
         """
-        self.lines, self.baselines, self.points = {}, {}, set()
+        self.lines, self.shares, self.baselines, self.points = {}, {}, {}, set()
         for member, figures in self.members:
             first_member, first = self.members[0]
             if set(figures.questions) != set(first.questions):
@@ -124,6 +133,10 @@ class SetFigures:
             for messages in figures.messages:
                 records = records_of(figures, messages, member.seed, self.articles)
                 self.lines.setdefault(messages.name, {})[member.seed] = records
+                self.shares.setdefault(messages.name, {})[member.seed] = {
+                    "just_the_answer": statistics.fmean(messages.is_answer),
+                    "holds_an_answer": statistics.fmean(messages.holds_answer),
+                }
                 if messages.baseline is not None:
                     self.baselines.setdefault(messages.baseline, []).append(records)
                     self.points.add(messages.name)
@@ -145,13 +158,18 @@ def sets_of(config: StudyConfig, members: Sequence[Member], stand: Stand) -> lis
 
 
 def results_of(config: StudyConfig, sets: Sequence[SetFigures]) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """Set, variant, seed, figure: the means over questions; None for what is missing."""
+    """Set, variant, seed, figure: the means over questions; None for what is missing.
+
+    A set with several kinds of question has the same figures of each under ``kinds``.
+    """
     results: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for one in sets:
         seeds = {config.start: [0], **dict.fromkeys(config.measured_on(one.name), config.seeds)}
         planned = {name: {str(seed): dict(NOTHING) for seed in own} for name, own in seeds.items()}
         for name, by_seed in one.lines.items():
-            planned.setdefault(name, {}).update({str(seed): _means(records) for seed, records in by_seed.items()})
+            shares = one.shares[name]
+            own = {str(seed): _means(records) | shares[seed] | _kinds(records) for seed, records in by_seed.items()}
+            planned.setdefault(name, {}).update(own)
         results[one.name] = planned
     return results
 
@@ -169,6 +187,7 @@ def records_of(figures: Figures, messages: Messages, seed: int, articles: bool) 
     columns = zip(
         figures.questions,
         figures.tasks,
+        figures.kinds,
         figures.documents,
         messages.f1,
         messages.tokens,
@@ -182,7 +201,7 @@ def records_of(figures: Figures, messages: Messages, seed: int, articles: bool) 
                 "id": f"{question} {seed}",
                 "task": task,
                 "document_id": PART.sub("", document) if articles else document,
-                "kind": "",
+                "kind": kind,
                 "stage": MEASURED,
                 "accuracy": f1,
                 "message_tokens": tokens,
@@ -190,7 +209,7 @@ def records_of(figures: Figures, messages: Messages, seed: int, articles: bool) 
                 **Unscored,
             },
         )
-        for question, task, document, f1, tokens, bits in columns
+        for question, task, kind, document, f1, tokens, bits in columns
     ]
 
 
@@ -214,7 +233,17 @@ def _line(config: StudyConfig, one: SetFigures, name: str, first: str) -> Line:
         against_start,
         against_first,
         None if name in one.points else _strongest(one, pooled),
+        {kind: summarise_one(records) for kind, records in kinds_of(pooled).items()},
+        statistics.fmean(shares["just_the_answer"] for shares in one.shares[name].values()),
     )
+
+
+def kinds_of(records: Sequence[StagedRecord]) -> dict[str, list[StagedRecord]]:
+    """Records by the kind of their question; empty where all are of one kind."""
+    kinds = sorted({record["kind"] for record in records})
+    if len(kinds) < 2:
+        return {}
+    return {kind: [record for record in records if record["kind"] == kind] for kind in kinds}
 
 
 def _strongest(one: SetFigures, pooled: Sequence[StagedRecord]) -> Strongest | None:
@@ -234,6 +263,11 @@ def _change(before: Sequence[StagedRecord], after: Sequence[StagedRecord]) -> Ma
 def _of_seed(record: StagedRecord, seed: int) -> StagedRecord:
     """The record of what there is one of, beside a seed of a variant."""
     return cast(StagedRecord, {**record, "id": f"{record['id'].rpartition(' ')[0]} {seed}"})
+
+
+def _kinds(records: Sequence[StagedRecord]) -> dict[str, Any]:
+    by_kind = {kind: _means(of_kind) for kind, of_kind in kinds_of(records).items()}
+    return {"kinds": by_kind} if by_kind else {}
 
 
 def _means(records: Sequence[StagedRecord]) -> dict[str, Any]:
