@@ -14,7 +14,7 @@ from objectives.reward import CONSTANT_TOLERANCE
 
 
 def best_of_groups(
-    rewards: Float[Tensor, " messages"], accuracy: Float[Tensor, " messages"], group_size: int
+    rewards: Float[Tensor, " messages"], gains: Float[Tensor, " messages"], group_size: int
 ) -> Bool[Tensor, " messages"]:
     """Which messages are kept: of every group the one of the highest reward, where it is a success.
 
@@ -24,22 +24,23 @@ def best_of_groups(
 
     Args:
         rewards: one a message; a message whose reward is not finite is never kept.
-        accuracy: the task's metric on the answer, in [0, 1]: a success is above 0; NaN is none.
+        gains: by how much the message betters the answer, in the unit of the task's metric: a success is above 0; NaN
+            is none.
         group_size: messages per group, groups contiguous.
 
     Raises:
         ValueError: shapes disagree, or the group size does not divide them.
     """
-    if rewards.shape != accuracy.shape or rewards.ndim != 1 or group_size < 1 or len(rewards) % group_size:
+    if rewards.shape != gains.shape or rewards.ndim != 1 or group_size < 1 or len(rewards) % group_size:
         raise ValueError(
-            f"rewards and accuracy must have one value a message, in whole groups of {group_size}, "
-            f"got shapes {tuple(rewards.shape)} and {tuple(accuracy.shape)}"
+            f"rewards and gains must have one value a message, in whole groups of {group_size}, "
+            f"got shapes {tuple(rewards.shape)} and {tuple(gains.shape)}"
         )
     groups = rewards.double().reshape(-1, group_size)
     known = groups.where(groups.isfinite(), -math.inf)
     highest, best = known.max(dim=1)
     lowest = groups.where(groups.isfinite(), math.inf).amin(dim=1)
-    succeeds = accuracy.reshape(-1, group_size).gather(1, best[:, None])[:, 0] > 0
+    succeeds = gains.reshape(-1, group_size).gather(1, best[:, None])[:, 0] > 0
     teaches = succeeds & (highest - lowest > CONSTANT_TOLERANCE)
     places = torch.arange(group_size, device=rewards.device)
     return ((places == best[:, None]) & teaches[:, None]).reshape(-1)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from configs.errors import ConfigError, shown
 from configs.tree import Section
@@ -14,12 +14,17 @@ class PolicyUpdateConfig(Section):
     update: Literal["grpo", "best_of_n"] = "grpo"
     """What a step learns: grpo moves the probability of every message by how its reward compares within its group;
     best_of_n is a round of expert iteration: of every group the message of the highest reward is learned by maximum
-    likelihood (mean over the tokens of all that are kept) where its answer scores above 0, and nothing of the rest."""
+    likelihood (mean over the tokens of all that are kept) where its answer scores higher than the predictor's answer
+    without a message, and nothing of the rest."""
 
     cuts: NonNegativeInt = 0
     """Number of places, drawn at random between its words, at which every kept message is cut off to see what its
     beginning earns, where the update is best_of_n: the beginning that earns most is learned in the place of the
     message, if it earns more. Samples of one policy are nearly equally long; this teaches where to stop."""
+
+    cuts_from_step: PositiveInt = 1
+    """First step that cuts. A compressor that seldom succeeds yet learns from cuts to stop before it has said anything:
+    a success that is short by luck is what it sees."""
 
     beta: NonNegativeFloat = 0.0
     """Weight of the KL divergence from the compressor that the first step starts from; 0 keeps no reference model."""
@@ -57,6 +62,8 @@ def check_update(train: PolicyUpdateConfig, token_information: float) -> None:
     Raises:
         ConfigError: a key is given that is read with another update alone.
     """
+    if train.cuts_from_step > 1 and not train.cuts:
+        raise ConfigError(f"train.cuts_from_step = {train.cuts_from_step}: nothing is cut; ask for train.cuts")
     if train.update == "grpo":
         if train.cuts:
             raise ConfigError(

@@ -108,6 +108,8 @@ class MessageReward:
         self.token_credit: Float[Tensor, "messages tokens"] | None = None
         self.kept: Bool[Tensor, " messages"] | None = None
         self.cuts: dict[int, Cut] = {}
+        # The metric on what the predictor answers without a message, by question; NaN where only a judge could tell.
+        self.unaided: dict[str, float] = {}
         self.watch: Callable[..., None] | None = None
 
     def __call__(
@@ -142,8 +144,11 @@ class MessageReward:
         if self.config.reward.token_information:
             self.token_credit = self.config.reward.token_information * self._token_credit(columns, scores)
         if self.config.train.update == "best_of_n":
-            self.kept = best_of_groups(rewards, _accuracy(samples, readings), self.config.train.group_size)
-            if self.config.train.cuts:
+            self._answer_without_message(samples)
+            gains = _accuracy(samples, readings) - torch.tensor([self.unaided[sample.id] for sample in samples])
+            self.kept = best_of_groups(rewards, gains, self.config.train.group_size)
+            self.cuts = {}
+            if self.config.train.cuts and trainer_state.global_step + 1 >= self.config.train.cuts_from_step:
                 start = time.perf_counter()
                 seed = trainer_state.global_step
                 self.cuts = self._better_cuts(samples, messages, columns, rewards, seed)
@@ -183,7 +188,10 @@ class MessageReward:
         # Also where this process has nothing to ask: a server's fault is told to all.
         readings = self._answers([samples[row] for row, _ in tries], [cut for _, cut in tries], score_gold)
         # What fails is not learned, whatever else it earns: it is not scored.
-        right = [index for index, (row, _) in enumerate(tries) if accuracy_of(samples[row], readings.answers[index])]
+        gains = _accuracy([samples[row] for row, _ in tries], readings) - torch.tensor(
+            [self.unaided[samples[row].id] for row, _ in tries]
+        )
+        right = (gains > 0).nonzero()[:, 0].tolist()
         if not right:
             return {}
         rows, cuts = [tries[index][0] for index in right], [tries[index][1] for index in right]
@@ -203,6 +211,12 @@ class MessageReward:
         texts = [" ".join(words[:place]) for place in cut_places(len(words), self.config.train.cuts, seed)]
         cuts = [Message(text, self.compressor.prompts.format.text_ids(text), True, []) for text in texts]
         return [cut for cut in cuts if cut.tokens < message.tokens]
+
+    def _answer_without_message(self, samples: Sequence[Sample]) -> None:
+        """Have the predictor answer from the question alone, once in a run: what it knows, no message has told it."""
+        new = list({sample.id: sample for sample in samples if sample.id not in self.unaided}.values())
+        readings = self._answers(new, [Message("", [], True, [])] * len(new), False)
+        self.unaided |= zip((sample.id for sample in new), _accuracy(new, readings).tolist(), strict=True)
 
     def _scores_gold(self, step: int) -> bool:
         """Whether the predictor scores gold answers at a step, from 1: where that is paid for, or the metric is due."""

@@ -24,7 +24,7 @@ BEST = "train.update=best_of_n"
 
 def prepared(folder: Path, *overrides: str) -> tuple[SharedPrefixGRPOTrainer, list[dict[str, Any]]]:
     """A trainer whose adapter does something, and the micro batches of a step."""
-    trainer = make_trainer(folder, SharedPrefixGRPOTrainer, "train.steps=1", BEST, *overrides)
+    trainer = make_trainer(folder, SharedPrefixGRPOTrainer, "train.steps=1", BEST, "seed=1", *overrides)
     assert isinstance(trainer, SharedPrefixGRPOTrainer)
     disturb(trainer)
     inputs(trainer)

@@ -281,3 +281,26 @@ def test_a_beginning_that_earns_less_is_not_learned() -> None:
     assert reward.kept is not None
     for row, cut in reward.cuts.items():
         assert reward.kept[row] and cut.reward > rewards[row]
+
+
+def test_what_the_predictor_answers_anyhow_is_no_success() -> None:
+    reward, samples, _ = build("train.update=best_of_n")
+    texts = [text for sample in samples for text in messages_for(sample)]
+    call(reward, samples, texts)
+    assert reward.kept is not None and reward.kept.reshape(-1, GROUP).any(dim=1).all()
+    assert reward.unaided == {sample.id: 0.0 for sample in samples}
+    reward.unaided[samples[0].id] = 1.0
+    call(reward, samples, texts)
+    assert reward.kept.reshape(-1, GROUP).any(dim=1).tolist() == [False, True]
+
+
+def test_nothing_is_cut_before_its_step() -> None:
+    reward, samples, _ = build("train.update=best_of_n", "train.cuts=50", "train.cuts_from_step=5")
+    texts = [text for sample in samples for text in messages_for(sample)[1:2] + messages_for(sample)[2:3] * 3]
+    _, metrics = call(reward, samples, texts)
+    assert not reward.cuts and "seconds/cuts" not in metrics
+    reward.config = reward.config.model_copy(
+        update={"train": reward.config.train.model_copy(update={"cuts_from_step": 4})}
+    )
+    call(reward, samples, texts)
+    assert reward.cuts
