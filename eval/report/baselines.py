@@ -33,17 +33,22 @@ LOGARITHMIC_FROM = 12.0
 
 ADAPTER, UNTRAINED, COMPRESSOR = "adapter", "untrained", "compressor"
 
-MEASURED = (ADAPTER, COMPRESSOR)
-"""The compressors that were measured, and not held against."""
-
 
 @dataclass(frozen=True)
 class Method:
-    """One way of making messages, a baseline at one budget or a compressor, and the figures of its messages."""
+    """One way of making messages, a baseline at one budget or a compressor, and the figures of its messages.
+
+    Attributes:
+        name: what reports call it.
+        budget_tokens: of a baseline that has one.
+        figures: of its messages.
+        held_against: whether it is a compressor that others are held against.
+    """
 
     name: str
     budget_tokens: int | None
-    figures: dict[FigureName, Figure]
+    figures: Mapping[FigureName, Figure]
+    held_against: bool = False
 
 
 class Placed(NamedTuple):
@@ -54,6 +59,7 @@ class Placed(NamedTuple):
     accuracy: float
     interval: tuple[float | None, float | None]
     """The ends of the accuracy's 95% interval."""
+    held_against: bool
 
     def __str__(self) -> str:
         return f"{self.name}, {percent(self.accuracy)} in {number(self.tokens)} tokens"
@@ -66,27 +72,28 @@ def baseline_methods(entries: Sequence[BaselineFigures]) -> list[Method]:
         DataError: a baseline lacks its name, accuracy or message tokens.
     """
     check_entries("baselines", entries, BaselineFigures)
-    return [Method(str(entry["name"]), entry.get("budget_tokens"), _figures(entry)) for entry in entries]
+    return [Method(str(entry["name"]), entry.get("budget_tokens"), known_figures(entry)) for entry in entries]
 
 
 def compressor_methods(results: Results) -> list[Method]:
     """What was held against and the adapter, over all tasks; a compressor alone that was held against nothing."""
     overall = results["overall"]
-    after = _figures(overall["after"])
+    after = known_figures(overall["after"])
     if not overall["before"]["n"]:
         return [Method(COMPRESSOR, None, after)]
     start = results.get("meta", {}).get("start", UNTRAINED)
-    return [Method(start, None, _figures(overall["before"])), Method(ADAPTER, None, after)]
+    return [Method(start, None, known_figures(overall["before"]), held_against=True), Method(ADAPTER, None, after)]
 
 
-def _figures(figures: Mapping[str, Any]) -> dict[FigureName, Figure]:
+def known_figures(figures: Mapping[str, Any]) -> dict[FigureName, Figure]:
+    """The figures that a report shows, those that are not there as missing ones."""
     return {name: figures.get(name) or MISSING for name in get_args(FigureName)}
 
 
 def _placed(methods: Sequence[Method]) -> list[Placed]:
     """The methods that have both coordinates."""
     return [
-        Placed(method.name, tokens, accuracy["value"], (accuracy["low"], accuracy["high"]))
+        Placed(method.name, tokens, accuracy["value"], (accuracy["low"], accuracy["high"]), method.held_against)
         for method in methods
         for accuracy in [method.figures["accuracy"]]
         if (tokens := method.figures["message_tokens"]["value"]) is not None and accuracy["value"] is not None
@@ -142,7 +149,7 @@ def comparison(baselines: Sequence[Method], compressor: Method) -> str:
         return (
             f"No baseline has both an accuracy and a length beside the {compressor.name}'s, so nothing can be compared."
         )
-    [(name, tokens, accuracy, _)] = placed
+    [(name, tokens, accuracy, *_)] = placed
     reached = f"the {name} reaches {percent(accuracy)} in {number(tokens)}"
     best = max(rivals, key=_accuracy)
     no_longer = [rival for rival in rivals if rival.tokens <= tokens * TOKEN_TOLERANCE]
@@ -181,7 +188,7 @@ def baseline_drawing(baselines: Sequence[Method], compressors: Sequence[Method])
         _set_axes(axes, [method.tokens for method in placed])
         label_points(axes, labels)
         svg = inline_svg(figure, "baselines", TITLE)
-    legend = tuple((method.name, _compressor_colour(method.name).custom_property) for method in compressors)
+    legend = tuple((method.name, _compressor_colour(method).custom_property) for method in compressors)
     return Drawing(TITLE, svg, legend, f"{'; '.join(map(str, placed))}.")
 
 
@@ -204,15 +211,15 @@ def _draw_compressors(axes: Axes, compressors: Sequence[Placed]) -> list[tuple[s
     """Draw a point for every compressor; returns each one's name and position."""
     labels = []
     for method in compressors:
-        colour, size = _compressor_colour(method.name), 8.0 if method.name in MEASURED else 6.5
+        colour, size = _compressor_colour(method), 6.5 if method.held_against else 8.0
         _draw_interval(axes, method, colour)
         axes.plot(method.tokens, method.accuracy, marker="o", markersize=size, color=colour, zorder=4, clip_on=False)
         labels.append((method.name, (method.tokens, method.accuracy)))
     return labels
 
 
-def _compressor_colour(name: str) -> Colour:
-    return Colour.AFTER if name in MEASURED else Colour.BEFORE
+def _compressor_colour(method: Method | Placed) -> Colour:
+    return Colour.BEFORE if method.held_against else Colour.AFTER
 
 
 def _draw_interval(axes: Axes, method: Placed, colour: Colour) -> None:

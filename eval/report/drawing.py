@@ -141,6 +141,22 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
     return re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', lambda tag: f'<svg viewBox="{tag[1]}" {start}', svg)
 
 
+def standalone(drawing: Drawing, style: str) -> str:
+    """A figure as a file of its own, on paper, with the legend in its labels alone.
+
+    Args:
+        drawing: the figure.
+        style: the style sheet whose first values of the custom properties it takes.
+    """
+    values: dict[str, str] = {}
+    for name, value in re.findall(r"(--[a-z]+): (#[0-9a-f]{6});", style):
+        values.setdefault(name, value)
+    svg = re.sub(r"var\((--[a-z]+)\)", lambda use: values[use[1]], drawing.svg)
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" font-family="sans-serif"'
+    paper = f'<rect width="100%" height="100%" fill="{values["--card"]}"/>'
+    return re.sub(r"<svg ([^>]*)>", lambda tag: f"<svg {names} {tag[1]}>{paper}", svg, count=1) + "\n"
+
+
 def label_points(axes: Axes, points: Sequence[tuple[str, Position]]) -> None:
     """Names in a column right of the axes, each with a thin line to its point, so that none covers another.
 

@@ -156,13 +156,13 @@ def render(
         total: the number of questions that they are drawn from.
         files: what else of the run folder is shown or named, by the template's names.
     """
-    script, meta = _asset("page.js"), results.get("meta", {})
+    script, meta = asset("page.js"), results.get("meta", {})
     return (
         _environment()
         .get_template("page.html")
         .render(
             run=name,
-            style=_asset("page.css"),
+            style=asset("page.css"),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             data=script_json(data),
@@ -206,7 +206,8 @@ def _value(figure: Figure, column: Column) -> str:
     return typeset(value_text(figure, column.format))
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of the page, such as its style sheet."""
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 

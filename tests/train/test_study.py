@@ -4,6 +4,7 @@ import json
 import statistics
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -115,6 +116,10 @@ def test_results_have_their_shape_and_hold_nulls_for_what_is_missing(tmp_path: P
         "read": (0.5, 2),
     }
     page = (tmp_path / "pages" / "results.md").read_text()
+    assert "![F1 against message tokens on notes](curves/notes.svg)" in page
+    picture = ElementTree.parse(tmp_path / "pages" / "curves" / "notes.svg").getroot()
+    texts = {text for element in picture.iter() if (text := (element.text or "").strip())}
+    assert {"full", "warm-start", "bm25", "head", "message tokens"} <= texts and "var(" not in str(texts)
     assert "4 questions of 4 documents. Not there yet: full/1." in page and "- `full`: the recipe as it is" in page
 
 
@@ -147,7 +152,7 @@ def test_the_table_is_what_the_questions_say(tmp_path: Path) -> None:
     points = one.baselines["bm25"]
     found = lead([[record for records in one.lines["full"].values() for record in records]], points)
     assert found is not None and found["accuracy"] == full.strongest.lead
-    table, by_kind = tables_of(config, one)
+    table, by_kind = tables_of(config, one, list(lines.values()))
     cells = dict(zip(table.columns, table.lines[1], strict=True))
     assert cells["F1"].startswith("75.0% [") and cells["Tokens of warm-start to own"].startswith("2.25 [")
     assert cells["F1 between seeds"] == "17.7 points (62.5% to 87.5%)"
@@ -165,7 +170,7 @@ def test_questions_of_one_kind_have_one_table(tmp_path: Path) -> None:
     one = set_of(config)
     for records in (records for seeds in one.lines.values() for seed in seeds.values() for records in seed):
         records["kind"] = "read"
-    assert [table.name for table in tables_of(config, one)] == ["notes"]
+    assert [table.name for table in tables_of(config, one, lines_of(config, one))] == ["notes"]
 
 
 def test_parts_of_an_article_are_resampled_together(tmp_path: Path) -> None:

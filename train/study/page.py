@@ -9,6 +9,7 @@ from eval.report.markdown import blocks, escaped
 from eval.report.results import Figure
 from eval.report.tables import Table
 from train.study.config import StudyConfig, overrides
+from train.study.curve import write_curve
 from train.study.members import planned
 from train.study.results import Line, SetFigures, lines_of, results_of, sets_of, spread
 from train.study.stand import stand_of
@@ -34,8 +35,8 @@ def write_pages(config: StudyConfig) -> None:
     config.pages_folder.mkdir(parents=True, exist_ok=True)
     results, page = config.pages_folder / "results.json", config.pages_folder / PAGE
     write_json(results, results_of(config, sets))
-    tables = [block for one in sets for table in tables_of(config, one) for block in blocks(table)]
-    text = [*heading(config), *tables, *blocks(sources(sets))]
+    shown = [block for one in sets for block in set_blocks(config, one)]
+    text = [*heading(config), *shown, *blocks(sources(sets))]
     write_text(page, "\n\n".join(filter(None, text)) + "\n")
     say(f"results: {results}, {page}")
 
@@ -55,9 +56,21 @@ def heading(config: StudyConfig) -> list[str]:
     ]
 
 
-def tables_of(config: StudyConfig, one: SetFigures) -> list[Table]:
-    """The table of a set, and that of its kinds of question where there are several."""
+def set_blocks(config: StudyConfig, one: SetFigures) -> list[str]:
+    """The part of the page that a set has: its tables, and below the first of them its picture, which is written.
+
+    Raises:
+        OSError: the picture cannot be written.
+    """
     lines = lines_of(config, one)
+    first, *others = [blocks(table) for table in tables_of(config, one, lines)]
+    curve = write_curve(config, one, lines)
+    picture = [] if curve is None else [f"![F1 against message tokens on {escaped(one.name)}]({curve})"]
+    return [*first, *picture, *(block for table in others for block in table)]
+
+
+def tables_of(config: StudyConfig, one: SetFigures, lines: Sequence[Line]) -> list[Table]:
+    """The table of a set, and that of its kinds of question where there are several."""
     kinds = sorted({kind for line in lines for kind in line.by_kind})
     if not kinds:
         return [set_table(config, one, lines)]
