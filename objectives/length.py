@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Gate = Literal["message", "group"]
-"""What a message's shortness is multiplied by: its own success, or the pass rate of its group."""
+Gate = Literal["message", "group", "none"]
+"""What a message's shortness is multiplied by: its own success, the pass rate of its group, or nothing."""
 
 
 def length_reward(
@@ -33,7 +33,8 @@ def length_reward(
         budget: the maximum tokens of a message.
         gate: "message" multiplies by the message's own success; "group" by its group's pass rate (the mean of the
             successes that are not missing), so that shortness counts the more, the better the group already answers,
-            for failures of that group too: it needs an accuracy reward beside it.
+            for failures of that group too: it needs an accuracy reward beside it. "none" pays failures as well: it
+            needs a multiplier that holds the accuracy (`objectives.constraint`).
         group_size: messages per group, groups contiguous; needed by the gate "group" alone.
 
     Returns:
@@ -48,8 +49,10 @@ def length_reward(
         gates = success.double()
     elif gate == "group":
         gates = _pass_rates(success.double(), group_size)
+    elif gate == "none":
+        gates = torch.ones_like(success, dtype=torch.float64)
     else:
-        raise ValueError(f"unknown gate {gate!r}: choose 'message' or 'group'")
+        raise ValueError(f"unknown gate {gate!r}: choose 'message', 'group' or 'none'")
     return gates * (1 - tokens.double() / budget).clamp(min=0)
 
 

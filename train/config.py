@@ -16,10 +16,11 @@ from pydantic import (
 from configs.as_trained import told_as_trained
 from configs.checks import check_adapter, check_model, check_sources, check_target_modules
 from configs.errors import ConfigError, check_all, shown
-from configs.limits import GroupSize, SamplingTemperature, StepPart, Steps, Tokens, Weight
+from configs.limits import GroupSize, SamplingTemperature, StepPart, Steps, Tokens
 from configs.sections import Recipe
 from configs.tree import Section, load
 from train.policy_update import PolicyUpdateConfig, check_update
+from train.reward_config import RewardConfig, check_reward
 from train.starting import (
     CompressorConfig,
     PredictorWarmStartConfig,
@@ -159,36 +160,6 @@ class TrainConfig(PolicyUpdateConfig):
         return self.messages_per_step // (world_size * self.micro_batch_size(world_size))
 
 
-class RewardConfig(Section):
-    """The weight of each component of the reward: 0 reports the component without training on it."""
-
-    accuracy: Weight = 1.0
-    """Weight of the task's metric on the predictor's answer, in [0, 1]."""
-
-    information: Weight = 1.0
-    """Weight of the information passed, as a share of the bound's ceiling."""
-
-    length: Weight = 1.0
-    """Weight of the unused share of the token budget, which pays where the answer is right."""
-
-    task_information: Weight = 0.0
-    """Weight of what the message tells the predictor about the gold answer, as a share of its ceiling."""
-
-    prior_rate: Weight = 0.0
-    """Weight of the bits by which a message grows likelier from no context to its own, in units of ten bits; it has no
-    ceiling."""
-
-    token_information: Weight = 0.0
-    """Weight of the information passed that each token adds, credited to that token instead of the whole message."""
-
-    information_floor: Annotated[float, Field(le=0)] = -5.0
-    """Least share of the ceiling that counts, so that one message that misleads the scorer does not outweigh a batch.
-    Nearer to 0, messages that lose their fact cost too little: at -1 the embedded default cuts values away."""
-
-    length_gate: Literal["message", "group"] = "message"
-    """Success that pays for shortness: the message's own, or its group's pass rate."""
-
-
 class Config(Recipe):
     """Everything a training run depends on."""
 
@@ -212,7 +183,7 @@ class Config(Recipe):
             partial(_check_batch, self.train),
             partial(_check_generated, self),
             partial(_check_vllm, self),
-            partial(_check_reward, self.reward),
+            partial(check_reward, self.reward, self.compressor.budget_tokens, self.train.steps),
             partial(_check_cuts, self),
             partial(check_update, self.train, self.reward.token_information),
         )
@@ -344,12 +315,6 @@ def _check_vllm(config: Config) -> None:
             f"train.vllm.max_model_tokens = {vllm.max_model_tokens}: a context and its message take {needed} tokens "
             "beside the question; choose more"
         )
-
-
-def _check_reward(reward: RewardConfig) -> None:
-    weights = reward.model_dump(exclude={"length_gate", "information_floor"})
-    if not any(weights.values()):
-        raise ConfigError(f"reward = {weights}: at least one weight should be positive")
 
 
 def _file_checks(config: Config) -> Iterator[Callable[[], None]]:

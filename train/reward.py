@@ -32,10 +32,11 @@ from objectives.mutual_information import (
     task_information,
 )
 from objectives.negatives import Columns, NegativeCounts
-from objectives.reward import RewardWeights, combine, token_credit
+from objectives.reward import combine, token_credit
 from objectives.selection import best_of_groups
 from train.columns import StepColumns
 from train.config import Config
+from train.weights import StepWeights
 
 PRIOR_RATE_BITS = 10.0
 """The unit of the rate against the prior, in bits: about what a key and its value weigh, so that 1 is a fact told."""
@@ -76,7 +77,7 @@ class MessageReward:
         compressor: Compressor,
         channel: Channel,
         samples: Mapping[str, Sample],
-        gather: Callable[[list[str]], list[str]] = gather_object,
+        gather: Callable[[list[Any]], list[Any]] = gather_object,
     ) -> None:
         """Fix the weights and the models.
 
@@ -104,7 +105,8 @@ class MessageReward:
             arrangement=Arrangement(config.information.evidence, config.information.context_words),
             twins_per_step=config.information.twins_per_step,
         )
-        self.weights = RewardWeights(**config.reward.model_dump(include=set(RewardWeights.__dataclass_fields__)))
+        self.step_weights = StepWeights(config.reward)
+        self.weights = self.step_weights.at(1)
         self.token_credit: Float[Tensor, "messages tokens"] | None = None
         self.kept: Bool[Tensor, " messages"] | None = None
         self.cuts: dict[int, Cut] = {}
@@ -133,6 +135,7 @@ class MessageReward:
         """
         samples = [self.samples[prompt] for prompt in prompts]
         messages = [self._message(ids) for ids in completion_ids]
+        self.weights = self.step_weights.at(trainer_state.global_step + 1)
         columns = self.columns.draw(samples, trainer_state.global_step)
         start = time.perf_counter()
         score_gold = self._scores_gold(trainer_state.global_step + 1)
@@ -154,6 +157,7 @@ class MessageReward:
                 self.cuts = self._better_cuts(samples, messages, columns, rewards, seed)
                 seconds["seconds/cuts"] = time.perf_counter() - start
         metrics["retokenised_share"] = float(scores.retokenised)
+        metrics |= self._hold(_accuracy(samples, readings), messages)
         for name, value in (metrics | seconds).items():
             if isfinite(value):
                 log_metric(name, value)
@@ -217,6 +221,18 @@ class MessageReward:
         new = list({sample.id: sample for sample in samples if sample.id not in self.unaided}.values())
         readings = self._answers(new, [Message("", [], True, [])] * len(new), False)
         self.unaided |= zip((sample.id for sample in new), _accuracy(new, readings).tolist(), strict=True)
+
+    def _hold(self, accuracy: Float[Tensor, " messages"], messages: Sequence[Message]) -> dict[str, float]:
+        """Move the multiplier of what is held; the weights that are no constants, as they were at this step."""
+        changing = {f"weights/{name}": getattr(self.weights, name) for name in self.config.reward.schedules}
+        if self.step_weights.held is None:
+            return changing
+        known = accuracy[~accuracy.isnan()]
+        own = [known.sum().item(), len(known), sum(message.tokens for message in messages), len(messages)]
+        total, count, tokens, written = (sum(column) for column in zip(*self.gather([own]), strict=True))
+        self.step_weights.take(total / count if count else torch.nan, tokens / written)
+        held = self.step_weights.held
+        return changing | {f"weights/{held}": getattr(self.weights, held)}
 
     def _scores_gold(self, step: int) -> bool:
         """Whether the predictor scores gold answers at a step, from 1: where that is paid for, or the metric is due."""

@@ -151,7 +151,7 @@ def build_trainer(
         ),
         processing_class=tokenizer,
         rollout_func=rollout,  # type: ignore[arg-type]
-        callbacks=[MetricsFile(config.folder), messages, ProgressBar(), StopOnSignal()],
+        callbacks=[MetricsFile(config.folder), messages, reward.step_weights, ProgressBar(), StopOnSignal()],
         **(guarded if issubclass(trainer_class, GuardedGRPOTrainer) else {}),
         **(ours if issubclass(trainer_class, SharedPrefixGRPOTrainer) else {}),
     )
