@@ -52,7 +52,8 @@ def heading(config: StudyConfig) -> list[str]:
             for name, settings in config.variants.items()
         ),
         "Figures are means over questions, in brackets 95% intervals over the texts that are resampled, paired where "
-        "two are compared; the seeds of a variant are pooled, and their own spread is a column.",
+        "two are compared; the seeds of a variant are pooled, and their own spread is a column. Bits are the contrastive "
+        "bound against twins of the document that differ in what the answer rests on.",
     ]
 
 
@@ -62,6 +63,8 @@ def set_blocks(config: StudyConfig, one: SetFigures) -> list[str]:
     Raises:
         OSError: the picture cannot be written.
     """
+    if not one.members:
+        return [f"## {escaped(one.name)}", "Nothing is there yet."]
     lines = lines_of(config, one)
     first, *others = [blocks(table) for table in tables_of(config, one, lines)]
     curve = write_curve(config, one, lines)
@@ -159,8 +162,6 @@ def _spread(by_seed: Sequence[float]) -> str:
 
 
 def _note(one: SetFigures) -> str:
-    if not one.members:
-        return "Nothing is there yet."
     _, figures = one.members[0]
     texts = len(
         {record["document_id"] for records in one.lines.values() for seed in records.values() for record in seed}
