@@ -52,8 +52,8 @@ def heading(config: StudyConfig) -> list[str]:
             for name, settings in config.variants.items()
         ),
         "Figures are means over questions, in brackets 95% intervals over the texts that are resampled, paired where "
-        "two are compared; the seeds of a variant are pooled, and their own spread is a column. Bits are the contrastive "
-        "bound against twins of the document that differ in what the answer rests on.",
+        "two are compared; the seeds of a variant are pooled, and their own spread is a column. Bits are the "
+        "contrastive bound against twins of the document that differ in what the answer rests on.",
     ]
 
 
