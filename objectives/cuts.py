@@ -1,14 +1,16 @@
-"""Cutting a message short: how little of it would have done.
+"""Leaving the beginning of a message away: how little of it would have done.
 
 Samples of one policy are nearly equally long, so that of those that succeed the shortest is hardly shorter than the
-rest. The beginning of a success is as likely to be written as the whole, and to learn it is to learn where to stop.
+rest. The end of a success tells where it could have begun, which is a choice that a policy makes once, knowing what it
+has read. Leaving away the end instead teaches a policy to stop at every word a little more, for a cut is chosen with
+hindsight: it then stops before it has said anything.
 """
 
 import random
 
 
 def cut_places(words: int, count: int, seed: int) -> list[int]:
-    """Draw numbers of words to cut a message after, all of them equally likely and none twice.
+    """Draw numbers of words to leave away at the beginning of a message, all of them equally likely and none twice.
 
     Args:
         words: how many the message has.

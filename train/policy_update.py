@@ -18,13 +18,12 @@ class PolicyUpdateConfig(Section):
     without a message, and nothing of the rest."""
 
     cuts: NonNegativeInt = 0
-    """Number of places, drawn at random between its words, at which every kept message is cut off to see what its
-    beginning earns, where the update is best_of_n: the beginning that earns most is learned in the place of the
-    message, if it earns more. Samples of one policy are nearly equally long; this teaches where to stop."""
+    """Number of places, drawn at random between its words, at which every kept message is cut to see what its end alone
+    earns, where the update is best_of_n: the end that earns most is learned in the place of the message, if it earns
+    more. Samples of one policy are nearly equally long; this teaches where to begin."""
 
     cuts_from_step: PositiveInt = 1
-    """First step that cuts. A compressor that seldom succeeds yet learns from cuts to stop before it has said anything:
-    a success that is short by luck is what it sees."""
+    """First step that cuts: a compressor that seldom succeeds has nothing yet to shorten."""
 
     beta: NonNegativeFloat = 0.0
     """Weight of the KL divergence from the compressor that the first step starts from; 0 keeps no reference model."""

@@ -47,7 +47,7 @@ MIN_CEILING_NATS = 1e-6
 
 @dataclass(frozen=True)
 class Cut:
-    """The beginning of a message, where it earns more than the whole.
+    """The end of a message, where it earns more than the whole.
 
     Attributes:
         token_ids: its tokens, the end token last; fewer than the message has.
@@ -181,7 +181,7 @@ class MessageReward:
         rewards: Float[Tensor, " messages"],
         seed: int,
     ) -> dict[int, Cut]:
-        """The best beginning of each kept message, where it succeeds and earns more than the message itself."""
+        """The best end of each kept message, where it succeeds and earns more than the message itself."""
         assert self.kept is not None
         tries = [
             (row, cut)
@@ -210,9 +210,9 @@ class MessageReward:
         return better
 
     def _cut(self, message: Message, seed: int) -> list[Message]:
-        """Beginnings of a message, as messages of fewer tokens that end by themselves."""
+        """Ends of a message, as messages of fewer tokens that end by themselves."""
         words = message.text.split()
-        texts = [" ".join(words[:place]) for place in cut_places(len(words), self.config.train.cuts, seed)]
+        texts = [" ".join(words[place:]) for place in cut_places(len(words), self.config.train.cuts, seed)]
         cuts = [Message(text, self.compressor.prompts.format.text_ids(text), True, []) for text in texts]
         return [cut for cut in cuts if cut.tokens < message.tokens]
 

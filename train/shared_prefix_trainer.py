@@ -111,7 +111,7 @@ class SharedPrefixGRPOTrainer(GuardedGRPOTrainer):
         return output
 
     def _take_cuts(self, output: dict[str, Any], cuts: Mapping[int, Cut]) -> None:
-        """Put beginnings in the place of their messages, than which they are shorter; nobody has sampled them."""
+        """Put ends in the place of their messages, than which they are shorter; nobody has sampled them."""
         for row, cut in cuts.items():
             tokens = len(cut.token_ids)
             output["completion_ids"][row, :tokens] = torch.tensor(cut.token_ids)

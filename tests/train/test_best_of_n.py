@@ -155,7 +155,7 @@ def test_credit_of_single_tokens_is_refused() -> None:
         load_config("mi_rl.yaml", [BEST, "reward.token_information=0.5"])
 
 
-def test_a_beginning_is_learned_in_the_place_of_its_message(tmp_path: Path) -> None:
+def test_an_end_is_learned_in_the_place_of_its_message(tmp_path: Path) -> None:
     trainer, [batch] = prepared(tmp_path, "train.cuts=40")
     reward = trainer.reward_funcs[0]
     assert isinstance(reward, MessageReward) and reward.cuts

@@ -256,7 +256,7 @@ def test_gold_answers_are_scored_at_every_step_where_they_are_paid_for() -> None
     assert "task_information_bits" in call(reward, samples[:1], messages_for(samples[0]))[1]
 
 
-def test_the_best_beginning_of_a_kept_message_is_learned_in_its_place() -> None:
+def test_the_best_end_of_a_kept_message_is_learned_in_its_place() -> None:
     reward, samples, config = build("train.update=best_of_n", "train.cuts=200", "reward.information=0")
     texts = ["The view is good."] * 3 + [messages_for(samples[0])[1]]
     texts += ["The view is good."] * GROUP
@@ -267,7 +267,7 @@ def test_the_best_beginning_of_a_kept_message_is_learned_in_its_place() -> None:
     ids, end = found.token_ids[:-1], found.token_ids[-1]
     text = reward.compressor.text(ids)
     assert end == reward.compressor.end_token_id
-    assert texts[row].startswith(text) and len(text) < len(texts[row])
+    assert texts[row].endswith(text) and len(text) < len(texts[row])
     # Accuracy 1, and length paid for the tokens that are left.
     assert found.reward > rewards[row]
     length = config.reward.length * (1 - len(found.token_ids) / config.compressor.budget_tokens)
@@ -275,7 +275,7 @@ def test_the_best_beginning_of_a_kept_message_is_learned_in_its_place() -> None:
     assert metrics["seconds/cuts"] > 0
 
 
-def test_a_beginning_that_earns_less_is_not_learned() -> None:
+def test_an_end_that_earns_less_is_not_learned() -> None:
     reward, samples, _ = build("train.update=best_of_n", "train.cuts=5")
     rewards, _ = call(reward, samples, [text for sample in samples for text in messages_for(sample)])
     assert reward.kept is not None
