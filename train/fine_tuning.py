@@ -45,11 +45,19 @@ class Example(NamedTuple):
         prompt_ids: what the model reads.
         reply_ids: what it is to write, the end token included.
         context: a name of the long text that the prompt begins with; empty where there is none to share.
+        later_replies: what it is to write in the second pass over the examples, in the third, and so on, in turn with
+            the first reply; empty where that is the reply of every pass.
     """
 
     prompt_ids: list[int]
     reply_ids: list[int]
     context: str = ""
+    later_replies: tuple[list[int], ...] = ()
+
+    def in_pass(self, number: int) -> "Example":
+        """The example of a pass, from 0."""
+        replies = (self.reply_ids, *self.later_replies)
+        return self._replace(reply_ids=replies[number % len(replies)])
 
 
 class Kept(NamedTuple):
@@ -140,7 +148,7 @@ def _batches(examples: Sequence[Example], settings: FineTuningConfig, seed: int)
     """
     for epoch in range(settings.epochs):
         generator = random.Random(f"{seed}/warm start/{epoch}")
-        order = generator.sample(examples, len(examples))
+        order = [example.in_pass(epoch) for example in generator.sample(examples, len(examples))]
         if settings.questions_per_context > 1:
             order = _side_by_side(order, settings.questions_per_context, generator)
         for start in range(0, len(order), settings.batch_size):

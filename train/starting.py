@@ -86,8 +86,9 @@ class WarmStartConfig(FineTuningConfig):
 
     targets: Targets = "evidence"
     """What the compressor learns to write: the sentences of the document that the answer rests on; of such a sentence
-    the words around the answer, as many as a random draw says, so that a group has messages of every length to compare;
-    or the shortest gold answer itself, which is a rival of all compression rather than a start."""
+    the words around the answer, as many as a random draw says, others in every pass, so that a group has messages of
+    every length to compare; or the shortest gold answer itself, which is a rival of all compression rather than a
+    start."""
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

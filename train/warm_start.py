@@ -84,7 +84,9 @@ def warm_start(config: Config, models: Models, samples: Sequence[Sample]) -> dic
         start_from(models.adapted, read_adapter(place), config.compressor.model)
         return json.loads((place / SUMMARY_FILE).read_text(encoding="utf-8"))
     begun = time.time()
-    examples = draw_examples(samples, models.compressor, settings.examples, config.seed, settings.targets)
+    examples = draw_examples(
+        samples, models.compressor, settings.examples, config.seed, settings.targets, settings.epochs
+    )
     tell(examples, settings, "warm start", f"their {settings.targets} as the message")
     kept = Kept(config.folder, WARM_START_STATE, _key(settings, examples.chosen))
     limit = config.train.max_grad_norm
@@ -147,9 +149,16 @@ def warm_start_predictor(config: Config, samples: Sequence[Sample]) -> tuple[Con
 
 
 def draw_examples(
-    samples: Sequence[Sample], compressor: Compressor, count: int, seed: int, targets: Targets = "evidence"
+    samples: Sequence[Sample],
+    compressor: Compressor,
+    count: int,
+    seed: int,
+    targets: Targets = "evidence",
+    epochs: int = 1,
 ) -> Examples:
     """Examples of questions drawn at random: at most ``count``, fewer where the questions give no more.
+
+    Targets that are drawn at random are drawn anew for every pass, so that none is learned by heart.
 
     Raises:
         DataError: none does.
@@ -163,18 +172,28 @@ def draw_examples(
         if target is None:
             left_out["without evidence"] += 1
             continue
-        message_ids = [*compressor.prompts.format.text_ids(target), compressor.end_token_id]
+        message_ids = _message_ids(compressor, target)
         if len(message_ids) > compressor.budget_tokens:
             left_out[f"longer than the budget of {compressor.budget_tokens} tokens"] += 1
             continue
         prompt = compressor.prompt(sample.document.text, sample.compressor_question)
-        chosen.append(Example(prompt.ids, message_ids, sample.document.id))
+        later = [
+            _message_ids(compressor, other)
+            for epoch in range(1, epochs if targets == "clause" else 1)
+            if (other := target_of(sample, targets, random.Random(f"{seed}/{sample.id}/{epoch}"))) is not None
+        ]
+        fitting = tuple(ids for ids in later if len(ids) <= compressor.budget_tokens)
+        chosen.append(Example(prompt.ids, message_ids, sample.document.id, fitting))
     if not chosen:
         raise DataError(
             f"train.warm_start: none of {len(samples)} training questions has a target ({_counted(left_out)}); give a "
             "larger compressor.budget_tokens, or train.warm_start=null"
         )
     return Examples(chosen, left_out)
+
+
+def _message_ids(compressor: Compressor, text: str) -> list[int]:
+    return [*compressor.prompts.format.text_ids(text), compressor.end_token_id]
 
 
 def draw_answers(

@@ -161,3 +161,10 @@ def test_a_predictor_that_cannot_be_trained_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as refusal:
             load_config("mi_rl.yaml", given)
         assert said in str(refusal.value)
+
+
+def test_replies_take_turns_over_the_passes() -> None:
+    example = Example([1, 2], [3], "d", ([4], [5]))
+    settings = FineTuningConfig(examples=2, batch_size=2, epochs=4)
+    batches = list(fine_tuning._batches([example, Example([9], [8])], settings, 0))
+    assert [sorted(e.reply_ids for e in batch) for batch in batches] == [[[3], [8]], [[4], [8]], [[5], [8]], [[3], [8]]]

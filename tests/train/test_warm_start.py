@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from configs.build import load_samples
 from configs.tree import PROJECT, describe
 from data.sample import Document, Question, Sample
+from models.compressor import Compressor
 from models.fingerprint import is_trainable, parameter_hash
+from models.loading import load_model
 from tests.train.test_run import ENVIRONMENT, deepspeed
 from train import fine_tuning
 from train import warm_start as module
@@ -286,3 +288,17 @@ def test_a_clause_is_the_answer_with_words_of_its_own_sentence_around_it() -> No
     unknown = Sample(document, replace(question, answers=("nothing of the kind",), evidence=("Told to rest.",)))
     assert target_of(unknown, "clause", random.Random(0)) == target_of(unknown) == "Told to rest."
     assert target_of(Sample(document, replace(question, blind=True)), "answer") is None
+
+
+def test_clauses_are_drawn_anew_for_every_pass_and_sentences_stay() -> None:
+    model, tokenizer = load_model("miniature/llama-medium")
+    compressor = Compressor(model, tokenizer, 40)
+    sentence = "On the first day of the week the zinc was 41 in the morning and nobody saw anything else."
+    question = Question("q", "What was the zinc?", ("41",), "f1", evidence=(sentence,))
+    samples = [Sample(Document(f"d{number}", "t", sentence, (question,)), question) for number in range(5)]
+    first = draw_examples(samples, compressor, 5, 0, "clause").chosen
+    passes = draw_examples(samples, compressor, 5, 0, "clause", epochs=4).chosen
+    assert [e.reply_ids for e in passes] == [e.reply_ids for e in first] and not any(e.later_replies for e in first)
+    replies = {tuple(ids) for e in passes for ids in (e.reply_ids, *e.later_replies)}
+    assert all(len(e.later_replies) == 3 for e in passes) and len(replies) > 10
+    assert not any(e.later_replies for e in draw_examples(samples, compressor, 5, 0, "evidence", epochs=4).chosen)
