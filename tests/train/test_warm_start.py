@@ -113,10 +113,10 @@ def test_the_loss_of_a_batch_is_that_of_plain_passes(tmp_path: Path, monkeypatch
     for parameter in parameters:
         torch.nn.init.normal_(parameter.data, std=0.05)
     total = torch.zeros(())
-    for prompt, message, _ in batch:
+    for prompt, message, *_ in batch:
         logits = models.adapted(torch.tensor([[*prompt, *message]])).logits[0, len(prompt) - 1 : -1]
         total = total + torch.nn.functional.cross_entropy(logits, torch.tensor(message), reduction="sum")
-    loss = total / sum(len(message) for _, message, _ in batch)
+    loss = total / sum(len(message) for _, message, *_ in batch)
     loss.backward()
     plain = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
     for limit in (4096, 1):
