@@ -12,7 +12,7 @@ positive and finds its order of magnitude by itself: the exponentiated gradient 
 import math
 
 LEAST, MOST = 1e-3, 1e3
-"""Bounds of a multiplier: beyond, one component of the reward drowns the others in rounding."""
+"""Bounds of a multiplier: beyond, the other components of the reward have no say."""
 
 
 def floor_missed(mean: float, floor: float) -> float:

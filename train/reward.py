@@ -153,8 +153,7 @@ class MessageReward:
             self.cuts = {}
             if self.config.train.cuts and trainer_state.global_step + 1 >= self.config.train.cuts_from_step:
                 start = time.perf_counter()
-                seed = trainer_state.global_step
-                self.cuts = self._better_cuts(samples, messages, columns, rewards, seed)
+                self.cuts = self._better_cuts(samples, messages, columns, rewards, trainer_state.global_step)
                 seconds["seconds/cuts"] = time.perf_counter() - start
         metrics["retokenised_share"] = float(scores.retokenised)
         metrics |= self._hold(_accuracy(samples, readings), messages)
@@ -179,14 +178,14 @@ class MessageReward:
         messages: Sequence[Message],
         columns: Columns,
         rewards: Float[Tensor, " messages"],
-        seed: int,
+        step: int,
     ) -> dict[int, Cut]:
         """The best end of each kept message, where it succeeds and earns more than the message itself."""
         assert self.kept is not None
         tries = [
             (row, cut)
             for row in self.kept.nonzero()[:, 0].tolist()
-            for cut in self._cut(messages[row], sampling_seed(self.config.seed, seed, samples[row].id))
+            for cut in self._cut(messages[row], sampling_seed(self.config.seed, step, samples[row].id))
         ]
         score_gold = bool(self.weights.task_information)
         # Also where this process has nothing to ask: a server's fault is told to all.

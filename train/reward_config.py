@@ -1,6 +1,6 @@
 """The keys of the reward: weights, the constraint in the place of one, and their courses over the steps."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -89,7 +89,7 @@ def check_reward(reward: RewardConfig, budget: int, steps: int) -> None:
     Raises:
         ConfigError: naming the key.
     """
-    weights = {name: getattr(reward, name) for name in (*Component.__args__, "token_information")}
+    weights = {name: getattr(reward, name) for name in (*get_args(Component), "token_information")}
     if not any(weights.values()) and not any(schedule.to for schedule in reward.schedules.values()):
         raise ConfigError(f"reward = {weights}: at least one weight should be positive")
     for name, schedule in reward.schedules.items():

@@ -1,6 +1,5 @@
 """The weights of the reward at every step: constant, on a schedule, or a multiplier that holds a figure."""
 
-import math
 from dataclasses import replace
 from typing import Any, cast
 
@@ -20,7 +19,7 @@ class StepWeights(TrainerCallback, ExportableState):
         self.reward = reward
         self.start = RewardWeights(**reward.model_dump(include=set(RewardWeights.__dataclass_fields__)))
         self.held = None if reward.hold is None else held_component(reward.hold)
-        self.multiplier = math.nan if self.held is None else float(getattr(reward, self.held))
+        self.multiplier = 1.0 if self.held is None else float(getattr(reward, self.held))
 
     def at(self, step: int) -> RewardWeights:
         """The weights of a step, from 1."""
