@@ -5,6 +5,7 @@ Raw log-probabilities only; `objectives` turns them into accuracy and informatio
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -13,6 +14,14 @@ from data.sample import Sample
 from models.compressor import Message
 from models.predictor import AnswerScore, Predictor, Query
 from models.scorer import Scorer, Scores
+
+
+class GoldScorer(Protocol):
+    """What says how likely gold answers are: a predictor, or a copy of it that stays as it is while that learns."""
+
+    def answer_log_probs(self, queries: Sequence[Query], answers: Sequence[str]) -> list[AnswerScore | None]:
+        """How likely each answer is; None where that cannot be told."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,14 +37,6 @@ class Readings:
     answers: list[str]
     answer_scores: list[AnswerScore | None]
     null_scores: list[AnswerScore | None]
-
-    def of(self, messages: Sequence[int]) -> "Readings":
-        """What came out for some of the messages, by their numbers."""
-        return Readings(
-            [self.answers[index] for index in messages],
-            [self.answer_scores[index] for index in messages],
-            [self.null_scores[index] for index in messages],
-        )
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,15 @@ class Channel:
     predictor: Predictor
     scorers: Sequence[BoundScorer]
 
-    def answer(self, samples: Sequence[Sample], messages: Sequence[Message], score_gold: bool = True) -> Readings:
+    def answer(
+        self,
+        samples: Sequence[Sample],
+        messages: Sequence[Message],
+        score_gold: bool = True,
+        judge: GoldScorer | None = None,
+    ) -> Readings:
         """What the predictor makes of each message: see `read`."""
-        return read(self.predictor, samples, messages, score_gold)
+        return read(self.predictor, samples, messages, score_gold, judge)
 
     def score(
         self,
@@ -100,23 +107,29 @@ class Channel:
 
 
 def read(
-    predictor: Predictor, samples: Sequence[Sample], messages: Sequence[Message], score_gold: bool = True
+    predictor: Predictor,
+    samples: Sequence[Sample],
+    messages: Sequence[Message],
+    score_gold: bool = True,
+    judge: GoldScorer | None = None,
 ) -> Readings:
     """What a predictor makes of each message; a question without any message is read once.
 
-    Scores of gold answers cost about as much as the answers; without ``score_gold`` there are none.
+    Scores of gold answers cost about as much as the answers; without ``score_gold`` there are none. ``judge`` gives
+    them in the predictor's place.
     """
+    judge = predictor if judge is None else judge
     queries = [_query(sample, message.text) for sample, message in zip(samples, messages, strict=True)]
     if not score_gold:
         return Readings(predictor.answer(queries), [None] * len(queries), [None] * len(queries))
     nulls = [_query(sample, "") for sample in samples]
     gold = [sample.question.answers[0] for sample in samples]
     distinct = list(dict.fromkeys(zip(nulls, gold, strict=True)))
-    null_scores = predictor.answer_log_probs([query for query, _ in distinct], [answer for _, answer in distinct])
+    null_scores = judge.answer_log_probs([query for query, _ in distinct], [answer for _, answer in distinct])
     null_of = dict(zip(distinct, null_scores, strict=True))
     return Readings(
         answers=predictor.answer(queries),
-        answer_scores=predictor.answer_log_probs(queries, gold),
+        answer_scores=judge.answer_log_probs(queries, gold),
         null_scores=[null_of[key] for key in zip(nulls, gold, strict=True)],
     )
 

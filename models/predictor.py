@@ -6,11 +6,13 @@ begin with a preamble.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from models.adapter_switch import adapter_at_work
 from models.endpoint import Endpoint, Sampling
 from models.loading import check_window
 from models.prompts import PredictorPrompts, predictor_text
@@ -77,20 +79,24 @@ class LocalPredictor:
         max_answer_tokens: int,
         max_message_tokens: int = 1024,
         instruction: str = "",
+        adapter: str | None = None,
     ) -> None:
         """Fix the model and its prompts.
 
         Args:
-            model: a causal LM; it is not changed.
+            model: a causal LM; answering does not change it.
             tokenizer: the model's own, with a chat template.
             max_answer_tokens: the most tokens an answer may have, its end token included.
             max_message_tokens: longer messages lose their middle.
             instruction: trusted text after the question.
+            adapter: which of the model's adapters answers, in evaluation mode, whichever else is at work; None leaves
+                the model as it is found.
 
         Raises:
             ModelError: the tokenizer has no usable chat template.
         """
         self.model = model
+        self.adapter = adapter
         self.tokenizer = tokenizer
         self.max_answer_tokens = max_answer_tokens
         self.prompts = PredictorPrompts(tokenizer, max_message_tokens, instruction)
@@ -118,7 +124,8 @@ class LocalPredictor:
             prefixes.append(self._prompt(queries[indices[0]])[0])
             continuations.append([self._continuation(queries[index], answers[index]) for index in indices])
             order += indices
-        results = batched_message_log_probs(self.model, prefixes, continuations)
+        with self._at_work():
+            results = batched_message_log_probs(self.model, prefixes, continuations)
         scores: list[AnswerScore | None] = [None] * len(queries)
         for index, log_probs in zip(order, (row for group in results for row in group), strict=True):
             scores[index] = AnswerScore(log_probs.sum().item(), len(log_probs))
@@ -143,8 +150,12 @@ class LocalPredictor:
     def _reply(self, prompts: Sequence[list[int]], max_tokens: int) -> list[str]:
         for prompt in prompts:
             check_window(self.model.config, len(prompt) + max_tokens)
-        replies = generate(self.model, prompts, max_tokens, self.end_token_id)
+        with self._at_work():
+            replies = generate(self.model, prompts, max_tokens, self.end_token_id)
         return [str(self.tokenizer.decode(reply.token_ids, skip_special_tokens=True)).strip() for reply in replies]
+
+    def _at_work(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.adapter is None else adapter_at_work(self.model, self.adapter)
 
     def _prompt(self, query: Query) -> tuple[list[int], list[int]]:
         prompt = self.prompts(query.message, query.question, query.options)

@@ -15,18 +15,21 @@ from objectives.reward import CONSTANT_TOLERANCE
 
 def best_of_groups(
     rewards: Float[Tensor, " messages"], gains: Float[Tensor, " messages"], group_size: int
-) -> Bool[Tensor, " messages"]:
-    """Which messages are kept: of every group the one of the highest reward, where it is a success.
+) -> Float[Tensor, " messages"]:
+    """How much each message is learned: of every group the one of the highest reward, in the measure of its success.
 
     A group whose best message fails keeps none, for imitation would repeat the failure; neither does a group whose
     rewards are all equal, for nothing in it is better than what the policy writes anyhow. Of equal best messages the
-    first is kept.
+    first is kept. An answer that is right in a word or two has often met them by chance: hence the measure.
 
     Args:
         rewards: one a message; a message whose reward is not finite is never kept.
         gains: by how much the message betters the answer, in the unit of the task's metric: a success is above 0; NaN
             is none.
         group_size: messages per group, groups contiguous.
+
+    Returns:
+        The gains of the kept messages, at most 1; 0 for all others.
 
     Raises:
         ValueError: shapes disagree, or the group size does not divide them.
@@ -43,7 +46,8 @@ def best_of_groups(
     succeeds = gains.reshape(-1, group_size).gather(1, best[:, None])[:, 0] > 0
     teaches = succeeds & (highest - lowest > CONSTANT_TOLERANCE)
     places = torch.arange(group_size, device=rewards.device)
-    return ((places == best[:, None]) & teaches[:, None]).reshape(-1)
+    kept = ((places == best[:, None]) & teaches[:, None]).reshape(-1)
+    return gains.clamp(max=1.0).where(kept, 0.0)
 
 
 def selection_sums(

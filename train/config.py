@@ -19,6 +19,7 @@ from configs.errors import ConfigError, check_all, shown
 from configs.limits import GroupSize, SamplingTemperature, StepPart, Steps, Tokens
 from configs.sections import Recipe
 from configs.tree import Section, load
+from train.joint import PredictorUpdateConfig
 from train.policy_update import PolicyUpdateConfig, check_update
 from train.reward_config import RewardConfig, check_reward
 from train.starting import (
@@ -71,6 +72,9 @@ class TrainConfig(PolicyUpdateConfig):
 
     predictor_warm_start: PredictorWarmStartConfig | None = None
     """Supervised fine-tuning of the predictor before all else, after which it is frozen; null has none."""
+
+    predictor_update: PredictorUpdateConfig | None = None
+    """How the predictor's adapter learns along with the compressor's; null leaves it as it starts."""
 
     steps: Steps = 100
     """Number of optimizer steps of GRPO; 0 ends after the warm start, and measures that against the model itself."""
@@ -184,7 +188,6 @@ class Config(Recipe):
             partial(_check_generated, self),
             partial(_check_vllm, self),
             partial(check_reward, self.reward, self.compressor.budget_tokens, self.train.steps),
-            partial(_check_cuts, self),
             partial(check_update, self.train, self.reward.token_information),
         )
         return self
@@ -196,6 +199,11 @@ class Config(Recipe):
         With no step of GRPO the warm start is the training.
         """
         return self.compressor.adapter is None and (self.train.warm_start is None or not self.train.steps)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the predictor learns as well."""
+        return self.train.predictor_update is not None
 
     def check_world_size(self, world_size: int) -> None:
         """Refuse a number of processes that the batch cannot be shared among.
@@ -238,11 +246,30 @@ def _started(config: Config) -> Config:
 
 
 def _check_predictor(config: Config) -> None:
-    if config.train.predictor_warm_start is not None and config.predictor.endpoint is not None:
-        raise ConfigError(
-            f"train.predictor_warm_start: the predictor of predictor.endpoint = {shown(config.predictor.endpoint)} is "
-            "on a server and cannot be trained from here; give null"
-        )
+    predictor, train = config.predictor, config.train
+    for key in ("predictor_warm_start", "predictor_update"):
+        if getattr(train, key) is not None and predictor.endpoint is not None:
+            raise ConfigError(
+                f"train.{key}: the predictor of predictor.endpoint = {shown(predictor.endpoint)} is on a server and "
+                "cannot be trained from here; give null"
+            )
+    if train.predictor_update is not None and not train.steps:
+        raise ConfigError("train.predictor_update: learns in train.steps, of which there are 0; give null")
+    if predictor.shared_base:
+        _check_shared_base(config)
+
+
+def _check_shared_base(config: Config) -> None:
+    predictor, compressor, key = config.predictor, config.compressor, "predictor.shared_base = True"
+    if predictor.endpoint is not None:
+        raise ConfigError(f"{key}: predictor.endpoint names a server, which has a base of its own; drop one")
+    for name in ("model", "revision", "dtype"):
+        theirs, ours = getattr(predictor, name), getattr(compressor, name)
+        if theirs != ours:
+            raise ConfigError(f"{key}: predictor.{name} = {shown(theirs)} and compressor.{name} = {shown(ours)}")
+    train = config.train
+    if predictor.adapter is None and train.predictor_warm_start is None and train.predictor_update is None:
+        raise ConfigError(f"{key}: there is no adapter to put on it; name predictor.adapter, or train one")
 
 
 def _check_steps(train: TrainConfig) -> None:
@@ -282,17 +309,6 @@ def _check_generated(config: Config) -> None:
             f"{examples}: {pairs:,} documents would be generated before the first step, which should be at most "
             f"{MOST_GENERATED:,}; set tasks.{unlimited[0]}.documents, which are then read several times"
         )
-
-
-def _check_cuts(config: Config) -> None:
-    """Refuse cuts beside what needs whole messages: vLLM's log-probabilities, or the pass rate of a group."""
-    if not config.train.cuts:
-        return
-    key = f"train.cuts = {config.train.cuts}"
-    if config.train.sampler == "vllm":
-        raise ConfigError(f"{key}: vLLM has no log-probabilities of what was cut; choose train.sampler = transformers")
-    if config.reward.length_gate == "group":
-        raise ConfigError(f"{key}: a cut message has no group that reward.length_gate = group reads; choose message")
 
 
 def _check_vllm(config: Config) -> None:

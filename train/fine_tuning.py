@@ -9,17 +9,19 @@ import math
 import random
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, reduce
+from jaxtyping import Float
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from configs.command import is_main, say
 from data.writing import write_json
@@ -119,7 +121,8 @@ def fine_tune(
             for batch in batches[len(losses) :]:
                 torch.manual_seed(sampling_seed(seed, title, len(losses), state.process_index))
                 optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - len(losses) / len(batches))
-                loss = _gradients(model, parameters, batch)
+                nats = leave_gradients(model, parameters, batch)
+                loss = nats.sum().item() / sum(len(example.reply_ids) for example in batch)
                 norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm).item()
                 _check_finite(title, len(losses) + 1, len(batches), loss, norm)
                 optimizer.step()
@@ -170,27 +173,63 @@ def _side_by_side(order: Sequence[Example], together: int, generator: random.Ran
     return [example for unit in units for example in unit]
 
 
-def _gradients(model: PeftModel, parameters: Sequence[Tensor], batch: Sequence[Example]) -> float:
-    """Leave the gradient of a batch's loss at the parameters, in every process; the loss, in nats a token."""
+def leave_gradients(
+    model: PreTrainedModel | PeftModel,
+    parameters: Sequence[Tensor],
+    batch: Sequence[Example],
+    weights: Sequence[float] | None = None,
+) -> Float[Tensor, " examples"]:
+    """Leave the gradient of a batch's loss at the parameters, in every process; the loss of each example, in nats.
+
+    Args:
+        model: in the mode it is to learn in.
+        parameters: those that require a gradient; they have none yet.
+        batch: the same in every process; each reads its share.
+        weights: what each example counts; all of them 1 without it. The loss of the batch is the weighted sum, divided
+            by all tokens of the replies.
+    """
     state = PartialState()
     tokens = sum(len(example.reply_ids) for example in batch)
-    loss = torch.zeros(1, device=parameters[0].device)
-    for part in _passes(batch[state.process_index :: state.num_processes]):
+    nats = torch.zeros(len(batch), device=parameters[0].device)
+    places = list(range(state.process_index, len(batch), state.num_processes))
+    for part in _passes([batch[place] for place in places]):
         scores = token_scores(
             model,
             [example.prompt_ids[:-1] for example in part],
             [[Continuation(example.prompt_ids[-1:], example.reply_ids)] for example in part],
             entropies=False,
         )
-        nats = -torch.stack([reply.log_probs.sum() for [reply] in scores]).sum() / tokens
-        nats.backward()
-        loss += nats.detach()
+        own, places = places[: len(part)], places[len(part) :]
+        losses = -torch.stack([reply.log_probs.sum() for [reply] in scores])
+        counted = losses if weights is None else losses * losses.new_tensor([weights[place] for place in own])
+        (counted.sum() / tokens).backward()
+        nats[own] = losses.detach().to(nats)
     if state.num_processes > 1:
         for parameter in parameters:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = _summed(gradient)
-        loss = _summed(loss)
-    return loss.item()
+        nats = _summed(nats)
+    return nats
+
+
+def state_tensors(parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Parameters and the moments of their AdamW by name, on the CPU: see `put_state`."""
+    tensors = {f"{number}.weight": parameter.detach() for number, parameter in enumerate(parameters)}
+    for number, parameter in enumerate(parameters):
+        moments = optimizer.state.get(parameter, {})
+        tensors |= {f"{number}.{name}": moments[name] for name in MOMENTS if name in moments}
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def put_state(
+    tensors: Mapping[str, Tensor], parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, updates: int
+) -> None:
+    """Give parameters and their AdamW what `state_tensors` has kept after so many updates."""
+    for number, parameter in enumerate(parameters):
+        parameter.data.copy_(tensors[f"{number}.weight"])
+        if updates:
+            moments = {name: tensors[f"{number}.{name}"].to(parameter.device) for name in MOMENTS}
+            optimizer.state[parameter] = {"step": torch.tensor(float(updates)), **moments}
 
 
 def _passes(examples: Sequence[Example]) -> Iterator[list[Example]]:
@@ -226,10 +265,7 @@ def _keep(kept: Kept, parameters: Sequence[Tensor], optimizer: torch.optim.Optim
         return
     written = partial_folder(kept.run_folder, create=True) / kept.name
     written.mkdir()
-    tensors = {f"{number}.weight": parameter.detach() for number, parameter in enumerate(parameters)}
-    for number, parameter in enumerate(parameters):
-        tensors |= {f"{number}.{name}": optimizer.state[parameter][name] for name in MOMENTS}
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, written / TENSORS)
+    save_file(state_tensors(parameters, optimizer), written / TENSORS)
     write_json(written / PROGRESS, {"key": kept.key, "losses": losses})
     publish(written, kept.run_folder, None)
 
@@ -252,11 +288,7 @@ def _go_on(
     if not usable[0]:
         return []
     losses: list[float] = json.loads((kept.place / PROGRESS).read_text(encoding="utf-8"))["losses"]
-    tensors = load_file(kept.place / TENSORS)
-    for number, parameter in enumerate(parameters):
-        parameter.data.copy_(tensors[f"{number}.weight"])
-        moments = {name: tensors[f"{number}.{name}"].to(parameter.device) for name in MOMENTS}
-        optimizer.state[parameter] = {"step": torch.tensor(float(len(losses))), **moments}
+    put_state(load_file(kept.place / TENSORS), parameters, optimizer, len(losses))
     say(f"{title} goes on after step {len(losses)}")
     return losses
 

@@ -31,6 +31,7 @@ class Guard:
     Attributes:
         skipped: how many updates were not taken since the start.
         in_a_row: how many of them came last, one after the other.
+        paused: whether the update of the step is left out although nothing is wrong with it.
     """
 
     def __init__(self, folder: Path, most_in_a_row: int, join: Callable[[list[Any]], list[Any]]) -> None:
@@ -46,6 +47,7 @@ class Guard:
         self.join = join
         self.skipped = 0
         self.in_a_row = 0
+        self.paused = False
         self._reasons: list[str] = []
         self._before: list[Tensor] = []
 
@@ -74,7 +76,7 @@ class Guard:
         for parameter in _parameters(optimizer):
             if parameter.grad is not None:
                 self.check("the gradient", parameter.grad)
-        if self._refused():
+        if self._refused() or self.paused:
             for parameter in _parameters(optimizer):
                 parameter.grad = None
         self._before = [parameter.detach().clone() for parameter in _parameters(optimizer)]

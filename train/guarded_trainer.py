@@ -6,7 +6,7 @@ Written for TRL 1.16 and Trainer of transformers 5: `_save_checkpoint` is theirs
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -51,6 +51,8 @@ class GuardedGRPOTrainer(GRPOTrainer):
         self._random_state: tuple[Any, ...] = ()
         self._tokens_seen = 0
         self._batch: list[dict[str, Any]] = []
+        # Writes what else a checkpoint has to hold, into its folder.
+        self.save_beside: Callable[[Path], None] | None = None
         self.add_callback(_StepEnds(self))
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
@@ -133,6 +135,8 @@ class GuardedGRPOTrainer(GRPOTrainer):
                 written, self._partial = self._partial / f"checkpoint-{step}", None
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
+                if self.save_beside is not None:
+                    self.save_beside(written)
                 publish(written, checkpoints, _mean_reward(self.state.log_history, self._saved_step or 0))
                 drop_old(checkpoints, self.kept_checkpoints)
             self.accelerator.wait_for_everyone()

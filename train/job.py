@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from configs.build import fit, tell_evidence
 from configs.command import is_main, say, start_processes
@@ -34,12 +34,22 @@ from train.checkpoint import CheckpointError, find_checkpoint
 from train.config import Config
 from train.extension_cache import prepare_compilation
 from train.guarded_trainer import GuardedGRPOTrainer
-from train.models import Models, check_fingerprints, check_frozen, fingerprints, load_models, save_trained
+from train.models import (
+    Models,
+    check_fingerprints,
+    check_frozen,
+    fingerprints,
+    load_models,
+    save_trained,
+    save_trained_predictor,
+)
 from train.peers import LostPeerError, lost_peer
+from train.predictor_update import FOLDER as PREDICTOR_UPDATE
+from train.predictor_update import PredictorUpdate
 from train.questions import check_count, read_questions
 from train.reward import MessageReward
 from train.rollout import Rollout
-from train.run_folder import holds_work, identity, stand
+from train.run_folder import TRAINED_PREDICTOR, holds_work, identity, stand
 from train.signals import StopOnSignal
 from train.tracking import ProgressBar, log_results, start_wandb
 from train.trainer import build_trainer
@@ -110,10 +120,11 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     seconds = {"predictor_warm_start": loaded - start} if predictor_warm else {}
     seconds |= {"warm_start": warmed - loaded} if warm else {}
     seconds |= {"before": evaluated - warmed, "training": trained - evaluated, "after": time.time() - trained}
-    check_fingerprints(hashes, fingerprints(models))
+    check_fingerprints(hashes, fingerprints(models), config.is_joint)
     tell_of_server(models.channel.predictor)
     if is_main():
         settings = save_trained(config, models, folder / "compressor")
+        save_trained_predictor(config, models, folder / TRAINED_PREDICTOR)
         meta = {
             "seconds": seconds,
             "hashes": fingerprints(models),
@@ -143,7 +154,7 @@ def warn_of_overlap(train_samples: Sequence[Sample], eval_samples: Sequence[Samp
 def open_records(config: Config, samples: Sequence[Sample], models: Models) -> RecordLog[Record]:
     """The log of the run folder, for records that depend on these questions, this predictor and this scorer."""
     identity = identify(config, samples) | {
-        "predictor_parameters": models.predictor_model and parameter_hash(models.predictor_model),
+        "predictor_parameters": models.predictor_parameters,
         "scorer_parameters": parameter_hash(models.scorer_model or models.adapted, is_base),
     }
     return open_log(config.folder / "records", identity)
@@ -192,15 +203,21 @@ def train_adapter(
         KeyboardInterrupt: a signal ended the training early; a checkpoint has been saved.
     """
     by_id = {sample.id: sample for sample in samples}
+    update = build_update(config, models)
     trainer = build_trainer(
         config,
         models.adapted,
         models.tokenizer,
         samples,
         Rollout(models.compressor, by_id, config.train.temperature, config.seed),
-        MessageReward(config, models.compressor, models.channel, by_id),
+        MessageReward(config, models.compressor, models.channel, by_id, predictor_update=update),
         report_to,
     )
+    if update is not None:
+        assert isinstance(trainer, GuardedGRPOTrainer)
+        trainer.save_beside = lambda folder: update.save(folder / PREDICTOR_UPDATE)
+        if resumed is not None:
+            update.load(Path(resumed) / PREDICTOR_UPDATE)
     try:
         trainer.train(resume_from_checkpoint=resumed)
     except pickle.UnpicklingError as error:
@@ -223,6 +240,15 @@ def train_adapter(
     PartialState().wait_for_everyone()
     if trainer.state.global_step < config.train.steps:
         raise KeyboardInterrupt
+
+
+def build_update(config: Config, models: Models) -> PredictorUpdate | None:
+    """The predictor's part in the training; None where it is frozen."""
+    adapted = models.adapted_predictor
+    if config.train.predictor_update is None:
+        return None
+    assert adapted is not None
+    return PredictorUpdate(config.train, adapted.predictor, adapted.adapter, config.seed, gather_object)
 
 
 def find_start(folder: Path) -> str | None:

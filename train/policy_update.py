@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat
 
 from configs.errors import ConfigError, shown
 from configs.tree import Section
@@ -14,16 +14,8 @@ class PolicyUpdateConfig(Section):
     update: Literal["grpo", "best_of_n"] = "grpo"
     """What a step learns: grpo moves the probability of every message by how its reward compares within its group;
     best_of_n is a round of expert iteration: of every group the message of the highest reward is learned by maximum
-    likelihood (mean over the tokens of all that are kept) where its answer scores higher than the predictor's answer
-    without a message, and nothing of the rest."""
-
-    cuts: NonNegativeInt = 0
-    """Number of places, drawn at random between its words, at which every kept message is cut to see what its end alone
-    earns, where the update is best_of_n: the end that earns most is learned in the place of the message, if it earns
-    more. Samples of one policy are nearly equally long; this teaches where to begin."""
-
-    cuts_from_step: PositiveInt = 1
-    """First step that cuts: a compressor that seldom succeeds has nothing yet to shorten."""
+    likelihood (mean over the tokens of all that are kept) in the measure in which its answer scores higher than the
+    predictor's answer without a message, and nothing of the rest."""
 
     beta: NonNegativeFloat = 0.0
     """Weight of the KL divergence from the compressor that the first step starts from; 0 keeps no reference model."""
@@ -48,7 +40,7 @@ class PolicyUpdateConfig(Section):
 
 
 GRPO_ALONE = ("beta", "epsilon", "loss_type", "scale_rewards", "importance_sampling_level")
-"""Keys that best of n does not read: its messages all weigh the same, and the ratio of probabilities is 1."""
+"""Keys that best of n does not read: it weighs messages by what they gain, and the ratio of probabilities is 1."""
 
 
 def check_update(train: PolicyUpdateConfig, token_information: float) -> None:
@@ -61,13 +53,7 @@ def check_update(train: PolicyUpdateConfig, token_information: float) -> None:
     Raises:
         ConfigError: a key is given that is read with another update alone.
     """
-    if train.cuts_from_step > 1 and not train.cuts:
-        raise ConfigError(f"train.cuts_from_step = {train.cuts_from_step}: nothing is cut; ask for train.cuts")
     if train.update == "grpo":
-        if train.cuts:
-            raise ConfigError(
-                f"train.cuts = {train.cuts}: is read with train.update = best_of_n alone; set that, or drop this"
-            )
         if token_information and train.importance_sampling_level == "sequence":
             raise ConfigError(
                 f"reward.token_information = {token_information}: credits single tokens, of which "

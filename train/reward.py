@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
 from math import isfinite
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from data.arrangement import Arrangement
@@ -19,8 +19,6 @@ from models.compressor import Compressor, Message
 from models.endpoint import EndpointError
 from models.predictor import AnswerScore
 from models.scorer import NO_CONTEXT, Scores
-from models.shared_prefix import sampling_seed
-from objectives.cuts import cut_places
 from objectives.length import length_reward
 from objectives.mutual_information import (
     Estimate,
@@ -36,6 +34,7 @@ from objectives.reward import combine, token_credit
 from objectives.selection import best_of_groups
 from train.columns import StepColumns
 from train.config import Config
+from train.predictor_update import PredictorUpdate
 from train.weights import StepWeights
 
 PRIOR_RATE_BITS = 10.0
@@ -45,27 +44,13 @@ MIN_CEILING_NATS = 1e-6
 """The least ceiling that a share is taken of: a ceiling of 0 becomes a share of 0, not a division by zero."""
 
 
-@dataclass(frozen=True)
-class Cut:
-    """The end of a message, where it earns more than the whole.
-
-    Attributes:
-        token_ids: its tokens, the end token last; fewer than the message has.
-        reward: what it earns.
-    """
-
-    token_ids: list[int]
-    reward: float
-
-
 class MessageReward:
     """What the messages of this process's slice are paid for: accuracy, information, length and what else has a weight.
 
     Attributes:
         token_credit: the credit of each token of the last messages, where the configuration asks for it; in units of
             advantage.
-        kept: which of the last messages are learned, where the update is best of n.
-        cuts: what is learned in the place of a kept message, by its number.
+        kept: how much each of the last messages is learned, from 0 to 1, where the update is best of n.
         watch: is shown the messages of every step and what they were paid, as `SampleMessages.take` is; None is nobody.
     """
 
@@ -78,6 +63,7 @@ class MessageReward:
         channel: Channel,
         samples: Mapping[str, Sample],
         gather: Callable[[list[Any]], list[Any]] = gather_object,
+        predictor_update: PredictorUpdate | None = None,
     ) -> None:
         """Fix the weights and the models.
 
@@ -87,6 +73,7 @@ class MessageReward:
             channel: what they are read and scored through.
             samples: the questions by id.
             gather: joins what each process gives into one list for all.
+            predictor_update: has the predictor learn from the messages, once they are paid for; None leaves it.
 
         Raises:
             DataError: a question has no context to compare its messages with.
@@ -96,6 +83,7 @@ class MessageReward:
         self.compressor = compressor
         self.channel = channel
         self.samples = samples
+        self.predictor_update = predictor_update
         self.columns = StepColumns(
             samples,
             NegativeCounts(**config.information.negatives.model_dump()),
@@ -108,8 +96,7 @@ class MessageReward:
         self.step_weights = StepWeights(config.reward)
         self.weights = self.step_weights.at(1)
         self.token_credit: Float[Tensor, "messages tokens"] | None = None
-        self.kept: Bool[Tensor, " messages"] | None = None
-        self.cuts: dict[int, Cut] = {}
+        self.kept: Float[Tensor, " messages"] | None = None
         # The metric on what the predictor answers without a message, by question; NaN where only a judge could tell.
         self.unaided: dict[str, float] = {}
         self.watch: Callable[..., None] | None = None
@@ -150,13 +137,12 @@ class MessageReward:
             self._answer_without_message(samples)
             gains = _accuracy(samples, readings) - torch.tensor([self.unaided[sample.id] for sample in samples])
             self.kept = best_of_groups(rewards, gains, self.config.train.group_size)
-            self.cuts = {}
-            if self.config.train.cuts and trainer_state.global_step + 1 >= self.config.train.cuts_from_step:
-                start = time.perf_counter()
-                self.cuts = self._better_cuts(samples, messages, columns, rewards, trainer_state.global_step)
-                seconds["seconds/cuts"] = time.perf_counter() - start
         metrics["retokenised_share"] = float(scores.retokenised)
         metrics |= self._hold(_accuracy(samples, readings), messages)
+        if self.predictor_update is not None:
+            start = time.perf_counter()
+            metrics |= self.predictor_update.take(trainer_state.global_step + 1, samples, messages, rewards)
+            seconds["seconds/predictor_update"] = time.perf_counter() - start
         for name, value in (metrics | seconds).items():
             if isfinite(value):
                 log_metric(name, value)
@@ -165,6 +151,11 @@ class MessageReward:
         values: list[float | None] = rewards.tolist()
         return values
 
+    def pauses(self, step: int) -> bool:
+        """Whether the compressor does not learn in a step, from 1, because it is the predictor's turn."""
+        update = self.config.train.predictor_update
+        return update is not None and not update.compressor_learns(step)
+
     def _scores(self, samples: Sequence[Sample], messages: Sequence[Message], columns: Columns) -> Scores:
         """Messages under the contexts they are compared with, and last under none where the prior rate has a weight."""
         contexts, valid = list(columns.contexts), columns.valid
@@ -172,53 +163,12 @@ class MessageReward:
             contexts, valid = [*contexts, NO_CONTEXT], torch.nn.functional.pad(valid, (0, 1), value=True)
         return self.channel.score(samples, messages, contexts, valid)
 
-    def _better_cuts(
-        self,
-        samples: Sequence[Sample],
-        messages: Sequence[Message],
-        columns: Columns,
-        rewards: Float[Tensor, " messages"],
-        step: int,
-    ) -> dict[int, Cut]:
-        """The best end of each kept message, where it succeeds and earns more than the message itself."""
-        assert self.kept is not None
-        tries = [
-            (row, cut)
-            for row in self.kept.nonzero()[:, 0].tolist()
-            for cut in self._cut(messages[row], sampling_seed(self.config.seed, step, samples[row].id))
-        ]
-        score_gold = bool(self.weights.task_information)
-        # Also where this process has nothing to ask: a server's fault is told to all.
-        readings = self._answers([samples[row] for row, _ in tries], [cut for _, cut in tries], score_gold)
-        # What fails is not learned, whatever else it earns: it is not scored.
-        gains = _accuracy([samples[row] for row, _ in tries], readings) - torch.tensor(
-            [self.unaided[samples[row].id] for row, _ in tries]
-        )
-        right = (gains > 0).nonzero()[:, 0].tolist()
-        if not right:
-            return {}
-        rows, cuts = [tries[index][0] for index in right], [tries[index][1] for index in right]
-        asked, readings = [samples[row] for row in rows], readings.of(right)
-        compared = Columns(columns.contexts, columns.own[rows], columns.valid[rows])
-        scores = self._scores(asked, cuts, compared)
-        earned, _ = self.rewards(asked, cuts, compared, readings, scores, score_gold, group_size=1)
-        better: dict[int, Cut] = {}
-        for row, cut, value in zip(rows, cuts, earned.tolist(), strict=True):
-            if value > (better[row].reward if row in better else float(rewards[row])):
-                better[row] = Cut([*cut.token_ids, self.compressor.end_token_id], value)
-        return better
-
-    def _cut(self, message: Message, seed: int) -> list[Message]:
-        """Ends of a message, as messages of fewer tokens that end by themselves."""
-        words = message.text.split()
-        texts = [" ".join(words[place:]) for place in cut_places(len(words), self.config.train.cuts, seed)]
-        cuts = [Message(text, self.compressor.prompts.format.text_ids(text), True, []) for text in texts]
-        return [cut for cut in cuts if cut.tokens < message.tokens]
-
     def _answer_without_message(self, samples: Sequence[Sample]) -> None:
         """Have the predictor answer from the question alone, once in a run: what it knows, no message has told it."""
         new = list({sample.id: sample for sample in samples if sample.id not in self.unaided}.values())
-        readings = self._answers(new, [Message("", [], True, [])] * len(new), False)
+        # As it started, where it learns: else what is kept would depend on when a question first came.
+        with nullcontext() if self.predictor_update is None else self.predictor_update.as_started():
+            readings = self._answers(new, [Message("", [], True, [])] * len(new), False)
         self.unaided |= zip((sample.id for sample in new), _accuracy(new, readings).tolist(), strict=True)
 
     def _hold(self, accuracy: Float[Tensor, " messages"], messages: Sequence[Message]) -> dict[str, float]:
@@ -242,7 +192,7 @@ class MessageReward:
         """The predictor's answers. A server's fault is told to all processes, which then save together."""
         readings, failure = None, ""
         try:
-            readings = self.channel.answer(samples, messages, score_gold)
+            readings = self.channel.answer(samples, messages, score_gold, self.predictor_update)
         except EndpointError as error:
             failure = str(error)
         if failures := [text for text in self.gather([failure]) if text]:
@@ -258,7 +208,6 @@ class MessageReward:
         readings: Readings,
         scores: Scores,
         gold_scored: bool = True,
-        group_size: int | None = None,
     ) -> tuple[Float[Tensor, " messages"], dict[str, float]]:
         """The weighted sum of the components, and metrics: information in bits, lengths in tokens.
 
@@ -270,7 +219,6 @@ class MessageReward:
             scores: the scorer's log-probabilities, nats; the last column is without context where the prior rate has a
                 weight.
             gold_scored: whether the predictor was asked to score the gold answers.
-            group_size: messages per group; None takes the configuration's.
         """
         accuracy = _accuracy(samples, readings)
         tokens = torch.tensor([message.tokens for message in messages])
@@ -278,7 +226,7 @@ class MessageReward:
         information = contrastive(log_probs, columns.own, columns.valid)
         upper = leave_one_out(log_probs, columns.own, columns.valid)
         task = task_information(_log_probs(readings.answer_scores), _log_probs(readings.null_scores))
-        group_size = self.config.train.group_size if group_size is None else group_size
+        group_size = self.config.train.group_size
         budget = self.compressor.budget_tokens
         floor = self.config.reward.information_floor
         components = {

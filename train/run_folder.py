@@ -16,6 +16,9 @@ WARM_START = "warm_start"
 PREDICTOR = "predictor"
 """The folder of the predictor's adapter that its warm start has left, below the run folder."""
 
+TRAINED_PREDICTOR = "trained_predictor"
+"""The folder of the predictor's adapter that has learned beside the compressor, below the run folder."""
+
 WARM_START_STATE, PREDICTOR_STATE = f"{WARM_START}.state", f"{PREDICTOR}.state"
 """The folders of warm starts that are not finished, below the run folder: see `train.fine_tuning`."""
 

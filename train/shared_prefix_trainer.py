@@ -9,7 +9,7 @@ adapter; `_compute_loss` is TRL's, and measures the gap between the log-probabil
 one method of TRL's vLLM backend.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, token_scores
 from objectives.selection import selection_metrics, selection_sums
 from train.guarded_trainer import GuardedGRPOTrainer
 from train.question_order import QuestionSampler
-from train.reward import Cut, MessageReward
+from train.reward import MessageReward
 from train.sampler_check import adapter_reached, gap_metrics, gap_sums, sampler_gap
 
 
@@ -104,34 +104,32 @@ class SharedPrefixGRPOTrainer(GuardedGRPOTrainer):
             self._check_sampler(output)
         for reward in self.reward_funcs:
             if isinstance(reward, MessageReward) and reward.kept is not None:
-                self._take_cuts(output, reward.cuts)
-                self._keep(output, reward.kept.to(output["advantages"].device), reward.cuts)
+                self._keep(output, reward.kept.to(output["advantages"]))
+        self.guard.paused = any(
+            isinstance(reward, MessageReward) and reward.pauses(self.state.global_step + 1)
+            for reward in self.reward_funcs
+        )
+        if self.guard.paused:
+            # Nothing of it is read: see `_keep`.
+            output["advantages"], output["completion_mask"] = (
+                torch.zeros_like(output[name]) for name in ("advantages", "completion_mask")
+            )
         if "context" in inputs[0]:
             output["context"] = torch.tensor([row["context"] for row in inputs], device=output["advantages"].device)
         return output
 
-    def _take_cuts(self, output: dict[str, Any], cuts: Mapping[int, Cut]) -> None:
-        """Put ends in the place of their messages, than which they are shorter; nobody has sampled them."""
-        for row, cut in cuts.items():
-            tokens = len(cut.token_ids)
-            output["completion_ids"][row, :tokens] = torch.tensor(cut.token_ids)
-            output["completion_ids"][row, tokens:] = cast(int, self._tokenizer.pad_token_id)
-            output["completion_mask"][row, tokens:] = 0
-            output["sampling_per_token_logps"][row] = torch.nan
-
-    def _keep(self, output: dict[str, Any], kept: Bool[Tensor, " messages"], cuts: Mapping[int, Cut]) -> None:
+    def _keep(self, output: dict[str, Any], weights: Float[Tensor, " messages"]) -> None:
         """Turn TRL's loss into the mean negative log-likelihood of a token of the kept messages of all processes.
 
-        The advantage of a kept message is 1, and so is its ratio of probabilities: nothing is clipped. A message
+        The advantage of a kept message is its weight, and its ratio of probabilities 1: nothing is clipped. A message
         without tokens is not read: what is masked here takes no part in the forward and backward pass.
         """
+        kept = weights > 0
         rewards = torch.tensor([sum(line["rewards"]) for line in self._batch], device=kept.device)
-        for row, cut in cuts.items():
-            rewards[row] = cut.reward
         tokens = output["completion_mask"].sum(dim=1)
         sums = selection_sums(kept, rewards, tokens, cast(int, self.num_generations))
         self._log_now(selection_metrics(cast(Tensor, self.accelerator.gather(sums[None]))))
-        output["advantages"] = kept.to(output["advantages"])
+        output["advantages"] = weights
         output["completion_mask"] = output["completion_mask"] * kept[:, None]
         # TRL's loss of this type is the sum over tokens, divided by their number in the whole step.
         output["num_items_in_batch"] = cast(Tensor, self.accelerator.gather(output["completion_mask"].sum())).sum()

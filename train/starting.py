@@ -51,10 +51,15 @@ class CompressorConfig(WriterConfig):
 
 
 class TrainedPredictorConfig(PredictorConfig):
-    """The model that answers from the message alone, with the adapter that its warm start trains."""
+    """The model that answers from the message alone, with the adapter that is trained, where one is."""
 
     lora: LoraConfig = LoraConfig()
-    """The adapter that ``train.predictor_warm_start`` trains; without that it is not read."""
+    """The adapter that ``train.predictor_warm_start`` and ``train.predictor_update`` train; without them it is not
+    read. It starts from ``adapter``, where that is given, which must be of this shape."""
+
+    shared_base: bool = False
+    """Whether the predictor is a second adapter on the compressor's model, which is in memory once for both; it needs
+    the compressor's ``model``, ``revision`` and ``dtype``, and an adapter of its own."""
 
 
 class FineTuningConfig(Section):

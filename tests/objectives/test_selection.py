@@ -28,6 +28,11 @@ def test_a_partial_success_is_one_and_a_missing_metric_is_none() -> None:
     assert kept([0.1, 0.9, 0.3], [1.0, math.nan, 1.0]) == []
 
 
+def test_a_message_is_learned_in_the_measure_of_its_gain_and_never_more_than_once() -> None:
+    weights = best_of_groups(torch.tensor([0.1, 0.9, 2.0, 0.3]), torch.tensor([0.9, 0.25, 3.0, 0.5]), 2)
+    assert weights.tolist() == [0, 0.25, 1, 0]
+
+
 def test_a_group_of_equal_rewards_keeps_none() -> None:
     assert kept([1.0, 1.0, 1.0 + 1e-7], [1.0, 1.0, 1.0]) == []
 

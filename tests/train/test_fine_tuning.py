@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from configs.build import build_predictor
 from configs.tree import ConfigError
@@ -42,18 +43,18 @@ def test_a_killed_fine_tuning_goes_on_and_ends_as_the_one_that_was_not(
     kept = Kept(tmp_path / "killed", "test.state", "one key")
     steps = 0
 
-    def dying(*arguments: Any) -> float:
+    def dying(*arguments: Any) -> Tensor:
         nonlocal steps
         steps += 1
         if steps > 5:
             raise Killed
         return gradients(*arguments)
 
-    gradients = fine_tuning._gradients
-    monkeypatch.setattr(fine_tuning, "_gradients", dying)
+    gradients = fine_tuning.leave_gradients
+    monkeypatch.setattr(fine_tuning, "leave_gradients", dying)
     with pytest.raises(Killed):
         fine_tune(killed.adapted, examples, settings, 1.0, 0, "test", kept)
-    monkeypatch.setattr(fine_tuning, "_gradients", gradients)
+    monkeypatch.setattr(fine_tuning, "leave_gradients", gradients)
     _, resumed, _ = prepared(tmp_path / "resumed", "compressor.lora.dropout=0.1")
     assert fine_tune(resumed.adapted, examples, settings, 1.0, 0, "test", kept) == losses
     assert "test goes on after step 4" in capsys.readouterr().out

@@ -256,51 +256,12 @@ def test_gold_answers_are_scored_at_every_step_where_they_are_paid_for() -> None
     assert "task_information_bits" in call(reward, samples[:1], messages_for(samples[0]))[1]
 
 
-def test_the_best_end_of_a_kept_message_is_learned_in_its_place() -> None:
-    reward, samples, config = build("train.update=best_of_n", "train.cuts=200", "reward.information=0")
-    texts = ["The view is good."] * 3 + [messages_for(samples[0])[1]]
-    texts += ["The view is good."] * GROUP
-    rewards, metrics = call(reward, samples, texts)
-    assert reward.kept is not None
-    [row] = reward.kept.nonzero()[:, 0].tolist()
-    found = reward.cuts[row]
-    ids, end = found.token_ids[:-1], found.token_ids[-1]
-    text = reward.compressor.text(ids)
-    assert end == reward.compressor.end_token_id
-    assert texts[row].endswith(text) and len(text) < len(texts[row])
-    # Accuracy 1, and length paid for the tokens that are left.
-    assert found.reward > rewards[row]
-    length = config.reward.length * (1 - len(found.token_ids) / config.compressor.budget_tokens)
-    assert found.reward == pytest.approx(config.reward.accuracy + length)
-    assert metrics["seconds/cuts"] > 0
-
-
-def test_an_end_that_earns_less_is_not_learned() -> None:
-    reward, samples, _ = build("train.update=best_of_n", "train.cuts=5")
-    rewards, _ = call(reward, samples, [text for sample in samples for text in messages_for(sample)])
-    assert reward.kept is not None
-    for row, cut in reward.cuts.items():
-        assert reward.kept[row] and cut.reward > rewards[row]
-
-
 def test_what_the_predictor_answers_anyhow_is_no_success() -> None:
     reward, samples, _ = build("train.update=best_of_n")
     texts = [text for sample in samples for text in messages_for(sample)]
     call(reward, samples, texts)
-    assert reward.kept is not None and reward.kept.reshape(-1, GROUP).any(dim=1).all()
+    assert reward.kept is not None and (reward.kept.reshape(-1, GROUP) > 0).any(dim=1).all()
     assert reward.unaided == {sample.id: 0.0 for sample in samples}
     reward.unaided[samples[0].id] = 1.0
     call(reward, samples, texts)
-    assert reward.kept.reshape(-1, GROUP).any(dim=1).tolist() == [False, True]
-
-
-def test_nothing_is_cut_before_its_step() -> None:
-    reward, samples, _ = build("train.update=best_of_n", "train.cuts=50", "train.cuts_from_step=5")
-    texts = [text for sample in samples for text in messages_for(sample)[1:2] + messages_for(sample)[2:3] * 3]
-    _, metrics = call(reward, samples, texts)
-    assert not reward.cuts and "seconds/cuts" not in metrics
-    reward.config = reward.config.model_copy(
-        update={"train": reward.config.train.model_copy(update={"cuts_from_step": 4})}
-    )
-    call(reward, samples, texts)
-    assert reward.cuts
+    assert (reward.kept.reshape(-1, GROUP) > 0).any(dim=1).tolist() == [False, True]

@@ -116,14 +116,16 @@ def test_the_loss_of_a_batch_is_that_of_plain_passes(tmp_path: Path, monkeypatch
     for prompt, message, *_ in batch:
         logits = models.adapted(torch.tensor([[*prompt, *message]])).logits[0, len(prompt) - 1 : -1]
         total = total + torch.nn.functional.cross_entropy(logits, torch.tensor(message), reduction="sum")
-    loss = total / sum(len(message) for _, message, *_ in batch)
+    tokens = sum(len(message) for _, message, *_ in batch)
+    loss = total / tokens
     loss.backward()
     plain = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
     for limit in (4096, 1):
         monkeypatch.setattr(fine_tuning, "MAX_TOKENS_PER_PASS", limit)
         for parameter in parameters:
             parameter.grad = None
-        assert fine_tuning._gradients(models.adapted, parameters, batch) == pytest.approx(loss.item(), rel=1e-4)
+        nats = fine_tuning.leave_gradients(models.adapted, parameters, batch)
+        assert nats.sum().item() / tokens == pytest.approx(loss.item(), rel=1e-4)
         for parameter, gradient in zip(parameters, plain, strict=True):
             assert parameter.grad is not None
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
