@@ -22,9 +22,13 @@ class HoldConfig(Section):
     at: PositiveFloat
     """Floor of the accuracy, a share, or ceiling of the length, in tokens."""
 
-    rate: Annotated[float, Field(gt=0, le=100)] = 0.5
-    """Speed of the multiplier: after a step it is larger by exp(rate times what was missed), in points of accuracy as a
-    share, or in tokens as a share of the ceiling."""
+    rate: Annotated[float, Field(gt=0, le=100)] = 0.2
+    """Speed of the multiplier: after a step its level is larger by exp(rate times what is missed), in points of
+    accuracy as a share, or in tokens as a share of the ceiling; smoothed over some steps."""
+
+    ahead: Annotated[float, Field(ge=0, le=10_000)] = 10.0
+    """Number of steps by which the figure is read ahead along its trend: about as many as the compressor takes to
+    follow a weight. With 0 the figure swings around ``at``."""
 
 
 class ScheduleConfig(Section):

@@ -1,12 +1,12 @@
 """The weights of the reward at every step: constant, on a schedule, or a multiplier that holds a figure."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from objectives.constraint import ceiling_exceeded, floor_missed, next_multiplier
+from objectives.constraint import Multiplier, ceiling_exceeded, floor_missed
 from objectives.reward import RewardWeights
 from train.reward_config import RewardConfig, ScheduleConfig, held_component
 
@@ -19,7 +19,7 @@ class StepWeights(TrainerCallback, ExportableState):
         self.reward = reward
         self.start = RewardWeights(**reward.model_dump(include=set(RewardWeights.__dataclass_fields__)))
         self.held = None if reward.hold is None else held_component(reward.hold)
-        self.multiplier = 1.0 if self.held is None else float(getattr(reward, self.held))
+        self.multiplier = Multiplier(1.0 if self.held is None else float(getattr(reward, self.held)))
 
     def at(self, step: int) -> RewardWeights:
         """The weights of a step, from 1."""
@@ -27,7 +27,8 @@ class StepWeights(TrainerCallback, ExportableState):
             name: scheduled(getattr(self.start, name), schedule, step)
             for name, schedule in self.reward.schedules.items()
         }
-        held = {} if self.held is None else {self.held: self.multiplier}
+        hold = self.reward.hold
+        held = {} if hold is None or self.held is None else {self.held: self.multiplier.weight(hold.ahead)}
         return replace(self.start, **courses, **held)
 
     def take(self, accuracy: float, tokens: float) -> None:
@@ -41,18 +42,18 @@ class StepWeights(TrainerCallback, ExportableState):
         if hold is None:
             return
         missed = floor_missed(accuracy, hold.at) if hold.figure == "accuracy" else ceiling_exceeded(tokens, hold.at)
-        self.multiplier = next_multiplier(self.multiplier, missed, hold.rate)
+        self.multiplier = self.multiplier.after(missed, hold.rate, hold.ahead)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds, as Trainer writes it."""
-        return {"args": {}, "attributes": {"multiplier": self.multiplier}}
+        return {"args": {}, "attributes": asdict(self.multiplier)}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Take the multiplier of the checkpoint that training goes on from."""
         states = cast(dict[str, Any], state.stateful_callbacks or {})
         stored = states.get(type(self).__name__) if state.global_step else None
         if isinstance(stored, dict) and self.held is not None:
-            self.multiplier = float(stored["attributes"]["multiplier"])
+            self.multiplier = Multiplier(**stored["attributes"])
 
 
 def scheduled(start: float, schedule: ScheduleConfig, step: int) -> float:

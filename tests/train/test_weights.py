@@ -2,11 +2,13 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from configs.errors import ConfigError
+from objectives.constraint import DAMPING, Multiplier
 from tests.train.small_trainer import make_trainer
 from tests.train.test_reward import GROUP, build, call, messages_for
 from train.config import load_config
@@ -28,10 +30,10 @@ def test_a_scheduled_weight_is_constant_then_a_line_then_constant() -> None:
 def test_the_multiplier_takes_the_place_of_a_weight() -> None:
     floor = StepWeights(RewardConfig(accuracy=2.0, hold=HoldConfig(figure="accuracy", at=0.9, rate=1.0)))
     floor.take(accuracy=0.7, tokens=50.0)
-    assert floor.at(2).accuracy == pytest.approx(2.0 * math.exp(0.2)) and floor.at(2).length == 1.0
+    assert floor.at(2).accuracy == pytest.approx(2.0 * math.exp((1 + DAMPING) * 0.2)) and floor.at(2).length == 1.0
     ceiling = StepWeights(RewardConfig(length=0.5, hold=HoldConfig(figure="tokens", at=10.0, rate=1.0)))
     ceiling.take(accuracy=0.7, tokens=5.0)
-    assert ceiling.at(2).length == pytest.approx(0.5 * math.exp(-0.5)) and ceiling.at(2).accuracy == 1.0
+    assert ceiling.at(2).length == pytest.approx(0.5 * math.exp(-0.5 * (1 + DAMPING))) and ceiling.at(2).accuracy == 1.0
     constant = StepWeights(RewardConfig())
     constant.take(accuracy=0.0, tokens=64.0)
     assert constant.at(2) == constant.at(1)
@@ -43,10 +45,10 @@ def test_the_reward_moves_the_multiplier_and_logs_what_it_was() -> None:
     _, metrics = call(reward, samples, texts)
     # Two of four messages hold the fact. The call is that of the fourth step.
     assert metrics["accuracy"] == 0.5 and metrics["weights/accuracy"] == 1.0
-    assert reward.step_weights.multiplier == pytest.approx(math.exp(2 * 0.25))
+    assert reward.step_weights.multiplier.level == pytest.approx(math.exp(2 * 0.25))
     assert metrics["weights/information"] == pytest.approx(0.25)
     _, metrics = call(reward, samples, texts)
-    assert metrics["weights/accuracy"] == pytest.approx(math.exp(0.5))
+    assert metrics["weights/accuracy"] == pytest.approx(math.exp(0.5 + 0.25 * DAMPING))
 
 
 def test_every_process_moves_it_by_the_messages_of_all() -> None:
@@ -54,7 +56,7 @@ def test_every_process_moves_it_by_the_messages_of_all() -> None:
     texts = messages_for(samples[0])[:1] * GROUP
     reward.gather = lambda own: [*own, [0.0, GROUP, 9, GROUP]] if isinstance(own[0], list) else own
     call(reward, samples[:1], texts)
-    assert reward.step_weights.multiplier == pytest.approx(math.exp(2 * 0.25))
+    assert reward.step_weights.multiplier.level == pytest.approx(math.exp(2 * 0.25))
 
 
 def test_failures_are_paid_for_shortness_where_the_gate_is_none() -> None:
@@ -68,16 +70,16 @@ def test_a_checkpoint_holds_the_multiplier_and_a_resumed_run_goes_on_with_it(tmp
     trainer = make_trainer(tmp_path, SharedPrefixGRPOTrainer, *HOLD, "train.steps=2", "train.save_every=1")
     trainer.train()
     first = multiplier(trainer.reward_funcs[0])
-    assert first != 1.0
+    assert first.level != 1.0
     state = json.loads((tmp_path / "checkpoints" / "checkpoint-2" / "trainer_state.json").read_text())
-    assert state["stateful_callbacks"]["StepWeights"]["attributes"] == {"multiplier": first}
+    assert state["stateful_callbacks"]["StepWeights"]["attributes"] == asdict(first)
     resumed = make_trainer(tmp_path, SharedPrefixGRPOTrainer, *HOLD, "train.steps=2", "train.save_every=1")
-    assert multiplier(resumed.reward_funcs[0]) == 1.0
+    assert multiplier(resumed.reward_funcs[0]) == Multiplier(1.0)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoints" / "checkpoint-1"))
     assert multiplier(resumed.reward_funcs[0]) == first
 
 
-def multiplier(reward: object) -> float:
+def multiplier(reward: object) -> Multiplier:
     assert isinstance(reward, MessageReward)
     return reward.step_weights.multiplier
 
