@@ -10,7 +10,7 @@ from configs.as_trained import as_trained, told_as_trained
 from configs.checks import check_adapter, check_model, check_sources
 from configs.errors import ConfigError, check_all, shown
 from configs.limits import GroupSize, Weight
-from configs.sections import Recipe, ScorerConfig, WriterConfig
+from configs.sections import PredictorConfig, Recipe, ScorerConfig, WriterConfig
 from configs.servers import ServerConfig
 from configs.tree import Section, load
 
@@ -122,6 +122,13 @@ class JudgeConfig(ServerConfig):
     """The name of the model on that server."""
 
 
+class ReaderConfig(PredictorConfig):
+    """Another predictor that answers from the messages, and took no part in any training."""
+
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+    """What the report calls it."""
+
+
 class EvaluationConfig(Recipe):
     """Everything an evaluation depends on."""
 
@@ -140,6 +147,10 @@ class EvaluationConfig(Recipe):
     baselines: Annotated[tuple[BaselineConfig, ...], Field(strict=False)] = ()
     """Messages that no trained compressor writes, on the same axes: accuracy against message tokens."""
 
+    readers: Annotated[tuple[ReaderConfig, ...], Field(strict=False)] = ()
+    """Other predictors that answer from the same messages, such as the one that the training of a pair started from, or
+    one of another architecture: how much of the accuracy they keep tells a language from a private code."""
+
     judge: JudgeConfig | None = None
     """Grades the answers that no metric can; null leaves their accuracy missing, and counts them."""
 
@@ -153,6 +164,13 @@ class EvaluationConfig(Recipe):
             raise ValueError(
                 "alone = true: holds the compressor against nothing, and reference names a rival; drop one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _readers_have_names_of_their_own(self) -> Self:
+        names = [reader.name for reader in self.readers]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"readers: {twice[0]!r} is there twice, and figures go by name; give it another")
         return self
 
     @property
@@ -197,6 +215,8 @@ def _file_checks(config: EvaluationConfig) -> Iterator[Callable[[], None]]:
         yield from _predictor_checks(config)
     if config.predictor.adapter is not None:
         yield partial(check_adapter, "predictor.adapter", config.predictor.adapter)
+    for number, reader in enumerate(config.readers):
+        yield from _reader_checks(f"readers.{number}", reader, config.compressor.budget_tokens)
     budget = config.compressor.budget_tokens
     for key, scorer in (("scorer", config.scorer), ("second_scorer", config.second_scorer)):
         if scorer is not None and scorer.model is not None:
@@ -216,6 +236,15 @@ def _predictor_checks(config: EvaluationConfig) -> Iterator[Callable[[], None]]:
     for key, budget in budgets.items():
         reason = f"{key} = {budget} and predictor.max_answer_tokens = {answer}"
         yield partial(check_model, "predictor.model", config.predictor.model, budget + answer, reason)
+
+
+def _reader_checks(key: str, reader: ReaderConfig, budget: int) -> Iterator[Callable[[], None]]:
+    answer = reader.max_answer_tokens
+    reason = f"compressor.budget_tokens = {budget} and {key}.max_answer_tokens = {answer}"
+    if reader.endpoint is None:
+        yield partial(check_model, f"{key}.model", reader.model, budget + answer, reason)
+    if reader.adapter is not None:
+        yield partial(check_adapter, f"{key}.adapter", reader.adapter)
 
 
 def _check_budgets(number: int, config: EvaluationConfig) -> None:

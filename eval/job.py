@@ -23,11 +23,12 @@ from eval.evaluation import by_compressor
 from eval.judge.grade import grade, probe_judge
 from eval.parts import Pieces
 from eval.provenance import provenance
+from eval.readers import ask_readers
 from eval.record import BaselineRecord, Record
 from eval.record_file import BASELINE_RECORDS, write_records
 from eval.record_log import RecordLog, open_log
 from eval.results import finish
-from eval.servers import tell_of_server
+from eval.servers import probe_predictors, tell_of_server
 from eval.stages import (
     MEASURED,
     REFERENCE,
@@ -65,6 +66,7 @@ def evaluate(config: EvaluationConfig) -> None:
     instruction, answer_instruction = instructions(config)
     # Servers first: whether they are there is known in seconds.
     probe_judge(config)
+    probe_predictors([reader for reader in config.readers if reader.endpoint is not None], config.folder)
     predictor, predictor_model = build_predictor(config.predictor, answer_instruction, config.folder / ANSWERS)
     compressor = build_compressor(config.compressor, instruction)
     samples = load_samples(config, compressor, "evaluate", evaluation_request, say)
@@ -101,6 +103,8 @@ def evaluate(config: EvaluationConfig) -> None:
             extra["diagnostics"] = summarise_diagnostics(graded["samples"])
         if baselines:
             write_records(config.folder / BASELINE_RECORDS, baseline_records(baselines))
+        if config.readers:
+            extra["readers"] = ask_readers(config, samples, records["samples"], answer_instruction, log)
         seconds = {"evaluation": time.time() - start}
         meta = {"config": config.model_dump(mode="json"), "identity": identity, "seconds": seconds, **provenance()}
         finish(config, graded, meta, extra)

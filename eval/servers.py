@@ -1,7 +1,7 @@
 """The servers of a run: looked for before anything expensive, and told of at the end where their answers were odd."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from accelerate.utils import gather_object
@@ -31,9 +31,17 @@ def tell_of_server(predictor: Predictor, limit_key: str = "predictor.max_answer_
         predictor: any; of one in this process there is nothing to say.
         limit_key: the key that gives its answers more tokens.
     """
-    if not isinstance(predictor, RemotePredictor):
-        return
-    totals: list[dict[str, int]] = gather_object([predictor.endpoint.totals()])
+    if isinstance(predictor, RemotePredictor):
+        _tell(predictor, gather_object([predictor.endpoint.totals()]), limit_key)
+
+
+def tell_of_reader(predictor: Predictor, limit_key: str) -> None:
+    """The same of a predictor that this process alone has asked."""
+    if isinstance(predictor, RemotePredictor):
+        _tell(predictor, [predictor.endpoint.totals()], limit_key)
+
+
+def _tell(predictor: RemotePredictor, totals: Sequence[Mapping[str, int]], limit_key: str) -> None:
     counts = sum(map(Counter, totals), Counter())
     # Every process counts these in the same file.
     counts[DAMAGED] = max(process.get(DAMAGED, 0) for process in totals)

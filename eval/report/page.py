@@ -36,6 +36,7 @@ from eval.report.headline import headline
 from eval.report.latex import latex
 from eval.report.markdown import markdown
 from eval.report.rate_distortion import operating_points, rate_distortion_drawing
+from eval.report.readers import reader_table
 from eval.report.results import Decoding, Figure, Results, decodings
 from eval.report.rows import (
     COLUMNS,
@@ -129,6 +130,7 @@ def report_tables(results: Results) -> list[Table]:
     baselines = baseline_methods(results.get("baselines", []))
     optional = (
         sentence_table(results.get("sentences", [])),
+        reader_table(results.get("readers", [])),
         baseline_table(baselines, compressor_methods(results)) if baselines else None,
         lead_table(results.get("leads", [])),
         cost_table(results.get("flops", [])),
@@ -255,6 +257,7 @@ def _comparisons(results: Results) -> dict[str, Any]:
     return {
         "diagnostics": diagnostics_table(results.get("diagnostics", {})),
         "sentences": sentence_table(results.get("sentences", [])),
+        "readers": reader_table(results.get("readers", [])),
         "baselines": {
             "comparison": comparison(methods, compressors[-1]),
             "drawing": baseline_drawing(methods, compressors),

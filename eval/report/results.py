@@ -151,6 +151,25 @@ class SentenceEntry(TypedDict):
     """Messages."""
 
 
+class ReaderFigures(TypedDict):
+    """What another reader makes of the messages of one stage, as `eval.readers.portability`."""
+
+    accuracy: Figure
+    portability: Figure
+    """Its accuracy over that of the evaluation's predictor."""
+    n: int
+    """Questions."""
+
+
+class ReaderEntry(TypedDict):
+    """Another reader of the same messages."""
+
+    name: str
+    model: str
+    before: NotRequired[ReaderFigures]
+    after: ReaderFigures
+
+
 class Results(Summary):
     """The contents of ``results.json``."""
 
@@ -164,6 +183,8 @@ class Results(Summary):
     correlations: NotRequired[list[CorrelationEntry]]
     flops: NotRequired[list[CostEntry]]
     sentences: NotRequired[list[SentenceEntry]]
+    readers: NotRequired[list[ReaderEntry]]
+    """Predictors that took no part in training, where the evaluation was asked for them."""
     diagnostics: NotRequired[dict[str, dict[str, DiagnosticFigure]]]
     """Further estimators of information by stage, where the evaluation was asked for them."""
     meta: NotRequired[dict[str, Any]]
