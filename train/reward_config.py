@@ -111,10 +111,10 @@ def check_reward(reward: RewardConfig, budget: int, steps: int) -> None:
         raise ConfigError(f"{key}: an accuracy is a share, from 0 to 1")
     if hold.figure == "tokens" and hold.at > budget:
         raise ConfigError(f"{key}: no message is longer than the compressor.budget_tokens = {budget} anyhow")
-    if reward.length_gate != "none":
+    if reward.length_gate not in (("none",) if hold.figure == "accuracy" else ("none", "message")):
         raise ConfigError(
-            f"reward.hold: what is held keeps messages from failing or from growing, and a reward for length that is "
-            f"paid on success does as well; set reward.length_gate = none, not {reward.length_gate}"
+            f"reward.hold: with {hold.figure} held a reward for length that is paid on the success of the "
+            f"{reward.length_gate} counts success twice; set reward.length_gate = none"
         )
     if not getattr(reward, held):
         raise ConfigError(f"reward.{held} = 0: the multiplier that holds {hold.figure} starts from it; give more")
