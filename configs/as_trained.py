@@ -27,7 +27,7 @@ def as_trained(key: str, writer: Writer, adapter: str | None) -> Writer:
         return writer
     if settings.role != "compressor":
         raise ConfigError(f"{key}.adapter = {shown(adapter)}: makes a {settings.role} of its model, not a compressor")
-    trained: dict[str, Any] = settings.model_dump(include={"budget_tokens", "max_context_tokens", "dtype"})
+    trained: dict[str, Any] = settings.model_dump(include={"budget_tokens", "max_context_tokens", "dtype", "question"})
     if settings.base.model == writer.model:
         trained["revision"] = settings.base.revision
     left_out = {name: value for name, value in trained.items() if name not in writer.model_fields_set}

@@ -18,7 +18,7 @@ from configs.tree import ConfigError
 from data.errors import DataError, one_line
 from data.evidence import evidence_basis
 from data.registry import TASKS, load_documents
-from data.sample import Document, Sample, samples_of
+from data.sample import Document, Sample, samples_of, without_questions
 from data.task import Request
 from models.adapter_settings import read_settings
 from models.adapters import load_adapter, merge_adapter, read_adapter
@@ -160,6 +160,7 @@ def load_samples(
     purpose: Literal["train", "evaluate"],
     request: Callable[[AnyRecipe, TaskConfig], Request],
     say: Say,
+    hidden: bool = False,
 ) -> list[Sample]:
     """The questions that a recipe asks; long contexts are cut once, and what is cut or left out is counted and said.
 
@@ -169,11 +170,13 @@ def load_samples(
         purpose: what the questions are for, in messages.
         request: which documents of a task to load; contexts are counted in the compressor's tokens, whatever it says.
         say: takes what has to be said.
+        hidden: whether the compressor is told none of the questions.
 
     Raises:
         DataError: documents cannot be read, or there is no question.
     """
-    samples = fit(read_documents(recipe, compressor.prompts.format, purpose, request, say), compressor, purpose, say)
+    documents = read_documents(recipe, compressor.prompts.format, purpose, request, say, hidden)
+    samples = fit(documents, compressor, purpose, say)
     tell_evidence(recipe, samples, purpose, say)
     return samples
 
@@ -196,7 +199,12 @@ def tell_evidence(recipe: Recipe, samples: Sequence[Sample], purpose: str, say: 
 
 
 def read_documents(
-    recipe: AnyRecipe, chat: ChatFormat, purpose: str, request: Callable[[AnyRecipe, TaskConfig], Request], say: Say
+    recipe: AnyRecipe,
+    chat: ChatFormat,
+    purpose: str,
+    request: Callable[[AnyRecipe, TaskConfig], Request],
+    say: Say,
+    hidden: bool = False,
 ) -> list[Document]:
     """The documents that a recipe names, whole; it takes the compressor's tokenizer alone, not its weights.
 
@@ -206,6 +214,7 @@ def read_documents(
         purpose: see `load_samples`.
         request: see `load_samples`.
         say: takes what has to be said.
+        hidden: see `load_samples`.
 
     Raises:
         DataError: documents cannot be read, or there is no question.
@@ -213,7 +222,7 @@ def read_documents(
     documents = [document for task in recipe.tasks for document in _load_task(task, request(recipe, task), chat, say)]
     if not any(document.questions for document in documents):
         raise DataError(f"no questions to {purpose} on in {', '.join(task.name for task in recipe.tasks)}")
-    return documents
+    return [without_questions(document) for document in documents] if hidden else documents
 
 
 def fit(documents: Sequence[Document], compressor: Compressor, purpose: str, say: Say) -> list[Sample]:

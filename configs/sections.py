@@ -57,6 +57,10 @@ class WriterConfig(ModelConfig):
     budget_tokens: Tokens = 64
     """Maximum tokens of a message, its end token included."""
 
+    question: Literal["shown", "hidden"] = "shown"
+    """Whether the compressor is told the question. With hidden it reads the document alone, and one message has to
+    serve all of the document's questions: in training it is paid for the mean over them."""
+
 
 class PredictorConfig(ServerConfig, ModelConfig):
     """The frozen model that answers from the message alone."""

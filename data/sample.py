@@ -1,7 +1,7 @@
 """What every task gives: documents with their questions, and samples, each of which is one question of a document."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 UNSCORED = ("judge", "perplexity")
 """Metrics that an answer and its references do not decide: a judge's verdict, and the gold answer's perplexity."""
@@ -86,6 +86,11 @@ class Sample:
     def id(self) -> str:
         """Unique across tasks: task, document and question."""
         return f"{self.document.task}/{self.document.id}/{self.question.id}"
+
+
+def without_questions(document: Document) -> Document:
+    """The document with questions that the compressor is not told."""
+    return replace(document, questions=tuple(replace(question, blind=True) for question in document.questions))
 
 
 def neighbours(documents: Iterable[Document]) -> dict[tuple[str, str], tuple[str, ...]]:

@@ -28,17 +28,29 @@ Write = Callable[[Sequence[Sample]], list[Message]]
 
 
 def by_compressor(compressor: Compressor, temperature: float, seed: int) -> Write:
-    """Messages of a compressor; above temperature 0 each sample draws from a seed of its own."""
+    """Messages of a compressor, one for each document and question that it is told.
+
+    Above temperature 0 each message draws from a seed of its own.
+    """
 
     def write(samples: Sequence[Sample]) -> list[Message]:
-        return compressor.write(
-            [sample.document.text for sample in samples],
-            [sample.compressor_question for sample in samples],
+        distinct = list({_written_for(sample): None for sample in samples})
+        messages = compressor.write(
+            [text for _, text, _ in distinct],
+            [question for _, _, question in distinct],
             temperature=temperature,
-            seeds=[sampling_seed(seed, sample.id) for sample in samples],
+            seeds=[sampling_seed(seed, name) for name, _, _ in distinct],
         )
+        message_of = dict(zip(distinct, messages, strict=True))
+        return [message_of[_written_for(sample)] for sample in samples]
 
     return write
+
+
+def _written_for(sample: Sample) -> tuple[str, str, str]:
+    """What a message depends on: a name, by which it is drawn, the context, and the question if it is told."""
+    name = f"{sample.document.task}/{sample.document.id}" if sample.question.blind else sample.id
+    return name, sample.document.text, sample.compressor_question
 
 
 @dataclass(frozen=True)

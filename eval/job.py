@@ -69,7 +69,8 @@ def evaluate(config: EvaluationConfig) -> None:
     probe_predictors([reader for reader in config.readers if reader.endpoint is not None], config.folder)
     predictor, predictor_model = build_predictor(config.predictor, answer_instruction, config.folder / ANSWERS)
     compressor = build_compressor(config.compressor, instruction)
-    samples = load_samples(config, compressor, "evaluate", evaluation_request, say)
+    hidden = config.compressor.question == "hidden"
+    samples = load_samples(config, compressor, "evaluate", evaluation_request, say, hidden)
     scorer, scorer_model = build_scorer(config.scorer, compressor, instruction, say)
     scorers, second_model = [scorer], None
     if config.second_scorer is not None:

@@ -71,6 +71,9 @@ class AdapterSettings(_Strict):
     max_context_tokens: PositiveInt | None
     """Maximum tokens of a context; None is what the model's window has room for."""
 
+    question: Literal["shown", "hidden"] = "shown"
+    """Whether the compressor was told the question."""
+
 
 class LoraFields(BaseModel):
     """The fields of PEFT's configuration that are checked before PEFT reads it.

@@ -19,9 +19,10 @@ import textwrap
 from collections.abc import Sequence
 
 from data.errors import InputError, os_error
+from models.adapter_settings import read_settings
 from models.compress_input import Item, read_document, read_lines
 from models.gguf_header import read_header
-from models.naming import adapter_folder, gguf_file, model_folder, names_adapter
+from models.naming import ModelError, adapter_folder, gguf_file, model_folder, names_adapter
 
 EXAMPLES = (
     'python -m models.compress runs/mi_rl/compressor --document examples/note.txt --question "What was the zinc?"',
@@ -71,7 +72,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     source.add_argument("--input", metavar="FILE", help="a file of JSON lines; - reads standard input")
     parser.add_argument("--question", metavar="TEXT", help="what the message of --document has to answer")
     parser.add_argument(
-        "--blind", action="store_true", help="do not tell the compressor the question, as adapters for FineWeb learn it"
+        "--blind",
+        action="store_true",
+        help="do not tell the compressor the question; an adapter may have learned that",
     )
     parser.add_argument(
         "--budget", type=int, metavar="N", help="maximum tokens of a message; the adapter's own by default, else 64"
@@ -86,9 +89,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="a line of JSON for --document as well")
     options = parser.parse_args(arguments)
+    options.blind |= learned_blind(options.adapter)
     if problem := mistake(options):
         parser.error(problem)
     return options
+
+
+def learned_blind(adapter: str) -> bool:
+    """Whether an adapter has learned to write without a question; what cannot be read is told of later."""
+    try:
+        settings = read_settings(adapter) if names_adapter(adapter) else None
+    except ModelError:
+        return False
+    return settings is not None and settings.question == "hidden"
 
 
 def mistake(options: argparse.Namespace) -> str | None:

@@ -87,6 +87,10 @@ class TrainConfig(PolicyUpdateConfig):
     all of them. 1 draws every pair by itself. With fewer contexts in a step than ``information.negatives.batch`` asks
     for, others are read beside them."""
 
+    questions_per_message: StepPart | None = None
+    """Number of its document's questions, drawn anew in every step, that a message is paid for where
+    ``compressor.question`` is hidden; null asks all of them."""
+
     group_size: GroupSize = 8
     """Number of messages sampled for each pair: the group whose members are compared with each other."""
 
@@ -185,6 +189,7 @@ class Config(Recipe):
             partial(_check_steps, self.train),
             partial(_check_predictor, self),
             partial(_check_batch, self.train),
+            partial(_check_question, self),
             partial(_check_generated, self),
             partial(_check_vllm, self),
             partial(check_reward, self.reward, self.compressor.budget_tokens, self.train.steps),
@@ -296,6 +301,21 @@ def _check_batch(train: TrainConfig) -> None:
         raise ConfigError(f"{key}: should divide contexts_per_step * group_size = {messages}")
     if micro % group and group % micro:
         raise ConfigError(f"{key}: should be a multiple or a divisor of group_size = {group}")
+
+
+def _check_question(config: Config) -> None:
+    """Refuse keys that have no meaning where the compressor is told the question, or where it is not."""
+    train, hidden = config.train, config.compressor.question == "hidden"
+    if not hidden and train.questions_per_message is not None:
+        raise ConfigError(
+            f"train.questions_per_message = {train.questions_per_message}: is read with compressor.question = hidden "
+            "alone; set that, or drop this"
+        )
+    if hidden and train.questions_per_context > 1:
+        raise ConfigError(
+            f"train.questions_per_context = {train.questions_per_context}: a compressor that is told no question "
+            "writes one message for all of them (compressor.question = hidden); leave it at 1"
+        )
 
 
 def _check_generated(config: Config) -> None:

@@ -148,7 +148,8 @@ def save_trained(config: Config, models: Models, folder: Path) -> AdapterSetting
     """
     base = config.compressor
     _, answer_instruction = instructions(config)
-    settings = models.compressor.settings(base.model, base.revision, answer_instruction)
+    told = models.compressor.settings(base.model, base.revision, answer_instruction)
+    settings = told.model_copy(update={"question": base.question})
     save_adapter(models.adapted, models.tokenizer, folder, base.model, settings=settings)
     return settings
 

@@ -18,12 +18,12 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from data.sample import Sample
 from data.writing import write_json
 from models.adapter_switch import adapter_at_work, adapter_parameters
 from models.compressor import Message
 from models.predictor import AnswerScore, LocalPredictor, Query
 from models.shared_prefix import generate, sampling_seed
+from train.asked import Asked
 from train.config import TrainConfig
 from train.fine_tuning import Example, leave_gradients, put_state, state_tensors
 from train.guard import DivergenceError
@@ -69,14 +69,14 @@ class PredictorUpdate:
         self.skipped_in_a_row = 0
 
     def take(
-        self, step: int, samples: Sequence[Sample], messages: Sequence[Message], rewards: Float[Tensor, " messages"]
+        self, step: int, asked: Asked, messages: Sequence[Message], rewards: Float[Tensor, " messages"]
     ) -> dict[str, float]:
         """Learn from the messages of a step, where the schedule has the predictor learn, and keep them.
 
         Args:
             step: its number, from 1.
-            samples: this process's questions, groups contiguous.
-            messages: this process's messages.
+            asked: the questions that this process's messages are paid for.
+            messages: this process's messages, groups contiguous.
             rewards: what they were paid; not finite where that is missing.
 
         Returns:
@@ -86,7 +86,7 @@ class PredictorUpdate:
         Raises:
             DivergenceError: too many updates in a row were not finite.
         """
-        fresh = [example for part in self.join([self._lessons(samples, messages, rewards)]) for example in part]
+        fresh = [example for part in self.join([self._lessons(asked, messages, rewards)]) for example in part]
         fresh = [Example(*example) for example in fresh]
         metrics = self._update(step, fresh) if self.settings.predictor_learns(step) else {}
         self.replay.extend(fresh)
@@ -134,20 +134,22 @@ class PredictorUpdate:
         self.replay = deque((Example(*example) for example in progress["replay"]), maxlen=self.settings.replay)
 
     def _lessons(
-        self, samples: Sequence[Sample], messages: Sequence[Message], rewards: Float[Tensor, " messages"]
+        self, asked: Asked, messages: Sequence[Message], rewards: Float[Tensor, " messages"]
     ) -> list[tuple[list[int], list[int]]]:
         """The prompts of this process's messages, and the gold answers as replies to them."""
-        places = range(len(messages))
+        chosen = set(range(len(messages)))
         if self.settings.messages == "best":
             size = self.train.group_size
             known = rewards.where(rewards.isfinite(), -math.inf).reshape(-1, size)
-            places = (known.argmax(dim=1) + torch.arange(len(known)) * size).tolist()
+            chosen = set((known.argmax(dim=1) + torch.arange(len(known)) * size).tolist())
+        pairs = zip(asked.samples, asked.owners.tolist(), strict=True)
         return [
             self.predictor.lesson(
-                Query(messages[place].text, samples[place].question.text, samples[place].question.options),
-                min(samples[place].question.answers, key=len),
+                Query(messages[owner].text, sample.question.text, sample.question.options),
+                min(sample.question.answers, key=len),
             )
-            for place in places
+            for sample, owner in pairs
+            if owner in chosen
         ]
 
     def _update(self, step: int, fresh: Sequence[Example]) -> dict[str, float]:

@@ -57,13 +57,14 @@ def read_questions(config: Config, say: Callable[[str], None]) -> tuple[list[Doc
         ConfigError: no training question is scored by a metric, and the reward pays for nothing else.
     """
     chat = ChatFormat(load_tokenizer(config.compressor.model, config.compressor.revision))
-    documents = read_documents(config, chat, "train", training_request, say)
+    hidden = config.compressor.question == "hidden"
+    documents = read_documents(config, chat, "train", training_request, say, hidden)
     # A document in parts is as many contexts.
     samples = Pieces.of(samples_of(documents)).samples
     check_count(config, samples)
     check_metrics(config, samples, say)
     tell_of_contexts(config, samples, say)
-    return documents, read_documents(config, chat, "evaluate", evaluation_request, say)
+    return documents, read_documents(config, chat, "evaluate", evaluation_request, say, hidden)
 
 
 def check_count(config: Config, samples: Sequence[Sample]) -> None:

@@ -32,6 +32,7 @@ from objectives.mutual_information import (
 from objectives.negatives import Columns, NegativeCounts
 from objectives.reward import combine, token_credit
 from objectives.selection import best_of_groups
+from train.asked import Asked, own_questions, questions_of_documents
 from train.columns import StepColumns
 from train.config import Config
 from train.predictor_update import PredictorUpdate
@@ -83,6 +84,9 @@ class MessageReward:
         self.compressor = compressor
         self.channel = channel
         self.samples = samples
+        self.by_document: dict[tuple[str, str], list[Sample]] = {}
+        for sample in samples.values():
+            self.by_document.setdefault((sample.document.task, sample.document.id), []).append(sample)
         self.predictor_update = predictor_update
         self.columns = StepColumns(
             samples,
@@ -126,28 +130,30 @@ class MessageReward:
         columns = self.columns.draw(samples, trainer_state.global_step)
         start = time.perf_counter()
         score_gold = self._scores_gold(trainer_state.global_step + 1)
-        readings = self._answers(samples, messages, score_gold)
+        asked = self._asked(samples, trainer_state.global_step)
+        readings = self._answers(asked.samples, asked.of(messages), score_gold)
         answered = time.perf_counter()
         scores = self._scores(samples, messages, columns)
         seconds = {"seconds/predictor": answered - start, "seconds/scorer": time.perf_counter() - answered}
-        rewards, metrics = self.rewards(samples, messages, columns, readings, scores, score_gold)
+        accuracy, task = asked.mean(_accuracy(asked.samples, readings)), _task_information(asked, readings)
+        rewards, metrics = self.rewards(messages, columns, accuracy, task, scores, score_gold)
         if self.config.reward.token_information:
             self.token_credit = self.config.reward.token_information * self._token_credit(columns, scores)
         if self.config.train.update == "best_of_n":
-            self._answer_without_message(samples)
-            gains = _accuracy(samples, readings) - torch.tensor([self.unaided[sample.id] for sample in samples])
+            gains = accuracy - self._accuracy_without_message(asked)
             self.kept = best_of_groups(rewards, gains, self.config.train.group_size)
         metrics["retokenised_share"] = float(scores.retokenised)
-        metrics |= self._hold(_accuracy(samples, readings), messages)
+        metrics |= self._hold(accuracy, messages)
         if self.predictor_update is not None:
             start = time.perf_counter()
-            metrics |= self.predictor_update.take(trainer_state.global_step + 1, samples, messages, rewards)
+            metrics |= self.predictor_update.take(trainer_state.global_step + 1, asked, messages, rewards)
             seconds["seconds/predictor_update"] = time.perf_counter() - start
         for name, value in (metrics | seconds).items():
             if isfinite(value):
                 log_metric(name, value)
         if self.watch is not None:
-            self.watch(trainer_state.global_step + 1, samples, messages, columns, readings, scores, rewards)
+            shown = asked.first(readings)
+            self.watch(trainer_state.global_step + 1, samples, messages, columns, shown, scores, rewards)
         values: list[float | None] = rewards.tolist()
         return values
 
@@ -156,6 +162,14 @@ class MessageReward:
         update = self.config.train.predictor_update
         return update is not None and not update.compressor_learns(step)
 
+    def _asked(self, samples: Sequence[Sample], step: int) -> Asked:
+        """The questions that each message is paid for."""
+        if self.config.compressor.question == "shown":
+            return own_questions(samples)
+        return questions_of_documents(
+            samples, self.by_document, self.config.train.questions_per_message, self.config.seed, step
+        )
+
     def _scores(self, samples: Sequence[Sample], messages: Sequence[Message], columns: Columns) -> Scores:
         """Messages under the contexts they are compared with, and last under none where the prior rate has a weight."""
         contexts, valid = list(columns.contexts), columns.valid
@@ -163,13 +177,15 @@ class MessageReward:
             contexts, valid = [*contexts, NO_CONTEXT], torch.nn.functional.pad(valid, (0, 1), value=True)
         return self.channel.score(samples, messages, contexts, valid)
 
-    def _answer_without_message(self, samples: Sequence[Sample]) -> None:
-        """Have the predictor answer from the question alone, once in a run: what it knows, no message has told it."""
-        new = list({sample.id: sample for sample in samples if sample.id not in self.unaided}.values())
+    def _accuracy_without_message(self, asked: Asked) -> Float[Tensor, " messages"]:
+        """What the predictor answers from the question alone, asked once in a run: no message has told it that."""
+        new = list({sample.id: sample for sample in asked.samples if sample.id not in self.unaided}.values())
         # As it started, where it learns: else what is kept would depend on when a question first came.
         with nullcontext() if self.predictor_update is None else self.predictor_update.as_started():
             readings = self._answers(new, [Message("", [], True, [])] * len(new), False)
         self.unaided |= zip((sample.id for sample in new), _accuracy(new, readings).tolist(), strict=True)
+        unaided = [self.unaided[sample.id] for sample in asked.samples]
+        return asked.mean(torch.tensor(unaided, dtype=torch.float64))
 
     def _hold(self, accuracy: Float[Tensor, " messages"], messages: Sequence[Message]) -> dict[str, float]:
         """Move the multiplier of what is held; the weights that are no constants, as they were at this step."""
@@ -202,30 +218,28 @@ class MessageReward:
 
     def rewards(
         self,
-        samples: Sequence[Sample],
         messages: Sequence[Message],
         columns: Columns,
-        readings: Readings,
+        accuracy: Float[Tensor, " messages"],
+        task: Estimate,
         scores: Scores,
         gold_scored: bool = True,
     ) -> tuple[Float[Tensor, " messages"], dict[str, float]]:
         """The weighted sum of the components, and metrics: information in bits, lengths in tokens.
 
         Args:
-            samples: the question of each message, groups contiguous.
-            messages: what was written.
+            messages: what was written, groups contiguous.
             columns: the contexts that each message is compared with.
-            readings: the predictor's answers, and its scores of the gold answers.
+            accuracy: the metric on what the predictor answered from each; NaN is missing.
+            task: what each told the predictor about gold answers, nats.
             scores: the scorer's log-probabilities, nats; the last column is without context where the prior rate has a
                 weight.
             gold_scored: whether the predictor was asked to score the gold answers.
         """
-        accuracy = _accuracy(samples, readings)
         tokens = torch.tensor([message.tokens for message in messages])
         log_probs = scores.log_probs[:, : len(columns.contexts)]
         information = contrastive(log_probs, columns.own, columns.valid)
         upper = leave_one_out(log_probs, columns.own, columns.valid)
-        task = task_information(_log_probs(readings.answer_scores), _log_probs(readings.null_scores))
         group_size = self.config.train.group_size
         budget = self.compressor.budget_tokens
         floor = self.config.reward.information_floor
@@ -288,17 +302,23 @@ def channel_metrics(
     }
 
 
-def _accuracy(samples: Sequence[Sample], readings: Readings) -> Float[Tensor, " messages"]:
+def _accuracy(samples: Sequence[Sample], readings: Readings) -> Float[Tensor, " questions"]:
     """The task's metric on every answer; NaN where only a judge could tell."""
     values = [accuracy_of(sample, answer) for sample, answer in zip(samples, readings.answers, strict=True)]
     return torch.tensor([_or_nan(value) for value in values]).double()
+
+
+def _task_information(asked: Asked, readings: Readings) -> Estimate:
+    """What each message told the predictor about the gold answers, on average over the questions it was asked."""
+    gold, null = (asked.mean(_log_probs(scores)) for scores in (readings.answer_scores, readings.null_scores))
+    return task_information(gold, null)
 
 
 def _mean_ceiling_bits(estimate: Estimate) -> float:
     return torch.nan if estimate.ceiling is None else float(nats_to_bits(estimate.ceiling.mean()))
 
 
-def _log_probs(scores: Sequence[AnswerScore | None]) -> Float[Tensor, " messages"]:
+def _log_probs(scores: Sequence[AnswerScore | None]) -> Float[Tensor, " questions"]:
     return torch.tensor([_or_nan(None if score is None else score.log_prob) for score in scores], dtype=torch.float64)
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ from train.starting import FineTuningConfig, PredictorWarmStartConfig, Targets
 
 SUMMARY_FILE = "warm_start.json"
 """The file beside an adapter that says what its warm start was."""
+
+TOGETHER = "; "
+"""What stands between the targets of several questions in one message."""
 
 UNANSWERABLE = "Unanswerable"
 """What the predictor learns to answer from an empty message: QASPER's word for it."""
@@ -168,7 +171,7 @@ def draw_examples(
     for sample in random.Random(f"{seed}/warm start").sample(samples, len(samples)):
         if len(chosen) == count:
             break
-        target = target_of(sample, targets, random.Random(f"{seed}/{sample.id}"))
+        target = _message_to_learn(compressor, sample, targets, random.Random(f"{seed}/{sample.id}"))
         if target is None:
             left_out["without evidence"] += 1
             continue
@@ -180,7 +183,7 @@ def draw_examples(
         later = [
             _message_ids(compressor, other)
             for epoch in range(1, epochs if targets == "clause" else 1)
-            if (other := target_of(sample, targets, random.Random(f"{seed}/{sample.id}/{epoch}"))) is not None
+            if (other := _message_to_learn(compressor, sample, targets, random.Random(f"{seed}/{sample.id}/{epoch}")))
         ]
         fitting = tuple(ids for ids in later if len(ids) <= compressor.budget_tokens)
         chosen.append(Example(prompt.ids, message_ids, sample.document.id, fitting))
@@ -190,6 +193,23 @@ def draw_examples(
             "larger compressor.budget_tokens, or train.warm_start=null"
         )
     return Examples(chosen, left_out)
+
+
+def _message_to_learn(compressor: Compressor, sample: Sample, targets: Targets, generator: random.Random) -> str | None:
+    """The target of a question; of one that the compressor is not told, those of several, as many as the budget holds.
+
+    Which of a document's questions they belong to is drawn at random: what is asked often is told often.
+    """
+    if not sample.question.blind or targets == "answer":
+        return target_of(sample, targets, generator)
+    told: list[str] = []
+    document = sample.document
+    for question in generator.sample(document.questions, len(document.questions)):
+        text = target_of(Sample(document, replace(question, blind=False)), targets, generator)
+        together = TOGETHER.join([*told, text or ""])
+        if text and text not in told and len(_message_ids(compressor, together)) <= compressor.budget_tokens:
+            told.append(text)
+    return TOGETHER.join(told) or None
 
 
 def _message_ids(compressor: Compressor, text: str) -> list[int]:

@@ -20,6 +20,7 @@ from models.fingerprint import is_base, parameter_hash
 from models.predictor import Query
 from tests.train.test_survival import arguments, results
 from tests.train.test_warm_start import TINY, prepared
+from train.asked import own_questions
 from train.config import load_config
 from train.fine_tuning import leave_gradients
 from train.joint import PredictorUpdateConfig
@@ -78,7 +79,7 @@ def test_gold_answers_become_likelier_and_nothing_else_moves(tmp_path: Path, sha
     before, start = fingerprints(models), likelihood(update.predictor)
     required = [parameter.requires_grad for parameter in models.adapted.parameters()]
     for step in range(1, 9):
-        metrics = update.take(step, samples, messages, torch.zeros(len(samples)))
+        metrics = update.take(step, own_questions(samples), messages, torch.zeros(len(samples)))
         assert metrics["predictor/update_skipped"] == 0 and math.isfinite(metrics["predictor/loss"])
     assert likelihood(update.predictor) > start + 5
     assert likelihood(update) == start
@@ -136,7 +137,7 @@ def test_the_best_message_of_every_group_is_learned_from_where_that_is_asked_for
     models, update, samples = updating(tmp_path, more)
     messages = messages_of(models, samples)
     rewards = torch.tensor([0.0, 1.0, 2.0, 1.0, math.nan, -1.0])
-    update.take(1, samples, messages, rewards)
+    update.take(1, own_questions(samples), messages, rewards)
     learned = [update.predictor.tokenizer.decode(example.prompt_ids) for example in update.replay]
     assert len(learned) == 3
     for place, text in zip((1, 2, 5), learned, strict=True):
@@ -152,13 +153,13 @@ def test_earlier_messages_are_replayed_in_their_share(tmp_path: Path, monkeypatc
         lambda model, parameters, batch, kinds: batches.append(batch) or torch.zeros(len(batch)),
     )
     for step in (1, 2, 3):
-        update.take(step, samples, messages_of(models, samples), torch.zeros(len(samples)))
+        update.take(step, own_questions(samples), messages_of(models, samples), torch.zeros(len(samples)))
     assert [len(batch) for batch in batches] == [4, 4, 4] and len(update.replay) == 8
 
 
 def test_weights_of_examples_weigh_their_gradients(tmp_path: Path) -> None:
     models, update, samples = updating(tmp_path, UPDATE)
-    update.take(1, samples, messages_of(models, samples), torch.zeros(len(samples)))
+    update.take(1, own_questions(samples), messages_of(models, samples), torch.zeros(len(samples)))
     batch, model = list(update.replay)[:3], update.predictor.model
 
     def gradient(*counts: float) -> tuple[Tensor, list[Tensor]]:
@@ -182,7 +183,8 @@ def test_the_divergence_from_the_start_begins_at_zero_grows_and_is_held_back_by_
         more = f"train.predictor_update={{learning_rate: 3.0e-3, batch_size: 6, kl: {weight}}}"
         models, update, samples = updating(tmp_path / str(weight), more)
         messages = messages_of(models, samples)
-        taken = [update.take(step, samples, messages, torch.zeros(len(samples))) for step in range(1, 13)]
+        asked, unpaid = own_questions(samples), torch.zeros(len(samples))
+        taken = [update.take(step, asked, messages, unpaid) for step in range(1, 13)]
         reached[weight] = [metrics["predictor/kl"] for metrics in taken]
         assert reached[weight][0] == pytest.approx(0, abs=1e-4)
     assert sum(reached[1e-6][-4:]) > 2 * sum(reached[5.0][-4:])
@@ -192,13 +194,13 @@ def test_it_goes_on_from_a_state_bit_for_bit(tmp_path: Path) -> None:
     models, whole, samples = updating(tmp_path / "whole")
     messages = messages_of(models, samples)
     for step in range(1, 5):
-        whole.take(step, samples, messages, torch.zeros(len(samples)))
+        whole.take(step, own_questions(samples), messages, torch.zeros(len(samples)))
         if step == 2:
             whole.save(tmp_path / "state")
     _, resumed, _ = updating(tmp_path / "resumed")
     resumed.load(tmp_path / "state")
     for step in (3, 4):
-        resumed.take(step, samples, messages, torch.zeros(len(samples)))
+        resumed.take(step, own_questions(samples), messages, torch.zeros(len(samples)))
     assert all(torch.equal(*pair) for pair in zip(weights(whole), weights(resumed), strict=True))
     assert list(whole.replay) == list(resumed.replay) and whole.updates == resumed.updates == 4
 
@@ -210,7 +212,7 @@ def test_updates_that_are_not_finite_are_left_out_and_end_the_run_when_there_are
     before = weights(update)
     broken = "train.predictor_update.leave_gradients"
     monkeypatch.setattr(broken, lambda model, parameters, batch, kinds: torch.full((len(batch),), math.nan))
-    arguments = (samples, messages_of(models, samples), torch.zeros(len(samples)))
+    arguments = (own_questions(samples), messages_of(models, samples), torch.zeros(len(samples)))
     assert update.take(1, *arguments)["predictor/update_skipped"] == 1
     with pytest.raises(Exception, match="the predictor's training has diverged: 2 updates in a row"):
         update.take(2, *arguments)
@@ -273,7 +275,7 @@ def test_what_cannot_be_trained_is_refused_in_one_line(overrides: tuple[str, ...
 def test_a_shared_base_without_an_update_answers_with_the_adapter_that_is_named(tmp_path: Path) -> None:
     models, update, samples = updating(tmp_path / "first", UPDATE, SHARED[0])
     for step in range(1, 5):
-        update.take(step, samples, messages_of(models, samples), torch.zeros(len(samples)))
+        update.take(step, own_questions(samples), messages_of(models, samples), torch.zeros(len(samples)))
     assert models.adapted_predictor is not None and isinstance(models.adapted_predictor.model, PeftModel)
     models.adapted_predictor.model.save_pretrained(str(tmp_path / "adapter"))
     _, shared, _ = prepared(tmp_path / "second", *SHARED, f"predictor.adapter={tmp_path / 'adapter'}")
