@@ -8,6 +8,9 @@ from configs.sections import TaskConfig, WriterConfig
 from models.adapter_settings import AdapterSettings, read_settings
 from models.naming import ModelError
 
+REMEMBERED = ("budget_tokens", "max_context_tokens", "dtype", "question", "asked_budgets")
+"""Keys of a compressor that its adapter remembers."""
+
 Writer = TypeVar("Writer", bound=WriterConfig)
 
 
@@ -27,7 +30,7 @@ def as_trained(key: str, writer: Writer, adapter: str | None) -> Writer:
         return writer
     if settings.role != "compressor":
         raise ConfigError(f"{key}.adapter = {shown(adapter)}: makes a {settings.role} of its model, not a compressor")
-    trained: dict[str, Any] = settings.model_dump(include={"budget_tokens", "max_context_tokens", "dtype", "question"})
+    trained: dict[str, Any] = settings.model_dump(include=set(REMEMBERED))
     if settings.base.model == writer.model:
         trained["revision"] = settings.base.revision
     left_out = {name: value for name, value in trained.items() if name not in writer.model_fields_set}

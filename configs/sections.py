@@ -57,6 +57,11 @@ class WriterConfig(ModelConfig):
     budget_tokens: Tokens = 64
     """Maximum tokens of a message, its end token included."""
 
+    asked_budgets: Annotated[tuple[Tokens, ...], Field(strict=False)] = ()
+    """Budgets that the compressor learns to keep to when its prompt asks for them, such as [8, 16, 32, 64], none above
+    ``budget_tokens``: training draws one for every group of messages, cuts what is longer, and pays for length by it;
+    ``budget_tokens`` is what is asked for elsewhere. Empty tells it none."""
+
     question: Literal["shown", "hidden"] = "shown"
     """Whether the compressor is told the question. With hidden it reads the document alone, and one message has to
     serve all of the document's questions: in training it is paid for the mean over them."""

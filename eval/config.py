@@ -36,7 +36,10 @@ UNTRAINED = ("untrained", "untrained-brief", "first-sentence", "best-of-n")
 CUT = "compressor-cut"
 """The compressor's own messages, cut: the curve of what is measured, beside the lines of its rivals."""
 
-WRITTEN = (*UNTRAINED, CUT)
+ASKED = "compressor-asked"
+"""The compressor's own messages under budgets that its prompt asks for: the curve of one adapter that keeps to them."""
+
+WRITTEN = (*UNTRAINED, CUT, ASKED)
 """Baselines that a model writes, once for all budgets."""
 
 BUDGETS = (16, 32, 64, 128)
@@ -62,18 +65,20 @@ class BaselineConfig(Section):
         "first-sentence",
         "best-of-n",
         "compressor-cut",
+        "compressor-asked",
     ]
     """no-context and full-context have no budget; head and head-and-tail cut; bm25, embedding (by the compressor's
     model) and minilm (by all-MiniLM-L6-v2) choose sentences. The others are written by the compressor's model without
     its adapter: untrained as the compressor is told, untrained-brief told to be brief, first-sentence keeps the first
     sentence of untrained, best-of-n the best of several by information and length. compressor-cut is
-    what the compressor itself writes, adapter and all: cut at several budgets it is a curve beside theirs."""
+    what the compressor itself writes, adapter and all: cut at several budgets it is a curve beside theirs.
+    compressor-asked is what it writes when its prompt asks for these budgets, which it must have been trained with."""
 
     budgets: Budgets | None = None
     """The most tokens a message may have, its end token included: each gives one point of the curve. ``compressor``
     is ``compressor.budget_tokens``, ``trained`` the mean length of the evaluated compressor's messages, those of
     ``eval.temperature``. null takes 16, 32, 64 and 128, and ``compressor`` for what the untrained model writes: there a
-    smaller budget cuts where it ends."""
+    smaller budget cuts where it ends. For compressor-asked null takes the budgets it was trained with."""
 
     decoding: Literal["greedy", "sampled"] = "greedy"
     """Whether the untrained model's messages are the most likely ones or sampled, at ``eval.temperature`` or, where
@@ -96,7 +101,7 @@ class BaselineConfig(Section):
     @model_validator(mode="after")
     def _keys_apply(self) -> Self:
         readers = {
-            "decoding": (*UNTRAINED[:3], CUT),
+            "decoding": (*UNTRAINED[:3], CUT, ASKED),
             "instruction": UNTRAINED[1:2],
             "samples": UNTRAINED[3:],
             "length_weight": UNTRAINED[3:],
@@ -251,6 +256,11 @@ def _check_budgets(number: int, config: EvaluationConfig) -> None:
     """Refuse budgets above what the untrained model writes: its messages are cut, and never grow."""
     baseline, most = config.baselines[number], config.compressor.budget_tokens
     above = [budget for budget in baseline.budgets or () if isinstance(budget, int) and budget > most]
+    if baseline.name == ASKED and not config.compressor.asked_budgets:
+        raise ConfigError(
+            f"baselines.{number}.name = {shown(ASKED)}: the compressor was not trained to keep to a budget that it is "
+            "asked for (compressor.asked_budgets); choose compressor-cut"
+        )
     if baseline.name in WRITTEN and above:
         raise ConfigError(
             f"baselines.{number}.budgets = {shown(above[0])}: {baseline.name} writes at most "

@@ -17,7 +17,7 @@ from eval.analysis.density import summarise_one
 from eval.analysis.flops import cost, decoder_size
 from eval.analysis.sentences import obedience
 from eval.baselines.evaluate import BaselinePoint, Setting, evaluate_baseline, mean_tokens
-from eval.config import CUT, EvaluationConfig
+from eval.config import ASKED, CUT, EvaluationConfig
 from eval.diagnostics import summarise_diagnostics
 from eval.evaluation import by_compressor
 from eval.judge.grade import grade, probe_judge
@@ -144,8 +144,9 @@ def leads(records: Sequence[Record], baselines: Sequence[tuple[BaselinePoint, li
     curves: dict[str, list[list[Record]]] = {}
     for point, baseline_records in baselines:
         curves.setdefault(point["name"], []).append(baseline_records)
-    own = next((curve for name, curve in curves.items() if name.startswith(CUT)), [measured])
-    found = {name: lead(own, curve) for name, curve in curves.items() if curve is not own}
+    of_its_own = (curve for rule in (ASKED, CUT) for name, curve in curves.items() if name.startswith(rule))
+    own = next(of_its_own, [measured])
+    found = {name: lead(own, curve) for name, curve in curves.items() if not name.startswith((ASKED, CUT))}
     return [{"name": name, **figures} for name, figures in found.items() if figures is not None]
 
 

@@ -57,7 +57,8 @@ def build_compressor(config: EvaluatedConfig, instruction: str) -> Compressor:
         model = load_adapter(model, stored, config.model)
     if config.sentences is not None:
         instruction = f"{instruction} Write exactly {config.sentences} sentences.".strip()
-    return Compressor(model, tokenizer, config.budget_tokens, config.max_context_tokens, instruction)
+    limit, asked = config.max_context_tokens, config.asked_budgets
+    return Compressor(model, tokenizer, config.budget_tokens, limit, instruction, asked)
 
 
 def difference_from_training(config: WriterConfig, trained: AdapterSettings | None, instruction: str) -> str | None:

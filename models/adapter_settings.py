@@ -6,9 +6,9 @@ imported here, so that a configuration can be read with them.
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from data.errors import one_line
 from data.writing import write_text
@@ -73,6 +73,9 @@ class AdapterSettings(_Strict):
 
     question: Literal["shown", "hidden"] = "shown"
     """Whether the compressor was told the question."""
+
+    asked_budgets: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()
+    """Budgets, in tokens, that it was asked for in its prompt and trained to keep to; empty where it was told none."""
 
 
 class LoraFields(BaseModel):

@@ -63,7 +63,7 @@ class Work:
                 f"note: adapter {self.adapter!r} has no {SETTINGS_FILE}, so that prompt and limits of its training are "
                 f"not known; no instruction and a budget of {compressor.budget_tokens} tokens are used"
             )
-        elif trained is not None and compressor.budget_tokens != trained.budget_tokens:
+        elif trained is not None and compressor.budget_tokens not in (trained.budget_tokens, *trained.asked_budgets):
             budgets = f"{compressor.budget_tokens} tokens instead of the {trained.budget_tokens}"
             _say(f"note: a budget of {budgets} that the adapter was trained with")
         return compressor, self._load_predictor("" if trained is None else trained.answer_instruction)

@@ -27,6 +27,9 @@ window keeps a quarter of itself free instead."""
 DEFAULT_BUDGET = 64
 """Maximum tokens of a message where neither the caller nor the adapter says."""
 
+BUDGET_TOLD = "Write at most {} tokens."
+"""How a compressor that keeps to a budget it is asked for is told it, after the instruction."""
+
 LONGEST_MEAN_TOKEN = 16
 """Characters that a token has at most, on average over a text of any length: four times that of English."""
 
@@ -74,6 +77,7 @@ class Compressor:
         budget_tokens: int,
         max_context_tokens: int | None = None,
         instruction: str = "",
+        asked_budgets: Sequence[int] = (),
     ) -> None:
         """Fix the model, the prompts and the budget.
 
@@ -83,6 +87,8 @@ class Compressor:
             budget_tokens: the most tokens a message may have, its end token included.
             max_context_tokens: longer contexts lose their middle; None leaves as much room as the model's window has.
             instruction: trusted text after the question.
+            asked_budgets: the budgets that it is trained to keep to when asked; with some, its prompt says what
+                ``budget_tokens`` is.
 
         Raises:
             ModelError: the budget and a question leave no room for a context in the model's window, or the tokenizer
@@ -95,10 +101,24 @@ class Compressor:
         self.budget_tokens = budget_tokens
         self.max_context_tokens = max_context_tokens
         self.instruction = instruction
+        self.asked_budgets = tuple(sorted(asked_budgets))
         self.window = context_window(model.config) or UNBOUNDED_WINDOW
         limit = max_context_tokens or default_context_tokens(model, budget_tokens)
-        self.prompts = CompressorPrompts(tokenizer, limit, instruction)
+        told = f"{instruction} {BUDGET_TOLD.format(budget_tokens)}".strip() if self.asked_budgets else instruction
+        self.prompts = CompressorPrompts(tokenizer, limit, told)
         self.end_token_id = self.prompts.format.end_token_id
+        self._under: dict[int, Compressor] = {}
+
+    def under(self, budget_tokens: int) -> "Compressor":
+        """The same compressor, asked for another budget: its prompt says so where it was trained to keep to one."""
+        if budget_tokens == self.budget_tokens:
+            return self
+        if budget_tokens not in self._under:
+            limit = self.prompts.max_first_tokens
+            self._under[budget_tokens] = Compressor(
+                self.model, self.tokenizer, budget_tokens, limit, self.instruction, self.asked_budgets
+            )
+        return self._under[budget_tokens]
 
     @classmethod
     def load(
@@ -144,7 +164,8 @@ class Compressor:
             max_context_tokens = trained.max_context_tokens
         if instruction is None:
             instruction = "" if trained is None else trained.instruction
-        compressor = cls(plain, tokenizer, budget_tokens, max_context_tokens, instruction)
+        asked = () if trained is None else trained.asked_budgets
+        compressor = cls(plain, tokenizer, budget_tokens, max_context_tokens, instruction, asked)
         compressor.trained = trained
         return compressor
 
@@ -165,6 +186,7 @@ class Compressor:
             answer_instruction=answer_instruction,
             budget_tokens=self.budget_tokens,
             max_context_tokens=self.max_context_tokens,
+            asked_budgets=self.asked_budgets,
         )
 
     def fit(self, document: Document) -> tuple[Document, int]:

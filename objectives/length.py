@@ -17,7 +17,7 @@ Gate = Literal["message", "group", "none"]
 def length_reward(
     tokens: Int[Tensor, " messages"],
     success: Float[Tensor, " messages"],
-    budget: int,
+    budget: int | Int[Tensor, " messages"],
     gate: Gate = "message",
     group_size: int | None = None,
 ) -> Float[Tensor, " messages"]:
@@ -30,7 +30,7 @@ def length_reward(
     Args:
         tokens: message lengths, tokens; beyond the budget the reward is 0.
         success: how well each message was answered from, in [0, 1]; NaN is a missing score.
-        budget: the maximum tokens of a message.
+        budget: the maximum tokens of a message, or of each.
         gate: "message" multiplies by the message's own success; "group" by its group's pass rate (the mean of the
             successes that are not missing), so that shortness counts the more, the better the group already answers,
             for failures of that group too: it needs an accuracy reward beside it. "none" pays failures as well: it
@@ -44,7 +44,8 @@ def length_reward(
         ValueError: budget below 1, shapes that disagree, a negative length, success outside [0, 1], an unknown gate, or
             a group size that does not divide the number of messages.
     """
-    _require_lengths(tokens, success, budget)
+    budgets = torch.as_tensor(budget, device=tokens.device)
+    _require_lengths(tokens, success, budgets)
     if gate == "message":
         gates = success.double()
     elif gate == "group":
@@ -53,13 +54,15 @@ def length_reward(
         gates = torch.ones_like(success, dtype=torch.float64)
     else:
         raise ValueError(f"unknown gate {gate!r}: choose 'message', 'group' or 'none'")
-    return gates * (1 - tokens.double() / budget).clamp(min=0)
+    return gates * (1 - tokens.double() / budgets).clamp(min=0)
 
 
-def _require_lengths(tokens: Int[Tensor, " messages"], success: Float[Tensor, " messages"], budget: int) -> None:
-    """Refuse lengths, successes or a budget outside their ranges, and shapes that disagree."""
-    if budget < 1:
-        raise ValueError(f"budget must be at least 1 token, got {budget}")
+def _require_lengths(tokens: Int[Tensor, " messages"], success: Float[Tensor, " messages"], budgets: Tensor) -> None:
+    """Refuse lengths, successes or budgets outside their ranges, and shapes that disagree."""
+    if (budgets < 1).any():
+        raise ValueError(f"budget must be at least 1 token, got {int(budgets.min())}")
+    if budgets.ndim and budgets.shape != tokens.shape:
+        raise ValueError(f"one budget a length, or one for all: got {tuple(budgets.shape)} and {tuple(tokens.shape)}")
     if tokens.shape != success.shape:
         raise ValueError(f"one success a length: got shapes {tuple(tokens.shape)} and {tuple(success.shape)}")
     if (tokens < 0).any():

@@ -53,6 +53,19 @@ class Asked:
         )
 
 
+def asked_budget(budgets: Sequence[int], otherwise: int, *drawn_by: int | str) -> int:
+    """The budget that a group of messages is asked to keep to, in tokens: one of several, or what is always asked.
+
+    Args:
+        budgets: those to draw from; with none it is ``otherwise``.
+        otherwise: the budget of all messages.
+        drawn_by: decides which: the seed of the run, the step, the question.
+    """
+    if not budgets:
+        return otherwise
+    return random.Random(sampling_seed("budget", *drawn_by)).choice(sorted(budgets))
+
+
 def own_questions(samples: Sequence[Sample]) -> Asked:
     """Every message is asked the question that it was written for."""
     return Asked(list(samples), torch.arange(len(samples)))

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import (
-    Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -16,9 +15,9 @@ from pydantic import (
 from configs.as_trained import told_as_trained
 from configs.checks import check_adapter, check_model, check_sources, check_target_modules
 from configs.errors import ConfigError, check_all, shown
-from configs.limits import GroupSize, SamplingTemperature, StepPart, Steps, Tokens
+from configs.limits import GroupSize, SamplingTemperature, StepPart, Steps
 from configs.sections import Recipe
-from configs.tree import Section, load
+from configs.tree import load
 from train.joint import PredictorUpdateConfig
 from train.policy_update import PolicyUpdateConfig, check_update
 from train.reward_config import RewardConfig, check_reward
@@ -29,39 +28,13 @@ from train.starting import (
     WarmStartConfig,
     as_started,
 )
+from train.vllm_config import VllmConfig, check_vllm
 
 MOST_GENERATED = 200_000
 """The most documents that a run generates by itself: minutes of work, and gigabytes of memory."""
 
 MOST_MESSAGES = 1 << 20
 """The most messages of a step over all processes: far more than any batch of GRPO."""
-
-
-class VllmConfig(Section):
-    """Settings of vLLM as TRL drives it; read where ``train.sampler`` is vllm.
-
-    In server mode the compressor's base is served by ``VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode
-    processed_logprobs --weight-transfer-config '{"backend": "nccl"}'``. Neither mode has been run on a GPU yet.
-    """
-
-    mode: Literal["colocate", "server"] = "colocate"
-    """Place of vLLM: colocate shares the GPUs of the training; server asks a ``vllm serve`` with GPUs of its own."""
-
-    gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """Share of each GPU's memory that vLLM takes in colocate mode; the rest is left to the training."""
-
-    max_model_tokens: Tokens | None = None
-    """Maximum tokens of a prompt with its message in colocate mode; null takes the model's window."""
-
-    server_host: str = "127.0.0.1"
-    """Host of the server in server mode."""
-
-    server_port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    """Port of the server in server mode."""
-
-    importance_sampling: bool = True
-    """Whether TRL corrects for the gap between vLLM and the policy: a message counts by how much likelier the policy
-    finds it than vLLM did, and not at all where that is more than three times. Costs a forward pass."""
 
 
 class TrainConfig(PolicyUpdateConfig):
@@ -191,7 +164,7 @@ class Config(Recipe):
             partial(_check_batch, self.train),
             partial(_check_question, self),
             partial(_check_generated, self),
-            partial(_check_vllm, self),
+            partial(check_vllm, self.train.sampler, self.train.vllm, self.compressor),
             partial(check_reward, self.reward, self.compressor.budget_tokens, self.train.steps),
             partial(check_update, self.train, self.reward.token_information),
         )
@@ -311,6 +284,14 @@ def _check_question(config: Config) -> None:
             f"train.questions_per_message = {train.questions_per_message}: is read with compressor.question = hidden "
             "alone; set that, or drop this"
         )
+    above = [budget for budget in config.compressor.asked_budgets if budget > config.compressor.budget_tokens]
+    if above:
+        raise ConfigError(
+            f"compressor.asked_budgets: {above[0]} is more than compressor.budget_tokens = "
+            f"{config.compressor.budget_tokens}, the most that any message may have"
+        )
+    if config.compressor.asked_budgets and train.sampler == "vllm":
+        raise ConfigError("compressor.asked_budgets: vLLM gives all messages of a step one limit; choose transformers")
     if hidden and train.questions_per_context > 1:
         raise ConfigError(
             f"train.questions_per_context = {train.questions_per_context}: a compressor that is told no question "
@@ -328,28 +309,6 @@ def _check_generated(config: Config) -> None:
             f"train.steps = {config.train.steps} and train.contexts_per_step = {config.train.contexts_per_step}"
             f"{examples}: {pairs:,} documents would be generated before the first step, which should be at most "
             f"{MOST_GENERATED:,}; set tasks.{unlimited[0]}.documents, which are then read several times"
-        )
-
-
-def _check_vllm(config: Config) -> None:
-    vllm, compressor = config.train.vllm, config.compressor
-    if config.train.sampler != "vllm":
-        if changed := sorted(name for name, value in vllm if value != getattr(VllmConfig(), name)):
-            value = shown(getattr(vllm, changed[0]))
-            raise ConfigError(
-                f"train.vllm.{changed[0]} = {value}: is read with train.sampler = vllm alone; set that, or drop this"
-            )
-        return
-    if compressor.revision is not None:
-        raise ConfigError(
-            f"compressor.revision = {compressor.revision!r}: TRL has vLLM load a model's default branch; "
-            "leave it out, or choose train.sampler = transformers"
-        )
-    needed = (compressor.max_context_tokens or 0) + compressor.budget_tokens
-    if vllm.max_model_tokens is not None and vllm.max_model_tokens <= needed:
-        raise ConfigError(
-            f"train.vllm.max_model_tokens = {vllm.max_model_tokens}: a context and its message take {needed} tokens "
-            "beside the question; choose more"
         )
 
 

@@ -107,7 +107,12 @@ def load_models(config: Config) -> Models:
     if stored is not None:
         start_from(adapted, stored, config.compressor.model)
     compressor = Compressor(
-        adapted, tokenizer, config.compressor.budget_tokens, config.compressor.max_context_tokens, instruction
+        adapted,
+        tokenizer,
+        config.compressor.budget_tokens,
+        config.compressor.max_context_tokens,
+        instruction,
+        config.compressor.asked_budgets,
     )
     scorer, scorer_model = build_scorer(config.scorer, compressor, instruction, say)
     if predictor is None:

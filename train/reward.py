@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from data.arrangement import Arrangement
@@ -32,7 +32,7 @@ from objectives.mutual_information import (
 from objectives.negatives import Columns, NegativeCounts
 from objectives.reward import combine, token_credit
 from objectives.selection import best_of_groups
-from train.asked import Asked, own_questions, questions_of_documents
+from train.asked import Asked, asked_budget, own_questions, questions_of_documents
 from train.columns import StepColumns
 from train.config import Config
 from train.predictor_update import PredictorUpdate
@@ -136,7 +136,8 @@ class MessageReward:
         scores = self._scores(samples, messages, columns)
         seconds = {"seconds/predictor": answered - start, "seconds/scorer": time.perf_counter() - answered}
         accuracy, task = asked.mean(_accuracy(asked.samples, readings)), _task_information(asked, readings)
-        rewards, metrics = self.rewards(messages, columns, accuracy, task, scores, score_gold)
+        budgets = self._budgets(samples, trainer_state.global_step)
+        rewards, metrics = self.rewards(messages, columns, accuracy, task, scores, budgets, score_gold)
         if self.config.reward.token_information:
             self.token_credit = self.config.reward.token_information * self._token_credit(columns, scores)
         if self.config.train.update == "best_of_n":
@@ -169,6 +170,11 @@ class MessageReward:
         return questions_of_documents(
             samples, self.by_document, self.config.train.questions_per_message, self.config.seed, step
         )
+
+    def _budgets(self, samples: Sequence[Sample], step: int) -> Int[Tensor, " messages"]:
+        """The most tokens of each message, as the rollout asked for them."""
+        most, budgets = self.compressor.budget_tokens, self.compressor.asked_budgets
+        return torch.tensor([asked_budget(budgets, most, self.config.seed, step, sample.id) for sample in samples])
 
     def _scores(self, samples: Sequence[Sample], messages: Sequence[Message], columns: Columns) -> Scores:
         """Messages under the contexts they are compared with, and last under none where the prior rate has a weight."""
@@ -223,6 +229,7 @@ class MessageReward:
         accuracy: Float[Tensor, " messages"],
         task: Estimate,
         scores: Scores,
+        budgets: Int[Tensor, " messages"],
         gold_scored: bool = True,
     ) -> tuple[Float[Tensor, " messages"], dict[str, float]]:
         """The weighted sum of the components, and metrics: information in bits, lengths in tokens.
@@ -234,6 +241,7 @@ class MessageReward:
             task: what each told the predictor about gold answers, nats.
             scores: the scorer's log-probabilities, nats; the last column is without context where the prior rate has a
                 weight.
+            budgets: the most tokens that each message was to have.
             gold_scored: whether the predictor was asked to score the gold answers.
         """
         tokens = torch.tensor([message.tokens for message in messages])
@@ -241,12 +249,11 @@ class MessageReward:
         information = contrastive(log_probs, columns.own, columns.valid)
         upper = leave_one_out(log_probs, columns.own, columns.valid)
         group_size = self.config.train.group_size
-        budget = self.compressor.budget_tokens
         floor = self.config.reward.information_floor
         components = {
             "accuracy": accuracy,
             "information": _share_of_ceiling(information).clamp(min=floor),
-            "length": length_reward(tokens, accuracy, budget, self.config.reward.length_gate, group_size),
+            "length": length_reward(tokens, accuracy, budgets, self.config.reward.length_gate, group_size),
         }
         if gold_scored:
             components["task_information"] = _share_of_ceiling(task).clamp(min=floor)

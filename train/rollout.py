@@ -11,6 +11,7 @@ from data.sample import Sample
 from models.compressor import Compressor
 from models.naming import NonFiniteError
 from models.shared_prefix import Reply, sampling_seed
+from train.asked import asked_budget
 from train.guarded_trainer import GuardedGRPOTrainer
 from train.vllm_sampler import vllm_messages
 
@@ -51,12 +52,18 @@ class Rollout:
         if len(sizes) != 1:
             raise ValueError(f"prompts of one group must lie next to each other in groups of one size, got {sizes}")
         questions = [self.samples[sample_id] for sample_id, _ in groups]
-        reads = [self.compressor.prompt(sample.document.text, sample.compressor_question) for sample in questions]
+        step, most = trainer.state.global_step, self.compressor.budget_tokens
+        budgets = [
+            asked_budget(self.compressor.asked_budgets, most, self.seed, step, sample.id) for sample in questions
+        ]
+        reads = [
+            self.compressor.under(budget).prompt(sample.document.text, sample.compressor_question)
+            for sample, budget in zip(questions, budgets, strict=True)
+        ]
         group_size = sizes.pop()
         prompt_ids = [prompt.ids for prompt in reads for _ in range(group_size)]
         if trainer.use_vllm:
             return {"prompt_ids": prompt_ids} | vllm_messages(trainer.vllm_generation, prompt_ids, group_size)
-        step = trainer.state.global_step
         seeds = [sampling_seed(self.seed, step, sample.id) for sample in questions]
         end = [self.compressor.end_token_id]
         try:
@@ -67,8 +74,16 @@ class Rollout:
             # Nothing was written that could be learned from; the guard sees to it that nothing is.
             trainer.guard.refuse("the compressor's logits are not finite")
             replies = [Reply([], True, [0.0]) for _ in prompt_ids]
+        replies = [cut(reply, budgets[place // group_size]) for place, reply in enumerate(replies)]
         return {
             "prompt_ids": prompt_ids,
             "completion_ids": [reply.token_ids + end * reply.ended for reply in replies],
             "logprobs": [reply.log_probs for reply in replies],
         }
+
+
+def cut(reply: Reply, budget_tokens: int) -> Reply:
+    """A reply as its budget ends it: what is too long has no end token."""
+    if len(reply.token_ids) + reply.ended <= budget_tokens:
+        return reply
+    return Reply(reply.token_ids[:budget_tokens], False, reply.log_probs[:budget_tokens])

@@ -176,16 +176,18 @@ def draw_examples(
             left_out["without evidence"] += 1
             continue
         message_ids = _message_ids(compressor, target)
-        if len(message_ids) > compressor.budget_tokens:
+        budget = budget_for(compressor, len(message_ids))
+        if budget is None:
             left_out[f"longer than the budget of {compressor.budget_tokens} tokens"] += 1
             continue
-        prompt = compressor.prompt(sample.document.text, sample.compressor_question)
+        prompt = compressor.under(budget).prompt(sample.document.text, sample.compressor_question)
         later = [
             _message_ids(compressor, other)
             for epoch in range(1, epochs if targets == "clause" else 1)
             if (other := _message_to_learn(compressor, sample, targets, random.Random(f"{seed}/{sample.id}/{epoch}")))
         ]
-        fitting = tuple(ids for ids in later if len(ids) <= compressor.budget_tokens)
+        # Under the same prompt, which asks for the same budget.
+        fitting = tuple(ids for ids in later if budget_for(compressor, len(ids)) == budget)
         chosen.append(Example(prompt.ids, message_ids, sample.document.id, fitting))
     if not chosen:
         raise DataError(
@@ -193,6 +195,17 @@ def draw_examples(
             "larger compressor.budget_tokens, or train.warm_start=null"
         )
     return Examples(chosen, left_out)
+
+
+def budget_for(compressor: Compressor, tokens: int) -> int | None:
+    """The budget that a message of some length is learned under: the least that is ever asked for and holds it.
+
+    None where it is too long for any.
+    """
+    fitting = [budget for budget in (*compressor.asked_budgets, compressor.budget_tokens) if tokens <= budget]
+    if not fitting:
+        return None
+    return min(fitting) if compressor.asked_budgets else compressor.budget_tokens
 
 
 def _message_to_learn(compressor: Compressor, sample: Sample, targets: Targets, generator: random.Random) -> str | None:
@@ -204,10 +217,11 @@ def _message_to_learn(compressor: Compressor, sample: Sample, targets: Targets, 
         return target_of(sample, targets, generator)
     told: list[str] = []
     document = sample.document
+    budget = generator.choice(compressor.asked_budgets or (compressor.budget_tokens,))
     for question in generator.sample(document.questions, len(document.questions)):
         text = target_of(Sample(document, replace(question, blind=False)), targets, generator)
         together = TOGETHER.join([*told, text or ""])
-        if text and text not in told and len(_message_ids(compressor, together)) <= compressor.budget_tokens:
+        if text and text not in told and len(_message_ids(compressor, together)) <= budget:
             told.append(text)
     return TOGETHER.join(told) or None
 

@@ -12,9 +12,9 @@ from configs.command import say
 from data.sample import Sample
 from eval.baselines.minilm import load_minilm
 from eval.baselines.retrieval import Embedder, Retrieval, bm25_relevance
-from eval.baselines.untrained import BestOfN, FirstSentence, Rival, Untrained
+from eval.baselines.untrained import AskedFor, BestOfN, FirstSentence, Rival, Untrained
 from eval.baselines.writers import Baseline, FullContext, LLMLingua2, NoContext, Truncation
-from eval.config import BUDGETS, CUT, WITHOUT_BUDGET, WRITTEN, BaselineConfig, EvaluationConfig
+from eval.config import ASKED, BUDGETS, CUT, WITHOUT_BUDGET, WRITTEN, BaselineConfig, EvaluationConfig
 from eval.evaluation import Write, documents_by_task
 from eval.parts import Pieces
 from eval.record import Origin, Record
@@ -137,7 +137,8 @@ def _measured(setting: Setting, write: Write, origin: Origin, baseline: Baseline
 def budgets_of(setting: Setting, baseline: BaselineConfig) -> list[int]:
     """The budgets of a baseline, tokens, each once, in the order given."""
     named = {"trained": setting.trained_tokens, "compressor": setting.compressor.budget_tokens}
-    asked = baseline.budgets or (("compressor",) if baseline.name in WRITTEN else BUDGETS)
+    default = ("compressor",) if baseline.name in WRITTEN else BUDGETS
+    asked = baseline.budgets or (setting.compressor.asked_budgets if baseline.name == ASKED else default)
     return list(dict.fromkeys(budget if isinstance(budget, int) else named[budget] for budget in asked))
 
 
@@ -155,6 +156,8 @@ def build_rival(setting: Setting, baseline: BaselineConfig) -> Rival:
     temperature = _temperature(setting.config, baseline)
     if baseline.name == CUT:
         return Untrained(setting.compressor, temperature, setting.config.seed)
+    if baseline.name == ASKED:
+        return AskedFor(setting.compressor, temperature, setting.config.seed)
     if baseline.name == "best-of-n":
         return BestOfN(
             setting.untrained(temperature=temperature, group_size=baseline.samples),

@@ -13,7 +13,7 @@ from data.arrangement import AS_IT_IS
 from data.sample import Document, Sample
 from data.sentences import sentences
 from eval.baselines.writers import Budget
-from eval.evaluation import Evaluation
+from eval.evaluation import Evaluation, by_compressor
 from eval.parts import parts_of
 from models.channel import Channel
 from models.compressor import Compressor, Message
@@ -92,6 +92,19 @@ class Untrained:
         ids = message.token_ids[:budget_tokens]
         kept = message.log_probs[:budget_tokens]
         return replace(message, text=self.compressor.text(ids), token_ids=ids, ended=False, log_probs=kept)
+
+
+class AskedFor:
+    """Messages of a compressor whose prompt asks for the budget, which ends what is longer."""
+
+    def __init__(self, compressor: Compressor, temperature: float, seed: int) -> None:
+        self.compressor = compressor
+        self._temperature = temperature
+        self._seed = seed
+
+    def write(self, samples: Sequence[Sample], budget_tokens: int) -> list[Message]:
+        """See `Rival.write`."""
+        return by_compressor(self.compressor.under(budget_tokens), self._temperature, self._seed)(samples)
 
 
 class FirstSentence:
