@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,7 +20,7 @@ from train.study.config import StudyConfig
 from train.study.figures import read_figures
 from train.study.identity import depends_on
 from train.study.members import planned
-from train.study.page import tables_of
+from train.study.page import tables_of, write_pages
 from train.study.processes import in_use, share_of_cores
 from train.study.results import SetFigures, lines_of, results_of, sets_of
 from train.study.stand import stand_of
@@ -246,3 +247,17 @@ def test_the_time_left_comes_from_members_of_the_same_kind(tmp_path: Path) -> No
     times.add(members[2], 3600)
     assert times.left([members[0], members[2]], [], 1) == "about 60 min left, beside 1 of unknown time"
     assert [duration(value) for value in (40, 600, 11_100)] == ["40 s", "10 min", "3 h 05 min"]
+
+
+def test_what_other_readers_scored_stands_in_results_and_page(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    plant_all(config)
+    member = next(member for member in planned(config) if member.name == "notes full/0")
+    own = replace(messages("full", [1.0, 0.5, 0.0, 1.0], [8, 8, 8, 8]), readers={"the start": [0.5, 0.5, None, 1.0]})
+    plant(config, member, own)
+    write_pages(config)
+    results = json.loads((config.pages_folder / "results.json").read_text())
+    assert results["notes"]["full"]["0"]["readers"] == {"the start": pytest.approx(2 / 3)}
+    assert "readers" not in results["notes"]["full"]["1"]
+    page = (config.pages_folder / "results.md").read_text()
+    assert "notes read by others" in page and "Portability, the start" in page

@@ -3,10 +3,12 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from data.errors import DataError
 from eval.config import WITHOUT_BUDGET, EvaluationConfig
 from eval.messages.shape import holds_answer, is_answer
+from eval.readers import READER_ANSWERS
 from eval.record import BaselineRecord, Record, StagedRecord
 from eval.record_file import BASELINE_RECORDS, read_records
 from eval.stages import MEASURED, REFERENCE
@@ -26,7 +28,8 @@ def distil(member: Member) -> Figures:
     assert isinstance(config, EvaluationConfig)
     records = list(read_records(folder / "samples.jsonl", Record))
     measured = [record for record in records if record["stage"] == MEASURED]
-    messages = [_messages(member.variant, None, measured, measured)]
+    own = _messages(member.variant, None, measured, measured)
+    messages = [replace(own, readers=_readers(config, measured))]
     if reference := [record for record in records if record["stage"] == REFERENCE]:
         messages.append(_messages(UNTRAINED, None, reference, measured))
     if config.baselines:
@@ -43,6 +46,21 @@ def distil(member: Member) -> Figures:
         documents=[record["document_id"] for record in measured],
         messages=messages,
     )
+
+
+def _readers(config: EvaluationConfig, measured: Sequence[Record]) -> dict[str, list[float | None]]:
+    """What other readers' answers scored, in the order of the records."""
+    if not config.readers:
+        return {}
+    lines = (config.folder / READER_ANSWERS).read_text(encoding="utf-8").splitlines()
+    scores = {
+        (answer["reader"], answer["id"]): answer["accuracy"]
+        for answer in map(json.loads, lines)
+        if answer["stage"] == MEASURED
+    }
+    return {
+        reader.name: rounded([scores[reader.name, record["id"]] for record in measured]) for reader in config.readers
+    }
 
 
 def _baselines(records: Sequence[BaselineRecord], measured: Sequence[Record]) -> list[Messages]:

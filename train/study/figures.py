@@ -7,7 +7,7 @@ what it depends on, and is used for nothing else.
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Messages:
         bits: the information that each passes; None where it is missing.
         is_answer: whether it is a gold answer and nothing else.
         holds_answer: whether a gold answer stands in it.
+        readers: the score of each answer that another reader gave from it, by the reader's name.
     """
 
     name: str
@@ -44,11 +45,12 @@ class Messages:
     bits: list[float | None]
     is_answer: list[bool]
     holds_answer: list[bool]
+    readers: dict[str, list[float | None]] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[Sequence[object], ...]:
         """Everything that there is of each message."""
-        return self.f1, self.tokens, self.bits, self.is_answer, self.holds_answer
+        return self.f1, self.tokens, self.bits, self.is_answer, self.holds_answer, *self.readers.values()
 
 
 @dataclass(frozen=True)

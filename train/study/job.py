@@ -13,7 +13,7 @@ from configs.run_folder import MARKER, owned
 from configs.tree import to_yaml
 from data.errors import InputError
 from data.writing import write_text
-from train.run_folder import PREDICTOR
+from train.run_folder import PREDICTOR, TRAINED_PREDICTOR
 from train.study.config import StudyConfig, check_files, overrides
 from train.study.distil import distil
 from train.study.figures import figures_path, write_figures
@@ -25,6 +25,9 @@ from train.study.time_left import Times, duration
 
 COMPRESSOR = "compressor"
 """The folder of the adapter that a training leaves, below its run folder."""
+
+PREDICTORS = (TRAINED_PREDICTOR, PREDICTOR)
+"""The folders of a predictor's adapter that a training may leave, the one that has learned longest first."""
 
 POLL_SECONDS = 0.5
 """How often the processes are looked at: far less than the shortest of them takes."""
@@ -191,9 +194,9 @@ def adapters(member: Member) -> dict[str, Any]:
     keys: dict[str, Any] = {}
     if member.needs is not None:
         keys["compressor.adapter"] = str(member.needs.folder / COMPRESSOR)
-    for run in (member.needs, member.warm_start):
-        if run is not None and (run.folder / PREDICTOR).is_dir() and "predictor.adapter" not in keys:
-            keys["predictor.adapter"] = str(run.folder / PREDICTOR)
+    left = [run.folder / name for run in (member.needs, member.warm_start) if run for name in PREDICTORS]
+    if found := [folder for folder in left if folder.is_dir()]:
+        keys["predictor.adapter"] = str(found[0])
     return keys
 
 

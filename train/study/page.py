@@ -1,5 +1,6 @@
 """The pages of a study: ``results.json``, a table a set as Markdown, and where the figures come from."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 
 from configs.command import say
@@ -73,18 +74,45 @@ def set_blocks(config: StudyConfig, one: SetFigures) -> list[str]:
 
 
 def tables_of(config: StudyConfig, one: SetFigures, lines: Sequence[Line]) -> list[Table]:
-    """The table of a set, and that of its kinds of question where there are several."""
+    """The table of a set, that of its kinds of question where there are several, and that of other readers."""
+    return [set_table(config, one, lines), *kind_tables(one, lines), *reader_tables(one)]
+
+
+def reader_tables(one: SetFigures) -> list[Table]:
+    """What other readers make of the messages, line by line, the seeds of each pooled; none where nobody was asked."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    for line, by_seed in one.readers.items():
+        for read in by_seed.values():
+            for reader, values in read.items():
+                known = [value for value in values if value is not None]
+                scores.setdefault(line, {}).setdefault(reader, []).extend(known)
+    readers = list(dict.fromkeys(reader for read in scores.values() for reader in read))
+    if not readers:
+        return []
+    lines = []
+    for line, read in scores.items():
+        own = [record["accuracy"] for records in one.lines[line].values() for record in records]
+        mean = statistics.fmean(value for value in own if value is not None)
+        cells = [statistics.fmean(read[reader]) if read.get(reader) else None for reader in readers]
+        shown = [("", "") if f1 is None else (percent(f1), number(f1 / mean) if mean else "") for f1 in cells]
+        lines.append((line, percent(mean), *(cell for pair in shown for cell in pair)))
+    heads = [f"{what}, {reader}" for reader in readers for what in ("F1", "Portability")]
+    note = "Portability is the F1 of another reader over that of the pair's own predictor, from the same messages."
+    return [Table(f"{one.name}-readers", f"{one.name} read by others", ("Messages", "F1", *heads), tuple(lines), note)]
+
+
+def kind_tables(one: SetFigures, lines: Sequence[Line]) -> list[Table]:
+    """F1 by kind of question; none where there is one kind."""
     kinds = sorted({kind for line in lines for kind in line.by_kind})
     if not kinds:
-        return [set_table(config, one, lines)]
+        return []
     columns = ("Messages", *(f"F1, {kind or 'no kind'}" for kind in kinds))
     cells = tuple(
         (line.name, *(figure_text(line.by_kind[kind]["accuracy"], percent) for kind in kinds)) for line in lines
     )
     counts = ", ".join(f"{lines[0].by_kind[kind]['n']:,} {kind or 'without one'}" for kind in kinds)
     note = f"Questions by the task's own label: {counts}."
-    by_kind = Table(f"{one.name}-kinds", f"{one.name} by kind of question", columns, cells, note)
-    return [set_table(config, one, lines), by_kind]
+    return [Table(f"{one.name}-kinds", f"{one.name} by kind of question", columns, cells, note)]
 
 
 def set_table(config: StudyConfig, one: SetFigures, lines: Sequence[Line]) -> Table:

@@ -106,6 +106,7 @@ class SetFigures:
         shares: the shares of messages of each line by seed, by the names of `SHARES`.
         baselines: the points of each baseline's curve.
         points: the names of the lines that are such points.
+        readers: what other readers' answers from the messages of each line scored, by seed and reader.
     """
 
     name: str
@@ -116,6 +117,7 @@ class SetFigures:
     shares: dict[str, dict[int, dict[str, float]]] = field(init=False)
     baselines: dict[str, list[list[StagedRecord]]] = field(init=False)
     points: set[str] = field(init=False)
+    readers: dict[str, dict[int, Mapping[str, Sequence[float | None]]]] = field(init=False)
 
     def __post_init__(self) -> None:
         """Sort the messages into lines by seeds, and the baselines into curves.
@@ -123,7 +125,7 @@ class SetFigures:
         Raises:
             DataError: two members answered different questions.
         """
-        self.lines, self.shares, self.baselines, self.points = {}, {}, {}, set()
+        self.lines, self.shares, self.baselines, self.points, self.readers = {}, {}, {}, set(), {}
         for member, figures in self.members:
             first_member, first = self.members[0]
             if set(figures.questions) != set(first.questions):
@@ -133,6 +135,7 @@ class SetFigures:
             for messages in figures.messages:
                 records = records_of(figures, messages, member.seed, self.articles)
                 self.lines.setdefault(messages.name, {})[member.seed] = records
+                self.readers.setdefault(messages.name, {})[member.seed] = messages.readers
                 self.shares.setdefault(messages.name, {})[member.seed] = {
                     "just_the_answer": statistics.fmean(messages.is_answer),
                     "holds_an_answer": statistics.fmean(messages.holds_answer),
@@ -160,7 +163,8 @@ def sets_of(config: StudyConfig, members: Sequence[Member], stand: Stand) -> lis
 def results_of(config: StudyConfig, sets: Sequence[SetFigures]) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     """Set, variant, seed, figure: the means over questions; None for what is missing.
 
-    A set with several kinds of question has the same figures of each under ``kinds``.
+    A set with several kinds of question has the same figures of each under ``kinds``; where other readers were asked,
+    their F1 stands under ``readers``.
     """
     results: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for one in sets:
@@ -168,10 +172,21 @@ def results_of(config: StudyConfig, sets: Sequence[SetFigures]) -> dict[str, dic
         planned = {name: {str(seed): dict(NOTHING) for seed in own} for name, own in seeds.items()}
         for name, by_seed in one.lines.items():
             shares = one.shares[name]
-            own = {str(seed): _means(records) | shares[seed] | _kinds(records) for seed, records in by_seed.items()}
+            read = one.readers[name]
+            own = {
+                str(seed): _means(records) | shares[seed] | _kinds(records) | _readers(read[seed])
+                for seed, records in by_seed.items()
+            }
             planned.setdefault(name, {}).update(own)
         results[one.name] = planned
     return results
+
+
+def _readers(read: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
+    """The mean F1 of other readers; nothing where there are none."""
+    known = {name: [score for score in scores if score is not None] for name, scores in read.items()}
+    means = {name: statistics.fmean(scores) if scores else None for name, scores in known.items()}
+    return {"readers": means} if means else {}
 
 
 def lines_of(config: StudyConfig, one: SetFigures) -> list[Line]:
