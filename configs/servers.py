@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from configs.tree import ConfigError, Section
 from models.endpoint import ANSWER_SECONDS, CONCURRENCY, RETRIES, TIMEOUT_SECONDS, Endpoint, EndpointError
@@ -24,8 +24,27 @@ _SECRET = re.compile(r"api.?key|auth|password|passwd|secret|access.?token|bearer
 ANSWERS = "predictor.jsonl"
 """The file of a run folder that keeps the answers of predictors' servers: none is paid for twice."""
 
-PATIENCE = frozenset({"api_key_variable", "timeout_seconds", "retries", "answer_seconds"})
+PATIENCE = frozenset(
+    {
+        "api_key_variable",
+        "timeout_seconds",
+        "retries",
+        "answer_seconds",
+        "concurrency",
+        "dollars_per_million_tokens",
+    }
+)
 """Keys that no answer depends on: a run that is started again may have others."""
+
+
+class Price(Section):
+    """What a server's model costs, in dollars a million tokens."""
+
+    read: NonNegativeFloat
+    """Price of tokens that it reads."""
+
+    written: NonNegativeFloat
+    """Price of tokens that it writes."""
 
 
 class ServerConfig(Section):
@@ -45,6 +64,13 @@ class ServerConfig(Section):
 
     answer_seconds: Seconds = ANSWER_SECONDS
     """Maximum seconds of one answer of the server: all its requests and the waits between them."""
+
+    concurrency: Annotated[PositiveInt, Field(le=10_000)] = CONCURRENCY
+    """Number of requests under way at once, of each process."""
+
+    dollars_per_million_tokens: Price | None = None
+    """Price of the server's model, by which a training counts what it has cost (``server/dollars``); null counts tokens
+    alone."""
 
     request: dict[str, Any] = Field(default_factory=dict)
     """Further fields of each request, as the server knows them: ``{reasoning_effort: low}``. They replace those sent
@@ -88,7 +114,7 @@ def open_server(
     model: str,
     cache: Path | str | None,
     say: Callable[[str], None],
-    concurrency: int = CONCURRENCY,
+    concurrency: int | None = None,
 ) -> Endpoint:
     """A model of a server as configured; nothing is asked of it yet.
 
@@ -97,7 +123,7 @@ def open_server(
         model: the model's name on that server.
         cache: a file that keeps its replies; None keeps none.
         say: takes what has to be said of its replies.
-        concurrency: requests under way at once.
+        concurrency: requests under way at once; None is as configured.
 
     Raises:
         EndpointError: its key is missing, or the file is not a cache.
@@ -109,7 +135,7 @@ def open_server(
         timeout_seconds=server.timeout_seconds,
         retries=server.retries,
         answer_seconds=server.answer_seconds,
-        concurrency=concurrency,
+        concurrency=server.concurrency if concurrency is None else concurrency,
         cache=cache,
         say=say,
     )

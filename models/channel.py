@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data.sample import Sample
 from models.compressor import Message
-from models.predictor import AnswerScore, Predictor, Query
+from models.predictor import AnswerScore, Predictor, Query, RemotePredictor
 from models.scorer import Scorer, Scores
 
 
@@ -32,11 +32,13 @@ class Readings:
         answers: the predictor's answer from the message.
         answer_scores: log p(gold answer given message, question); None where the predictor cannot say or was not asked.
         null_scores: log p(gold answer given question), without any message; None likewise.
+        missing: the numbers of the messages whose answer a server failed to give; it stands as an empty one.
     """
 
     answers: list[str]
     answer_scores: list[AnswerScore | None]
     null_scores: list[AnswerScore | None]
+    missing: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,10 @@ class Channel:
         messages: Sequence[Message],
         score_gold: bool = True,
         judge: GoldScorer | None = None,
+        some: bool = False,
     ) -> Readings:
         """What the predictor makes of each message: see `read`."""
-        return read(self.predictor, samples, messages, score_gold, judge)
+        return read(self.predictor, samples, messages, score_gold, judge, some)
 
     def score(
         self,
@@ -112,25 +115,34 @@ def read(
     messages: Sequence[Message],
     score_gold: bool = True,
     judge: GoldScorer | None = None,
+    some: bool = False,
 ) -> Readings:
     """What a predictor makes of each message; a question without any message is read once.
 
     Scores of gold answers cost about as much as the answers; without ``score_gold`` there are none. ``judge`` gives
-    them in the predictor's place.
+    them in the predictor's place. With ``some`` answers that a server fails to give are missing; without it the first
+    such failure is raised.
     """
     judge = predictor if judge is None else judge
     queries = [_query(sample, message.text) for sample, message in zip(samples, messages, strict=True)]
+    if some and isinstance(predictor, RemotePredictor):
+        given = predictor.answer_some(queries)
+    else:
+        given = predictor.answer(queries)
+    answers = [answer or "" for answer in given]
+    missing = frozenset(number for number, answer in enumerate(given) if answer is None)
     if not score_gold:
-        return Readings(predictor.answer(queries), [None] * len(queries), [None] * len(queries))
+        return Readings(answers, [None] * len(queries), [None] * len(queries), missing)
     nulls = [_query(sample, "") for sample in samples]
     gold = [sample.question.answers[0] for sample in samples]
     distinct = list(dict.fromkeys(zip(nulls, gold, strict=True)))
     null_scores = judge.answer_log_probs([query for query, _ in distinct], [answer for _, answer in distinct])
     null_of = dict(zip(distinct, null_scores, strict=True))
     return Readings(
-        answers=predictor.answer(queries),
+        answers=answers,
         answer_scores=judge.answer_log_probs(queries, gold),
         null_scores=[null_of[key] for key in zip(nulls, gold, strict=True)],
+        missing=missing,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from models.adapter_switch import adapter_at_work
-from models.endpoint import Endpoint, Sampling
+from models.endpoint import Completion, Endpoint, Sampling
 from models.loading import check_window
 from models.prompts import PredictorPrompts, predictor_text
 from models.shared_prefix import Continuation, batched_message_log_probs, generate
@@ -207,8 +207,17 @@ class RemotePredictor:
             EndpointError: the server cannot be reached or does not answer.
         """
         batch = [[{"role": "user", "content": self._text(query)}] for query in queries]
-        replies = self.endpoint.complete_all(batch, self.sampling)
-        return [reply.text.strip().removeprefix(ANSWER_OPENING).strip() for reply in replies]
+        return [_answer(reply) for reply in self.endpoint.complete_all(batch, self.sampling)]
+
+    def answer_some(self, queries: Sequence[Query]) -> list[str | None]:
+        """The same, None where the server failed to give an answer.
+
+        Raises:
+            EndpointError: it gave none at all, or refuses one.
+        """
+        batch = [[{"role": "user", "content": self._text(query)}] for query in queries]
+        replies = self.endpoint.complete_some(batch, self.sampling)
+        return [None if reply is None else _answer(reply) for reply in replies]
 
     def answer_log_probs(self, queries: Sequence[Query], answers: Sequence[str]) -> list[AnswerScore | None]:
         """How likely each given answer is, as far as the server can tell; equal pairs are asked about once.
@@ -249,3 +258,7 @@ class RemotePredictor:
         ids = [*self.prompts.format.text_ids(" " + answer), self.prompts.format.end_token_id]
         log_probs = self.endpoint.given_log_probs([*prompt.ids, *self.opening], ids)
         return None if log_probs is None else AnswerScore(sum(log_probs), len(log_probs))
+
+
+def _answer(reply: Completion) -> str:
+    return reply.text.strip().removeprefix(ANSWER_OPENING).strip()

@@ -231,6 +231,11 @@ def _check_predictor(config: Config) -> None:
                 f"train.{key}: the predictor of predictor.endpoint = {shown(predictor.endpoint)} is on a server and "
                 "cannot be trained from here; give null"
             )
+    if predictor.max_missing and predictor.endpoint is None:
+        raise ConfigError(
+            f"predictor.max_missing = {predictor.max_missing}: only a server fails to answer; name one as "
+            "predictor.endpoint, or drop this"
+        )
     if train.predictor_update is not None and not train.steps:
         raise ConfigError("train.predictor_update: learns in train.steps, of which there are 0; give null")
     if predictor.shared_base:

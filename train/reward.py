@@ -36,6 +36,7 @@ from train.asked import Asked, asked_budget, own_questions, questions_of_documen
 from train.columns import StepColumns
 from train.config import Config
 from train.predictor_update import PredictorUpdate
+from train.server_metrics import server_metrics
 from train.weights import StepWeights
 
 PRIOR_RATE_BITS = 10.0
@@ -144,6 +145,7 @@ class MessageReward:
             gains = accuracy - self._accuracy_without_message(asked)
             self.kept = best_of_groups(rewards, gains, self.config.train.group_size)
         metrics["retokenised_share"] = float(scores.retokenised)
+        metrics |= server_metrics(self.channel.predictor, self.config.predictor, self.gather)
         metrics |= self._hold(accuracy, messages)
         if self.predictor_update is not None:
             start = time.perf_counter()
@@ -214,13 +216,25 @@ class MessageReward:
         """The predictor's answers. A server's fault is told to all processes, which then save together."""
         readings, failure = None, ""
         try:
-            readings = self.channel.answer(samples, messages, score_gold, self.predictor_update)
+            some = self.config.predictor.max_missing > 0
+            readings = self.channel.answer(samples, messages, score_gold, self.predictor_update, some)
+            failure = self._too_many_missing(readings)
         except EndpointError as error:
             failure = str(error)
         if failures := [text for text in self.gather([failure]) if text]:
             raise EndpointError(failures[0])
         assert readings is not None
         return readings
+
+    def _too_many_missing(self, readings: Readings) -> str:
+        """What to say where too many of this process's answers are missing; empty where few are."""
+        most, asked, missing = self.config.predictor.max_missing, len(readings.answers), len(readings.missing)
+        if missing <= most * asked:
+            return ""
+        return (
+            f"{missing} of {asked} answers of a step could not be had from {self.config.predictor.endpoint}, and "
+            f"predictor.max_missing = {most}"
+        )
 
     def rewards(
         self,
@@ -310,9 +324,10 @@ def channel_metrics(
 
 
 def _accuracy(samples: Sequence[Sample], readings: Readings) -> Float[Tensor, " questions"]:
-    """The task's metric on every answer; NaN where only a judge could tell."""
+    """The task's metric on every answer; NaN where only a judge could tell, and where there is none."""
     values = [accuracy_of(sample, answer) for sample, answer in zip(samples, readings.answers, strict=True)]
-    return torch.tensor([_or_nan(value) for value in values]).double()
+    known = [None if number in readings.missing else value for number, value in enumerate(values)]
+    return torch.tensor([_or_nan(value) for value in known]).double()
 
 
 def _task_information(asked: Asked, readings: Readings) -> Estimate:

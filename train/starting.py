@@ -13,6 +13,9 @@ from configs.tree import Section
 from models.adapter_settings import read_lora_fields
 from models.naming import ModelError
 
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A part of a whole."""
+
 
 class LoraConfig(Section):
     """The low-rank adapter that is trained."""
@@ -57,6 +60,11 @@ class TrainedPredictorConfig(PredictorConfig):
     """The adapter that ``train.predictor_warm_start`` and ``train.predictor_update`` train; without them it is not
     read. It starts from ``adapter``, where that is given, which must be of this shape."""
 
+    max_missing: Share = 0.0
+    """Share of a process's answers of a step that a server may fail to give, with all tries: these are missing, which
+    neither rewards nor punishes their messages, and counted (``server/missing``). Where more fail, the run saves a
+    checkpoint and ends. A refusal, of a key or a request, ends it at once."""
+
     shared_base: bool = False
     """Whether the predictor is a second adapter on the compressor's model, which is in memory once for both; it needs
     the compressor's ``model``, ``revision`` and ``dtype``, and an adapter of its own."""
@@ -94,9 +102,6 @@ class WarmStartConfig(FineTuningConfig):
     the words around the answer, as many as a random draw says, others in every pass, so that a group has messages of
     every length to compare; or the shortest gold answer itself, which is a rival of all compression rather than a
     start."""
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class PredictorWarmStartConfig(FineTuningConfig):

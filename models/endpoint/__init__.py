@@ -6,7 +6,16 @@ waits for the first `Endpoint`.
 """
 
 from models.endpoint.chat import Completion, Messages, Sampling
-from models.endpoint.client import ANSWER_SECONDS, CONCURRENCY, KEY_VARIABLE, RETRIES, TIMEOUT_SECONDS, Endpoint
+from models.endpoint.client import (
+    ANSWER_SECONDS,
+    CONCURRENCY,
+    KEY_VARIABLE,
+    RETRIES,
+    TIMEOUT_SECONDS,
+    TOKENS_READ,
+    TOKENS_WRITTEN,
+    Endpoint,
+)
 from models.endpoint.errors import EndpointError
 
 __all__ = [
@@ -15,6 +24,8 @@ __all__ = [
     "KEY_VARIABLE",
     "RETRIES",
     "TIMEOUT_SECONDS",
+    "TOKENS_READ",
+    "TOKENS_WRITTEN",
     "Completion",
     "Endpoint",
     "EndpointError",

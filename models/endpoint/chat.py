@@ -88,7 +88,10 @@ class _ReplyLogProbs(BaseModel):
     content: list[_TokenLogProb] | None = None
 
 
-class _Usage(BaseModel):
+class Usage(BaseModel):
+    """What a reply cost, in tokens, as the server counts them."""
+
+    prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
@@ -102,7 +105,7 @@ class ChatReply(BaseModel):
     """The body of a reply to ``/chat/completions``."""
 
     choices: list[_ChatChoice] = Field(min_length=1)
-    usage: _Usage | None = None
+    usage: Usage | None = None
     model: str | None = None
 
     def completion(self) -> Completion:

@@ -35,6 +35,12 @@ ANSWER_SECONDS = 600.0
 CONCURRENCY = 8
 """Requests under way at once: they fill the batches of a small server, and stay within the limits of a hosted one."""
 
+TOKENS_READ, TOKENS_WRITTEN = "tokens read", "tokens written"
+"""Tokens of the server's model among the counts of an endpoint, as far as its replies tell; the cache costs none."""
+
+REFUSALS = (400, 401, 402, 403, 404, 422)
+"""Statuses of a request that would be refused again: no answer is missing by chance there."""
+
 _NO_SUCH_PATH = (404, 405, 501)
 """Statuses of a server that does not know ``/completions``."""
 
@@ -49,7 +55,7 @@ class Endpoint:
         model: the model's name on the server.
         base_url: where the API begins.
         concurrency: requests under way at once.
-        counts: requests answered, answers from the cache, retries, damaged cache lines.
+        counts: requests answered, their tokens, answers from the cache, missing ones, retries, damaged cache lines.
         habits: what is peculiar about the replies, counted, and how requests have to be written.
         echoes: whether the server gives log-probs of given tokens; None until it was asked.
     """
@@ -165,6 +171,31 @@ class Endpoint:
             pool.shutdown(cancel_futures=True)
         return [by_key[key] for key in keys]
 
+    def complete_some(self, batch: Sequence[Messages], sampling: Sampling) -> list[Completion | None]:
+        """The model's next message in each conversation, None where the server failed to give it.
+
+        Raises:
+            EndpointError: it gave none at all, or refused one as it would refuse it again.
+        """
+        keys = [json.dumps(messages) for messages in batch]
+        distinct = dict(zip(keys, batch, strict=True))
+        failures: list[EndpointError] = []
+
+        def attempt(messages: Messages) -> Completion | None:
+            try:
+                return self.complete(messages, sampling)
+            except EndpointError as error:
+                failures.append(error)
+                return None
+
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            by_key = dict(zip(distinct, pool.map(attempt, distinct.values()), strict=True))
+        refused = [error for error in failures if error.status in REFUSALS]
+        if refused or (failures and len(failures) == len(distinct)):
+            raise (refused or failures)[0]
+        self._count("missing", sum(by_key[key] is None for key in keys))
+        return [by_key[key] for key in keys]
+
     def given_log_probs(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> tuple[float, ...] | None:
         """log p of each token of a given answer after a prompt, in nats, through ``/completions`` with ``echo``.
 
@@ -221,6 +252,9 @@ class Endpoint:
             reply, retries = self._post(path, body, kind)
         self._count("retries", retries)
         self._count("requests")
+        if isinstance(reply, ChatReply) and reply.usage is not None:
+            self._count(TOKENS_READ, reply.usage.prompt_tokens or 0)
+            self._count(TOKENS_WRITTEN, reply.usage.completion_tokens or 0)
         if self._cache is not None:
             self._cache.add(key, self.model, reply)
         return reply

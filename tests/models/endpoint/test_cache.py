@@ -67,7 +67,8 @@ def test_a_last_line_that_lacks_only_its_end_is_whole(tmp_path: Path) -> None:
         cache.write_bytes(cache.read_bytes().rstrip())
         endpoint = Endpoint(server.url, "m", cache=cache)
         endpoint.complete_all([say("a"), say("b")], GREEDY)
-        assert endpoint.counts == {"requests": 1, "retries": 0, "from the cache": 1, "damaged cache lines": 0}
+        counted = {"requests": 1, "retries": 0, "from the cache": 1, "damaged cache lines": 0}
+        assert endpoint.counts == {**counted, "tokens read": 3, "tokens written": 2}
     assert [set(json.loads(line)) for line in cache.read_text().splitlines()] == [{"key", "model", "reply"}] * 2
 
 

@@ -94,7 +94,8 @@ def test_garbage_that_passes_is_asked_for_again(body: Any) -> None:
     with serving([Answer(body), Answer(chat("yes"))]) as server:
         endpoint = Endpoint(server.url, "m", retries=1)
         assert endpoint.complete(say("a"), GREEDY).text == "yes"
-    assert endpoint.counts == {"requests": 1, "retries": 1, "damaged cache lines": 0}
+    tokens = {"tokens read": 3, "tokens written": 2}
+    assert endpoint.counts == {"requests": 1, "retries": 1, "damaged cache lines": 0, **tokens}
 
 
 def test_garbage_that_stays_is_named_after_the_tries_it_was_given() -> None:

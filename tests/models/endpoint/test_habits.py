@@ -52,6 +52,8 @@ def test_reasoning_apart_from_the_content_is_no_answer_and_empty_answers_are_tol
     ]
     assert endpoint.totals() == {
         "requests": 4,
+        "tokens read": 12,
+        "tokens written": 8,
         "replies": 4,
         "empty": 3,
         "empty at the token limit": 2,
