@@ -28,6 +28,7 @@ class RewardWeights:
         length: per unit of the gated length reward.
         task_information: per unit of task information, as the caller scales it.
         prior_rate: per unit of the rate against a prior, as the caller scales it.
+        readability: per unit of how likely a message is as text, as the caller scales it.
 
     Raises:
         ValueError: a weight is negative or not finite.
@@ -38,6 +39,7 @@ class RewardWeights:
     length: float = 1.0
     task_information: float = 0.0
     prior_rate: float = 0.0
+    readability: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse weights that are negative or not finite."""

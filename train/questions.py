@@ -17,7 +17,7 @@ from train.config import Config
 PAID_BY_METRIC = ("accuracy", "length")
 """Weights of the reward that pay where an answer is scored: length counts where the answer is right."""
 
-PAID_WITHOUT_METRIC = ("information", "task_information", "prior_rate", "token_information")
+PAID_WITHOUT_METRIC = ("information", "task_information", "prior_rate", "readability", "token_information")
 """Weights of the reward that pay for a message whose answer no metric scores."""
 
 

@@ -178,10 +178,15 @@ class MessageReward:
         most, budgets = self.compressor.budget_tokens, self.compressor.asked_budgets
         return torch.tensor([asked_budget(budgets, most, self.config.seed, step, sample.id) for sample in samples])
 
+    @property
+    def _reads_no_context(self) -> bool:
+        """Whether a component of the reward reads messages under no context."""
+        return bool(self.weights.prior_rate or self.weights.readability)
+
     def _scores(self, samples: Sequence[Sample], messages: Sequence[Message], columns: Columns) -> Scores:
-        """Messages under the contexts they are compared with, and last under none where the prior rate has a weight."""
+        """Messages under the contexts they are compared with, and last under none where a component reads that."""
         contexts, valid = list(columns.contexts), columns.valid
-        if self.weights.prior_rate:
+        if self._reads_no_context:
             contexts, valid = [*contexts, NO_CONTEXT], torch.nn.functional.pad(valid, (0, 1), value=True)
         return self.channel.score(samples, messages, contexts, valid)
 
@@ -253,8 +258,7 @@ class MessageReward:
             columns: the contexts that each message is compared with.
             accuracy: the metric on what the predictor answered from each; NaN is missing.
             task: what each told the predictor about gold answers, nats.
-            scores: the scorer's log-probabilities, nats; the last column is without context where the prior rate has a
-                weight.
+            scores: the scorer's log-probabilities, nats; the last column is without context where a component reads it.
             budgets: the most tokens that each message was to have.
             gold_scored: whether the predictor was asked to score the gold answers.
         """
@@ -271,6 +275,8 @@ class MessageReward:
         }
         if gold_scored:
             components["task_information"] = _share_of_ceiling(task).clamp(min=floor)
+        if self.weights.readability:
+            components["readability"] = nats_to_bits(_mean_of_tokens(scores)) / PRIOR_RATE_BITS
         if self.weights.prior_rate:
             under_own_context = log_probs.gather(1, columns.own[:, None])[:, 0]
             rate = rate_against_prior(under_own_context, scores.log_probs[:, -1])
@@ -280,6 +286,8 @@ class MessageReward:
         metrics = {name: value for name, value in metrics.items() if name not in ("reward", "reward_std")}
         if "rewards/prior_rate/mean" in metrics:
             metrics["prior_rate_bits"] = metrics["rewards/prior_rate/mean"] * PRIOR_RATE_BITS
+        if "rewards/readability/mean" in metrics:
+            metrics["readability_bits_per_token"] = metrics["rewards/readability/mean"] * PRIOR_RATE_BITS
         # A score that is not finite is a fault of the scorer, and no reward is made of it.
         total[(columns.valid & ~log_probs.isfinite()).any(dim=1)] = torch.nan
         return total, metrics | channel_metrics(accuracy, tokens, information, upper, task)
@@ -328,6 +336,12 @@ def _accuracy(samples: Sequence[Sample], readings: Readings) -> Float[Tensor, " 
     values = [accuracy_of(sample, answer) for sample, answer in zip(samples, readings.answers, strict=True)]
     known = [None if number in readings.missing else value for number, value in enumerate(values)]
     return torch.tensor([_or_nan(value) for value in known]).double()
+
+
+def _mean_of_tokens(scores: Scores) -> Float[Tensor, " messages"]:
+    """log p of a token under the last of the contexts, on average over a message, nats."""
+    log_probs = scores.token_log_probs[:, -1].double().where(scores.token_mask, 0.0)
+    return log_probs.sum(dim=1) / scores.token_mask.sum(dim=1)
 
 
 def _task_information(asked: Asked, readings: Readings) -> Estimate:

@@ -8,7 +8,7 @@ from configs.errors import ConfigError, shown
 from configs.limits import Weight
 from configs.tree import Section
 
-Component = Literal["accuracy", "information", "length", "task_information", "prior_rate"]
+Component = Literal["accuracy", "information", "length", "task_information", "prior_rate", "readability"]
 """The components of the reward of a message."""
 
 
@@ -62,6 +62,10 @@ class RewardConfig(Section):
     prior_rate: Weight = 0.0
     """Weight of the bits by which a message grows likelier from no context to its own, in units of ten bits; it has no
     ceiling."""
+
+    readability: Weight = 0.0
+    """Weight of how likely a message is as text to the scorer, which is told the question and shown no context: the
+    mean of a token's bits, negative, in units of ten. It keeps messages in the language that the scorer knows."""
 
     token_information: Weight = 0.0
     """Weight of the information passed that each token adds, credited to that token instead of the whole message."""

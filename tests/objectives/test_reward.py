@@ -61,7 +61,7 @@ def test_saturated_terms_that_differ_by_rounding_are_constant() -> None:
 
 
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
-@pytest.mark.parametrize("name", ["accuracy", "information", "length", "task_information", "prior_rate"])
+@pytest.mark.parametrize("name", ["accuracy", "information", "length", "task_information", "prior_rate", "readability"])
 def test_a_weight_that_is_negative_or_not_finite_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"reward weight {name} must be finite and not negative"):
         RewardWeights(**{name: value})

@@ -143,6 +143,26 @@ def test_the_rate_against_the_prior_is_what_the_context_adds_to_a_message() -> N
     assert metrics["prior_rate_bits"] == pytest.approx(10 * sum(rewards) / len(rewards), abs=1e-4)
 
 
+def test_readability_is_the_mean_log_likelihood_of_a_token_without_the_context() -> None:
+    given = ("reward.accuracy=0", "reward.information=0", "reward.length=0", "reward.readability=1")
+    reward, samples, _ = build(*given)
+    texts = [text for sample in samples for text in messages_for(sample)]
+    rewards, metrics = call(reward, samples, texts)
+    prompts, end = reward.channel.scorers[0].scorer.prompts, reward.compressor.end_token_id
+    for place, text in enumerate(texts):
+        ids = [*prompts.format.text_ids(text), end]
+        prompt = prompts("", samples[place // GROUP].compressor_question).ids
+        model = cast(PreTrainedModel, reward.compressor.model)
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
+        plain = logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).mean().item()
+        assert rewards[place] == pytest.approx(plain / math.log(2) / 10, abs=1e-3)
+    assert metrics["readability_bits_per_token"] == pytest.approx(10 * sum(rewards) / len(rewards), abs=1e-4)
+    # A sentence is more likely than the same words in disorder.
+    ordered, disorder = call(reward, samples[:1], ["The view is good."] * 2 + ["good The is. view"] * 2)[0][1:3]
+    assert ordered > disorder
+
+
 def test_a_scorer_with_another_vocabulary_is_counted() -> None:
     reward, samples, _ = build()
     texts = [text for sample in samples for text in messages_for(sample)]
@@ -232,7 +252,7 @@ def test_a_score_that_is_not_finite_makes_no_reward() -> None:
         scores.log_probs[0, 0] = math.nan
         return scores
 
-    reward.channel = cast(Channel, SimpleNamespace(answer=channel.answer, score=score))
+    reward.channel = cast(Channel, SimpleNamespace(predictor=channel.predictor, answer=channel.answer, score=score))
     rewards, metrics = call(reward, samples, texts)
     assert [math.isnan(value) for value in rewards] == [True] + [False] * 7
     assert all(map(math.isfinite, metrics.values()))
