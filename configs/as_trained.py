@@ -8,7 +8,7 @@ from configs.sections import TaskConfig, WriterConfig
 from models.adapter_settings import AdapterSettings, read_settings
 from models.naming import ModelError
 
-REMEMBERED = ("budget_tokens", "max_context_tokens", "dtype", "question", "asked_budgets")
+REMEMBERED = ("budget_tokens", "max_context_tokens", "dtype", "question", "questions_together", "asked_budgets")
 """Keys of a compressor that its adapter remembers."""
 
 Writer = TypeVar("Writer", bound=WriterConfig)

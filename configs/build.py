@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 from weakref import WeakValueDictionary
@@ -12,13 +13,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.command import say
-from configs.sections import PredictorConfig, Recipe, ScorerConfig, TaskConfig
+from configs.sections import PredictorConfig, Recipe, ScorerConfig, TaskConfig, WriterConfig
 from configs.servers import open_server
 from configs.tree import ConfigError
 from data.errors import DataError, one_line
 from data.evidence import evidence_basis
 from data.registry import TASKS, load_documents
-from data.sample import Document, Sample, samples_of, without_questions
+from data.sample import Document, Sample, samples_of, with_questions_together, without_questions
 from data.task import Request
 from models.adapter_settings import read_settings
 from models.adapters import load_adapter, merge_adapter, read_adapter
@@ -160,7 +161,7 @@ def load_samples(
     purpose: Literal["train", "evaluate"],
     request: Callable[[AnyRecipe, TaskConfig], Request],
     say: Say,
-    hidden: bool = False,
+    told: Callable[[Document], Document] | None = None,
 ) -> list[Sample]:
     """The questions that a recipe asks; long contexts are cut once, and what is cut or left out is counted and said.
 
@@ -170,15 +171,22 @@ def load_samples(
         purpose: what the questions are for, in messages.
         request: which documents of a task to load; contexts are counted in the compressor's tokens, whatever it says.
         say: takes what has to be said.
-        hidden: whether the compressor is told none of the questions.
+        told: gives a document what the compressor is told of its questions: see `telling`; None tells it one by one.
 
     Raises:
         DataError: documents cannot be read, or there is no question.
     """
-    documents = read_documents(recipe, compressor.prompts.format, purpose, request, say, hidden)
+    documents = read_documents(recipe, compressor.prompts.format, purpose, request, say, told)
     samples = fit(documents, compressor, purpose, say)
     tell_evidence(recipe, samples, purpose, say)
     return samples
+
+
+def telling(compressor: WriterConfig) -> Callable[[Document], Document] | None:
+    """What documents need for a compressor that is told none of their questions, or several at once."""
+    if compressor.question == "several":
+        return partial(with_questions_together, count=compressor.questions_together)
+    return without_questions if compressor.question == "hidden" else None
 
 
 def tell_evidence(recipe: Recipe, samples: Sequence[Sample], purpose: str, say: Say) -> None:
@@ -204,7 +212,7 @@ def read_documents(
     purpose: str,
     request: Callable[[AnyRecipe, TaskConfig], Request],
     say: Say,
-    hidden: bool = False,
+    told: Callable[[Document], Document] | None = None,
 ) -> list[Document]:
     """The documents that a recipe names, whole; it takes the compressor's tokenizer alone, not its weights.
 
@@ -214,7 +222,7 @@ def read_documents(
         purpose: see `load_samples`.
         request: see `load_samples`.
         say: takes what has to be said.
-        hidden: see `load_samples`.
+        told: see `load_samples`.
 
     Raises:
         DataError: documents cannot be read, or there is no question.
@@ -222,7 +230,7 @@ def read_documents(
     documents = [document for task in recipe.tasks for document in _load_task(task, request(recipe, task), chat, say)]
     if not any(document.questions for document in documents):
         raise DataError(f"no questions to {purpose} on in {', '.join(task.name for task in recipe.tasks)}")
-    return [without_questions(document) for document in documents] if hidden else documents
+    return documents if told is None else [told(document) for document in documents]
 
 
 def fit(documents: Sequence[Document], compressor: Compressor, purpose: str, say: Say) -> list[Sample]:

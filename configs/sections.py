@@ -62,9 +62,13 @@ class WriterConfig(ModelConfig):
     ``budget_tokens``: training draws one for every group of messages, cuts what is longer, and pays for length by it;
     ``budget_tokens`` is what is asked for elsewhere. Empty tells it none."""
 
-    question: Literal["shown", "hidden"] = "shown"
-    """Whether the compressor is told the question. With hidden it reads the document alone, and one message has to
-    serve all of the document's questions: in training it is paid for the mean over them."""
+    question: Literal["shown", "hidden", "several"] = "shown"
+    """What the compressor is told: the question; none, so that one message has to serve all of the document's
+    questions; or several at once, so that it has to serve these. In training a message is paid for the mean over the
+    questions that it serves."""
+
+    questions_together: StepPart = 4
+    """Number of a document's questions that the compressor is told at once, where ``question`` is several."""
 
 
 class PredictorConfig(ServerConfig, ModelConfig):

@@ -22,6 +22,8 @@ class Question:
         evidence: passages of the document that the answer rests on, where the task knows them.
         negatives: hard negative contexts made by the task: the same document with only the facts of the answer changed.
         blind: whether the compressor writes without being told the question.
+        together: the texts of the questions that the compressor is told at once, this one among them; empty where it is
+            told this one alone.
     """
 
     id: str
@@ -33,6 +35,7 @@ class Question:
     evidence: tuple[str, ...] = ()
     negatives: tuple[str, ...] = ()
     blind: bool = False
+    together: tuple[str, ...] = ()
 
     @property
     def scored(self) -> bool:
@@ -74,8 +77,17 @@ class Sample:
 
     @property
     def compressor_question(self) -> str:
-        """The question as the compressor is told it; empty where it writes without a question."""
-        return "" if self.question.blind else self.question.text
+        """What the compressor is told to answer, a line a question; empty where it writes without any."""
+        if self.question.blind:
+            return ""
+        return "\n".join(self.question.together) or self.question.text
+
+    @property
+    def message_id(self) -> str:
+        """The same for all questions of a document that one message is written for."""
+        if self.question.blind or self.question.together:
+            return f"{self.document.task}/{self.document.id}/{self.compressor_question}"
+        return self.id
 
     @property
     def cluster(self) -> str:
@@ -91,6 +103,14 @@ class Sample:
 def without_questions(document: Document) -> Document:
     """The document with questions that the compressor is not told."""
     return replace(document, questions=tuple(replace(question, blind=True) for question in document.questions))
+
+
+def with_questions_together(document: Document, count: int) -> Document:
+    """The document with questions of which the compressor is told so many at once, in their order; fewer at the end."""
+    texts = [question.text for question in document.questions]
+    groups = [tuple(texts[start : start + count]) for start in range(0, len(texts), count)]
+    told = [replace(question, together=groups[place // count]) for place, question in enumerate(document.questions)]
+    return replace(document, questions=tuple(told))
 
 
 def neighbours(documents: Iterable[Document]) -> dict[tuple[str, str], tuple[str, ...]]:

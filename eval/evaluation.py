@@ -49,8 +49,7 @@ def by_compressor(compressor: Compressor, temperature: float, seed: int) -> Writ
 
 def _written_for(sample: Sample) -> tuple[str, str, str]:
     """What a message depends on: a name, by which it is drawn, the context, and the question if it is told."""
-    name = f"{sample.document.task}/{sample.document.id}" if sample.question.blind else sample.id
-    return name, sample.document.text, sample.compressor_question
+    return sample.message_id, sample.document.text, sample.compressor_question
 
 
 @dataclass(frozen=True)

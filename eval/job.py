@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from accelerate import PartialState
 
-from configs.build import build_predictor, build_scorer, evaluation_request, instructions, load_samples
+from configs.build import build_predictor, build_scorer, evaluation_request, instructions, load_samples, telling
 from configs.command import say, start_processes
 from configs.run_folder import owned
 from configs.servers import ANSWERS
@@ -69,8 +69,8 @@ def evaluate(config: EvaluationConfig) -> None:
     probe_predictors([reader for reader in config.readers if reader.endpoint is not None], config.folder)
     predictor, predictor_model = build_predictor(config.predictor, answer_instruction, config.folder / ANSWERS)
     compressor = build_compressor(config.compressor, instruction)
-    hidden = config.compressor.question == "hidden"
-    samples = load_samples(config, compressor, "evaluate", evaluation_request, say, hidden)
+    told = telling(config.compressor)
+    samples = load_samples(config, compressor, "evaluate", evaluation_request, say, told)
     scorer, scorer_model = build_scorer(config.scorer, compressor, instruction, say)
     scorers, second_model = [scorer], None
     if config.second_scorer is not None:

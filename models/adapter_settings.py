@@ -71,8 +71,11 @@ class AdapterSettings(_Strict):
     max_context_tokens: PositiveInt | None
     """Maximum tokens of a context; None is what the model's window has room for."""
 
-    question: Literal["shown", "hidden"] = "shown"
-    """Whether the compressor was told the question."""
+    question: Literal["shown", "hidden", "several"] = "shown"
+    """What the compressor was told: the question, none, or several at once."""
+
+    questions_together: PositiveInt = 4
+    """Number of questions that it was told at once, where these were several."""
 
     asked_budgets: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()
     """Budgets, in tokens, that it was asked for in its prompt and trained to keep to; empty where it was told none."""

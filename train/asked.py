@@ -1,4 +1,4 @@
-"""The questions that a message is paid for: its own, or, where the compressor was told none, several of its document.
+"""The questions that a message is paid for: its own, or, where the compressor was told none or several, all of these.
 
 A message that is written without a question has to serve whatever is asked later; what it is worth is the mean over the
 questions that are.
@@ -74,7 +74,7 @@ def own_questions(samples: Sequence[Sample]) -> Asked:
 def questions_of_documents(
     samples: Sequence[Sample], by_document: Mapping[tuple[str, str], Sequence[Sample]], most: int | None, *seed: int
 ) -> Asked:
-    """Every message is asked several questions of its document, those of one group the same.
+    """Every message is asked the questions of its document that it has to serve, those of one group the same.
 
     Args:
         samples: the question by which each message goes; it is asked first.
@@ -84,7 +84,8 @@ def questions_of_documents(
     """
     asked, owners = [], []
     for number, sample in enumerate(samples):
-        others = [other for other in by_document[sample.document.task, sample.document.id] if other.id != sample.id]
+        of_document = by_document[sample.document.task, sample.document.id]
+        others = [o for o in of_document if o.id != sample.id and o.message_id == sample.message_id]
         if most is not None:
             generator = random.Random(sampling_seed(*seed, sample.id))
             others = generator.sample(others, min(most - 1, len(others)))

@@ -283,8 +283,8 @@ def _check_batch(train: TrainConfig) -> None:
 
 def _check_question(config: Config) -> None:
     """Refuse keys that have no meaning where the compressor is told the question, or where it is not."""
-    train, hidden = config.train, config.compressor.question == "hidden"
-    if not hidden and train.questions_per_message is not None:
+    train, told = config.train, config.compressor.question
+    if told != "hidden" and train.questions_per_message is not None:
         raise ConfigError(
             f"train.questions_per_message = {train.questions_per_message}: is read with compressor.question = hidden "
             "alone; set that, or drop this"
@@ -297,10 +297,10 @@ def _check_question(config: Config) -> None:
         )
     if config.compressor.asked_budgets and train.sampler == "vllm":
         raise ConfigError("compressor.asked_budgets: vLLM gives all messages of a step one limit; choose transformers")
-    if hidden and train.questions_per_context > 1:
+    if told != "shown" and train.questions_per_context > 1:
         raise ConfigError(
-            f"train.questions_per_context = {train.questions_per_context}: a compressor that is told no question "
-            "writes one message for all of them (compressor.question = hidden); leave it at 1"
+            f"train.questions_per_context = {train.questions_per_context}: with compressor.question = {told} one "
+            "message serves several questions; leave it at 1"
         )
 
 

@@ -154,7 +154,7 @@ def save_trained(config: Config, models: Models, folder: Path) -> AdapterSetting
     base = config.compressor
     _, answer_instruction = instructions(config)
     told = models.compressor.settings(base.model, base.revision, answer_instruction)
-    settings = told.model_copy(update={"question": base.question})
+    settings = told.model_copy(update={"question": base.question, "questions_together": base.questions_together})
     save_adapter(models.adapted, models.tokenizer, folder, base.model, settings=settings)
     return settings
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from configs.build import evaluation_request, read_documents
+from configs.build import evaluation_request, read_documents, telling
 from configs.sections import TaskConfig
 from configs.tree import ConfigError
 from data.errors import DataError
@@ -57,14 +57,14 @@ def read_questions(config: Config, say: Callable[[str], None]) -> tuple[list[Doc
         ConfigError: no training question is scored by a metric, and the reward pays for nothing else.
     """
     chat = ChatFormat(load_tokenizer(config.compressor.model, config.compressor.revision))
-    hidden = config.compressor.question == "hidden"
-    documents = read_documents(config, chat, "train", training_request, say, hidden)
+    told = telling(config.compressor)
+    documents = read_documents(config, chat, "train", training_request, say, told)
     # A document in parts is as many contexts.
     samples = Pieces.of(samples_of(documents)).samples
     check_count(config, samples)
     check_metrics(config, samples, say)
     tell_of_contexts(config, samples, say)
-    return documents, read_documents(config, chat, "evaluate", evaluation_request, say, hidden)
+    return documents, read_documents(config, chat, "evaluate", evaluation_request, say, told)
 
 
 def check_count(config: Config, samples: Sequence[Sample]) -> None:

@@ -209,17 +209,18 @@ def budget_for(compressor: Compressor, tokens: int) -> int | None:
 
 
 def _message_to_learn(compressor: Compressor, sample: Sample, targets: Targets, generator: random.Random) -> str | None:
-    """The target of a question; of one that the compressor is not told, those of several, as many as the budget holds.
+    """The target of a question; of several that one message serves, those of as many as the budget holds.
 
-    Which of a document's questions they belong to is drawn at random: what is asked often is told often.
+    Of questions that the compressor is not told, these are drawn at random: what is asked often is told often.
     """
-    if not sample.question.blind or targets == "answer":
+    question, document = sample.question, sample.document
+    if targets == "answer" or not (question.blind or question.together):
         return target_of(sample, targets, generator)
     told: list[str] = []
-    document = sample.document
     budget = generator.choice(compressor.asked_budgets or (compressor.budget_tokens,))
-    for question in generator.sample(document.questions, len(document.questions)):
-        text = target_of(Sample(document, replace(question, blind=False)), targets, generator)
+    served = [other for other in document.questions if other.together == question.together]
+    for other in generator.sample(served, len(served)) if question.blind else served:
+        text = target_of(Sample(document, replace(other, blind=False)), targets, generator)
         together = TOGETHER.join([*told, text or ""])
         if text and text not in told and len(_message_ids(compressor, together)) <= budget:
             told.append(text)

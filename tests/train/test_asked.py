@@ -10,7 +10,7 @@ import torch
 
 from configs.tree import ConfigError
 from data.miniature.documents import make_document
-from data.sample import Sample, samples_of, without_questions
+from data.sample import Sample, samples_of, with_questions_together, without_questions
 from eval.evaluation import by_compressor
 from models.adapter_settings import read_settings
 from models.channel import BoundScorer, Channel, Readings
@@ -126,6 +126,27 @@ def test_a_warm_start_teaches_what_several_questions_rest_on_within_the_budget()
     assert max(counts) > 1
 
 
+def test_several_questions_are_told_at_once_and_one_message_serves_them() -> None:
+    document = make_document("miniature/notes", 5, "train", facts=6, questions=5)
+    samples = samples_of([with_questions_together(document, 2)])
+    texts = [question.text for question in document.questions]
+    assert [sample.compressor_question for sample in samples] == [
+        *["\n".join(texts[:2])] * 2,
+        *["\n".join(texts[2:4])] * 2,
+        texts[4],
+    ]
+    asked = questions_of_documents([samples[1], samples[4]], by_document(samples), None, 0, 0)
+    assert [sample.id for sample in asked.samples] == [samples[1].id, samples[0].id, samples[4].id]
+    model, tokenizer = load_model("miniature/qwen2-small")
+    compressor = Compressor(model, tokenizer, 40)
+    messages = by_compressor(compressor, 1.0, 0)(samples)
+    assert messages[0] == messages[1] and messages[2] == messages[3] and messages[0] != messages[2]
+    for example in draw_examples(samples, compressor, 5, 0).chosen:
+        told = compressor.text(example.reply_ids).split(TOGETHER)
+        known = [{target_of(sample) for sample in samples[start : start + 2]} for start in (0, 2, 4)]
+        assert any(set(told) <= targets for targets in known)
+
+
 @pytest.mark.command
 def test_a_run_with_hidden_questions_leaves_an_adapter_that_remembers_them(tmp_path: Path) -> None:
     tasks = "tasks=[{name: miniature/notes, facts: 6, questions_per_document: 3}]"
@@ -140,7 +161,10 @@ def test_a_run_with_hidden_questions_leaves_an_adapter_that_remembers_them(tmp_p
     ("overrides", "refusal"),
     [
         (("train.questions_per_message=2",), "train.questions_per_message = 2: is read with compressor.question"),
-        ((HIDDEN, "train.questions_per_context=2"), "train.questions_per_context = 2: a compressor that is told no"),
+        (
+            (HIDDEN, "train.questions_per_context=2"),
+            "with compressor.question = hidden one message serves several questions",
+        ),
     ],
 )
 def test_keys_that_mean_nothing_are_refused(overrides: tuple[str, ...], refusal: str) -> None:
