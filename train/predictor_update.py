@@ -63,7 +63,9 @@ class PredictorUpdate:
         if not self.parameters:
             raise ValueError(f"the predictor's model has no adapter {adapter!r}")
         self.start = [parameter.detach().clone() for parameter in self.parameters]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=self.settings.learning_rate, weight_decay=0.0)
+        # DeepSpeed on a GPU turns the parameters of the whole model into bfloat16, in which small steps are lost.
+        self.masters = [torch.nn.Parameter(start.float().clone()) for start in self.start]
+        self.optimizer = torch.optim.AdamW(self.masters, lr=self.settings.learning_rate, weight_decay=0.0)
         self.replay: deque[Example] = deque(maxlen=self.settings.replay)
         self.updates = 0
         self.skipped_in_a_row = 0
@@ -114,7 +116,7 @@ class PredictorUpdate:
             OSError: it cannot be written.
         """
         folder.mkdir()
-        tensors = state_tensors(self.parameters, self.optimizer)
+        tensors = state_tensors(self.masters, self.optimizer)
         tensors |= {f"{number}.start": tensor.cpu().contiguous() for number, tensor in enumerate(self.start)}
         save_file(tensors, folder / TENSORS)
         progress = {"updates": self.updates, "skipped_in_a_row": self.skipped_in_a_row}
@@ -129,7 +131,8 @@ class PredictorUpdate:
         tensors = load_file(folder / TENSORS)
         progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
         self.updates, self.skipped_in_a_row = progress["updates"], progress["skipped_in_a_row"]
-        put_state(tensors, self.parameters, self.optimizer, self.updates)
+        put_state(tensors, self.masters, self.optimizer, self.updates)
+        self._put(self.masters)
         self.start = [tensors[f"{number}.start"].to(p.device) for number, p in enumerate(self.parameters)]
         self.replay = deque((Example(*example) for example in progress["replay"]), maxlen=self.settings.replay)
 
@@ -159,11 +162,14 @@ class PredictorUpdate:
         weights = [1.0] * len(batch) + [self.settings.kl] * len(anchors)
         with torch.enable_grad(), adapter_at_work(self.predictor.model, self.adapter, trains=True):
             nats = leave_gradients(self.predictor.model, self.parameters, [*batch, *anchors], weights)
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.train.max_grad_norm).item()
+        for master, parameter in zip(self.masters, self.parameters, strict=True):
+            master.grad, parameter.grad = None if parameter.grad is None else parameter.grad.float(), None
+        norm = torch.nn.utils.clip_grad_norm_(self.masters, self.train.max_grad_norm).item()
         taken = math.isfinite(norm) and bool(nats.isfinite().all())
         if taken:
             self.optimizer.param_groups[0]["lr"] = self.settings.learning_rate * _course(self.train, step)
             self.optimizer.step()
+            self._put(self.masters)
             self.updates += 1
         self.optimizer.zero_grad(set_to_none=True)
         self._count_skipped(step, taken)

@@ -205,6 +205,26 @@ def test_it_goes_on_from_a_state_bit_for_bit(tmp_path: Path) -> None:
     assert list(whole.replay) == list(resumed.replay) and whole.updates == resumed.updates == 4
 
 
+def test_small_steps_are_not_lost_where_parameters_have_few_digits(tmp_path: Path) -> None:
+    models, exact, samples = updating(tmp_path / "exact")
+    messages, unpaid = messages_of(models, samples), torch.zeros(len(samples))
+    _, coarse, _ = updating(tmp_path / "coarse")
+    for update in (exact, coarse):
+        update.optimizer.param_groups[0]["lr"] = update.settings.learning_rate
+        for parameter in update.parameters:
+            torch.nn.init.constant_(parameter.data, 0.5)
+    for parameter in coarse.parameters:
+        parameter.data = parameter.data.bfloat16()
+    for update in (exact, coarse):
+        for master in update.masters:
+            torch.nn.init.constant_(master.data, 0.5)
+        before = [master.detach().clone() for master in update.masters]
+        update.take(1, own_questions(samples), messages, unpaid)
+        moved = sum(int((m != b).sum()) for m, b in zip(update.masters, before, strict=True))
+        assert moved > 0.9 * sum(m.numel() for m in update.masters)
+    assert all(parameter.dtype == torch.bfloat16 for parameter in coarse.parameters)
+
+
 def test_updates_that_are_not_finite_are_left_out_and_end_the_run_when_there_are_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
