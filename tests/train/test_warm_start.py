@@ -74,7 +74,7 @@ def test_examples_have_the_prompts_of_the_rollout_and_end_as_its_messages(tmp_pa
         assert models.compressor.text(example.reply_ids[:-1]) == target_of(sample)
 
 
-def test_a_target_beyond_the_budget_or_without_evidence_is_left_out_and_counted(
+def test_a_target_beyond_the_budget_is_left_out_and_a_blind_question_learns_what_others_rest_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, models, _ = prepared(tmp_path, "compressor.budget_tokens=5")
@@ -85,9 +85,10 @@ def test_a_target_beyond_the_budget_or_without_evidence_is_left_out_and_counted(
     long = Document("e", "miniature/notes", "The zinc" + " and the iron" * 20 + " was 41.", (question,))
     drawn = [Sample(document, question), Sample(document, blind), Sample(long, question)]
     examples = draw_examples(drawn, models.compressor, 9, 0)
-    (example,) = examples.chosen
-    assert models.compressor.text(example.reply_ids) == "The zinc 41."
-    assert examples.left_out == {"without evidence": 1, "longer than the budget of 16 tokens": 1}
+    assert [models.compressor.text(example.reply_ids) for example in examples.chosen] == ["The zinc 41."] * 2
+    assert examples.left_out == {"longer than the budget of 16 tokens": 1}
+    answers = draw_examples(drawn[:2], models.compressor, 9, 0, "answer")
+    assert len(answers.chosen) == 1 and answers.left_out == {"without evidence": 1}
 
 
 def test_the_loss_falls_and_the_base_stays(tmp_path: Path) -> None:
