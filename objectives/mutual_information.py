@@ -14,7 +14,7 @@ term is infinite where its formula is, and missing where its formula is ``inf - 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import torch
@@ -66,6 +66,11 @@ class Estimate:
     def saturated_share(self) -> float:
         """Share of the messages with a term whose term is at its ceiling; NaN if no message has one."""
         return self.saturated[~self.terms.isnan()].double().mean().item()
+
+    def of(self, messages: Bool[Tensor, " messages"]) -> "Estimate":
+        """The terms of some of the messages; negatives that are missing are counted for all."""
+        ceiling = None if self.ceiling is None else self.ceiling[messages]
+        return replace(self, terms=self.terms[messages], ceiling=ceiling, saturated=self.saturated[messages])
 
     @classmethod
     def without_ceiling(cls, terms: Float[Tensor, " messages"], side: Side, missing_negatives: int = 0) -> "Estimate":

@@ -166,7 +166,7 @@ class Config(Recipe):
             partial(_check_generated, self),
             partial(check_vllm, self.train.sampler, self.train.vllm, self.compressor),
             partial(check_reward, self.reward, self.compressor.budget_tokens, self.train.steps),
-            partial(check_update, self.train, self.reward.token_information),
+            partial(check_update, self.train, self.train.group_size, self.reward.token_information),
         )
         return self
 

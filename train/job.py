@@ -209,7 +209,7 @@ def train_adapter(
         models.adapted,
         models.tokenizer,
         samples,
-        Rollout(models.compressor, by_id, config.train.temperature, config.seed),
+        Rollout(models.compressor, by_id, config.train.temperature, config.seed, config.train.demonstrations),
         MessageReward(config, models.compressor, models.channel, by_id, predictor_update=update),
         report_to,
     )

@@ -17,6 +17,12 @@ class PolicyUpdateConfig(Section):
     likelihood (mean over the tokens of all that are kept) in the measure in which its answer scores higher than the
     predictor's answer without a message, and nothing of the rest."""
 
+    demonstrations: Annotated[int, Field(ge=0)] = 0
+    """Number of messages of a group that are not sampled but told by the gold evidence, as the ``clause`` targets of
+    ``train.warm_start`` are, another clause in every step. They are paid like the others, so that best_of_n learns one
+    where no sampled message is worth more, and a question that the compressor fails teaches as well. A question
+    without evidence, or whose clause is longer than the budget, has sampled messages alone."""
+
     beta: NonNegativeFloat = 0.0
     """Weight of the KL divergence from the compressor that the first step starts from; 0 keeps no reference model."""
 
@@ -43,17 +49,26 @@ GRPO_ALONE = ("beta", "epsilon", "loss_type", "scale_rewards", "importance_sampl
 """Keys that best of n does not read: it weighs messages by what they gain, and the ratio of probabilities is 1."""
 
 
-def check_update(train: PolicyUpdateConfig, token_information: float) -> None:
+def check_update(train: PolicyUpdateConfig, group_size: int, token_information: float) -> None:
     """Refuse what the chosen update has no use for.
 
     Args:
         train: the section ``train``.
+        group_size: ``train.group_size``.
         token_information: ``reward.token_information``.
 
     Raises:
         ConfigError: a key is given that is read with another update alone.
     """
+    demonstrations = f"train.demonstrations = {train.demonstrations}"
+    if train.demonstrations >= group_size:
+        raise ConfigError(f"{demonstrations}: leaves no message of {group_size} (train.group_size) to be sampled")
     if train.update == "grpo":
+        if train.demonstrations:
+            raise ConfigError(
+                f"{demonstrations}: are learned as they stand, and train.update = grpo learns from what the policy "
+                "itself has sampled; set them to 0, or choose train.update = best_of_n"
+            )
         if token_information and train.importance_sampling_level == "sequence":
             raise ConfigError(
                 f"reward.token_information = {token_information}: credits single tokens, of which "

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from data.arrangement import Arrangement
@@ -112,6 +112,7 @@ class MessageReward:
         completion_ids: Sequence[Sequence[int]],
         trainer_state: Any,
         log_metric: Any,
+        demonstrated: Sequence[bool] | None = None,
         **_: Any,
     ) -> list[float | None]:
         """A reward for each message; metrics go to ``log_metric``, the credit of each token stays in ``token_credit``.
@@ -121,12 +122,15 @@ class MessageReward:
             completion_ids: the tokens of the messages, the end token last where one was written.
             trainer_state: TRL's, which knows the step.
             log_metric: takes a name and a value; what is missing for all messages of the step is not logged.
+            demonstrated: whether a message was told by gold evidence: it is paid as the sampled ones are, and the
+                metrics of messages leave it out; None is none.
 
         Raises:
             EndpointError: the predictor's server failed a process; all of them raise it.
         """
         samples = [self.samples[prompt] for prompt in prompts]
         messages = [self._message(ids) for ids in completion_ids]
+        sampled = ~torch.tensor(demonstrated or [False] * len(messages))
         self.weights = self.step_weights.at(trainer_state.global_step + 1)
         columns = self.columns.draw(samples, trainer_state.global_step)
         start = time.perf_counter()
@@ -138,15 +142,17 @@ class MessageReward:
         seconds = {"seconds/predictor": answered - start, "seconds/scorer": time.perf_counter() - answered}
         accuracy, task = asked.mean(_accuracy(asked.samples, readings)), _task_information(asked, readings)
         budgets = self._budgets(samples, trainer_state.global_step)
-        rewards, metrics = self.rewards(messages, columns, accuracy, task, scores, budgets, score_gold)
+        rewards, metrics = self.rewards(messages, columns, accuracy, task, scores, budgets, sampled, score_gold)
         if self.config.reward.token_information:
             self.token_credit = self.config.reward.token_information * self._token_credit(columns, scores)
         if self.config.train.update == "best_of_n":
             gains = accuracy - self._accuracy_without_message(asked)
             self.kept = best_of_groups(rewards, gains, self.config.train.group_size)
+            if self.config.train.demonstrations:
+                metrics["kept/demonstrated_share"] = (~sampled)[self.kept > 0].double().mean().item()
         metrics["retokenised_share"] = float(scores.retokenised)
         metrics |= server_metrics(self.channel.predictor, self.config.predictor, self.gather)
-        metrics |= self._hold(accuracy, messages)
+        metrics |= self._hold(accuracy, messages, sampled)
         if self.predictor_update is not None:
             start = time.perf_counter()
             metrics |= self.predictor_update.take(trainer_state.global_step + 1, asked, messages, rewards)
@@ -200,13 +206,15 @@ class MessageReward:
         unaided = [self.unaided[sample.id] for sample in asked.samples]
         return asked.mean(torch.tensor(unaided, dtype=torch.float64))
 
-    def _hold(self, accuracy: Float[Tensor, " messages"], messages: Sequence[Message]) -> dict[str, float]:
+    def _hold(
+        self, accuracy: Float[Tensor, " messages"], messages: Sequence[Message], sampled: Bool[Tensor, " messages"]
+    ) -> dict[str, float]:
         """Move the multiplier of what is held; the weights that are no constants, as they were at this step."""
         changing = {f"weights/{name}": getattr(self.weights, name) for name in self.config.reward.schedules}
         if self.step_weights.held is None:
             return changing
-        known = accuracy[~accuracy.isnan()]
-        own = [known.sum().item(), len(known), sum(message.tokens for message in messages), len(messages)]
+        known, lengths = accuracy[~accuracy.isnan() & sampled], _lengths(messages)[sampled]
+        own = [known.sum().item(), len(known), lengths.sum().item(), len(lengths)]
         total, count, tokens, written = (sum(column) for column in zip(*self.gather([own]), strict=True))
         self.step_weights.take(total / count if count else torch.nan, tokens / written)
         held = self.step_weights.held
@@ -249,6 +257,7 @@ class MessageReward:
         task: Estimate,
         scores: Scores,
         budgets: Int[Tensor, " messages"],
+        sampled: Bool[Tensor, " messages"],
         gold_scored: bool = True,
     ) -> tuple[Float[Tensor, " messages"], dict[str, float]]:
         """The weighted sum of the components, and metrics: information in bits, lengths in tokens.
@@ -260,9 +269,10 @@ class MessageReward:
             task: what each told the predictor about gold answers, nats.
             scores: the scorer's log-probabilities, nats; the last column is without context where a component reads it.
             budgets: the most tokens that each message was to have.
+            sampled: which messages the policy wrote; the metrics of messages are theirs.
             gold_scored: whether the predictor was asked to score the gold answers.
         """
-        tokens = torch.tensor([message.tokens for message in messages])
+        tokens = _lengths(messages)
         log_probs = scores.log_probs[:, : len(columns.contexts)]
         information = contrastive(log_probs, columns.own, columns.valid)
         upper = leave_one_out(log_probs, columns.own, columns.valid)
@@ -290,7 +300,9 @@ class MessageReward:
             metrics["readability_bits_per_token"] = metrics["rewards/readability/mean"] * PRIOR_RATE_BITS
         # A score that is not finite is a fault of the scorer, and no reward is made of it.
         total[(columns.valid & ~log_probs.isfinite()).any(dim=1)] = torch.nan
-        return total, metrics | channel_metrics(accuracy, tokens, information, upper, task)
+        return total, metrics | channel_metrics(
+            accuracy[sampled], tokens[sampled], *(estimate.of(sampled) for estimate in (information, upper, task))
+        )
 
     def _token_credit(self, columns: Columns, scores: Scores) -> Float[Tensor, "messages tokens"]:
         terms = contrastive_token_terms(
@@ -304,6 +316,10 @@ class MessageReward:
         ended = bool(token_ids) and token_ids[-1] == self.compressor.end_token_id
         ids = list(token_ids[:-1] if ended else token_ids)
         return Message(self.compressor.text(ids), ids, ended, [])
+
+
+def _lengths(messages: Sequence[Message]) -> Int[Tensor, " messages"]:
+    return torch.tensor([message.tokens for message in messages])
 
 
 def channel_metrics(

@@ -5,21 +5,31 @@ The policy reads every context once. What is peculiar to vLLM stands in `train.v
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from math import nan
 from typing import Any
 
 from data.sample import Sample
 from models.compressor import Compressor
 from models.naming import NonFiniteError
+from models.prompts import Prompt
 from models.shared_prefix import Reply, sampling_seed
 from train.asked import asked_budget
 from train.guarded_trainer import GuardedGRPOTrainer
+from train.targets import demonstration
 from train.vllm_sampler import vllm_messages
 
 
 class Rollout:
     """TRL's ``rollout_func``: prompts are sample ids, each repeated for its group, groups contiguous."""
 
-    def __init__(self, compressor: Compressor, samples: Mapping[str, Sample], temperature: float, seed: int) -> None:
+    def __init__(
+        self,
+        compressor: Compressor,
+        samples: Mapping[str, Sample],
+        temperature: float,
+        seed: int,
+        demonstrations: int = 0,
+    ) -> None:
         """Fix who writes, and how messages are sampled.
 
         Args:
@@ -27,11 +37,13 @@ class Rollout:
             samples: the questions by id.
             temperature: sampling temperature of the policy; vLLM has its temperature from TRL.
             seed: sampling seed of the policy; vLLM has seeds of its own.
+            demonstrations: how many messages of a group, its last ones, are told by the gold evidence instead.
         """
         self.compressor = compressor
         self.samples = samples
         self.temperature = temperature
         self.seed = seed
+        self.demonstrations = demonstrations
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, list[Any]]:
         """Sample the messages of this process; token ids end with the end token where one was written.
@@ -41,7 +53,8 @@ class Rollout:
             trainer: TRL's, which knows the step and whether vLLM writes.
 
         Returns:
-            ``prompt_ids``, ``completion_ids`` and ``logprobs`` (nats), a list each for every message.
+            ``prompt_ids``, ``completion_ids`` and ``logprobs`` (nats), a list each for every message; and
+            ``demonstrated``, whether it was not sampled: then its ``logprobs`` are NaN.
 
         Raises:
             ValueError: the prompts do not lie in groups of one size.
@@ -63,8 +76,27 @@ class Rollout:
         group_size = sizes.pop()
         prompt_ids = [prompt.ids for prompt in reads for _ in range(group_size)]
         if trainer.use_vllm:
-            return {"prompt_ids": prompt_ids} | vllm_messages(trainer.vllm_generation, prompt_ids, group_size)
-        seeds = [sampling_seed(self.seed, step, sample.id) for sample in questions]
+            written = vllm_messages(trainer.vllm_generation, prompt_ids, group_size)
+        else:
+            seeds = [sampling_seed(self.seed, step, sample.id) for sample in questions]
+            written = self._own_messages(reads, budgets, group_size, seeds, trainer)
+        told = [
+            demonstration(self.compressor, sample, budget, f"{self.seed}/{step}/{sample.id}/{place}")
+            if place >= group_size - self.demonstrations
+            else None
+            for sample, budget in zip(questions, budgets, strict=True)
+            for place in range(group_size)
+        ]
+        for row, ids in enumerate(told):
+            if ids is not None:
+                written["completion_ids"][row] = ids
+                written["logprobs"][row] = [nan] * len(ids)
+        return {"prompt_ids": prompt_ids, "demonstrated": [ids is not None for ids in told]} | written
+
+    def _own_messages(
+        self, reads: Sequence[Prompt], budgets: Sequence[int], group_size: int, seeds: Sequence[int], trainer: Any
+    ) -> dict[str, list[Any]]:
+        """What the policy itself writes, as `vllm_messages` gives it."""
         end = [self.compressor.end_token_id]
         try:
             replies = self.compressor.reply(reads, group_size, self.temperature, seeds)
@@ -73,10 +105,9 @@ class Rollout:
                 raise
             # Nothing was written that could be learned from; the guard sees to it that nothing is.
             trainer.guard.refuse("the compressor's logits are not finite")
-            replies = [Reply([], True, [0.0]) for _ in prompt_ids]
+            replies = [Reply([], True, [0.0]) for _ in range(len(reads) * group_size)]
         replies = [cut(reply, budgets[place // group_size]) for place, reply in enumerate(replies)]
         return {
-            "prompt_ids": prompt_ids,
             "completion_ids": [reply.token_ids + end * reply.ended for reply in replies],
             "logprobs": [reply.log_probs for reply in replies],
         }

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from accelerate.utils import broadcast_object_list
 from configs.build import device, instructions
 from configs.command import is_main, say
 from data.errors import DataError
-from data.evidence import Evidence, find_evidence
 from data.sample import Sample
 from data.writing import write_json
 from models.adapters import add_adapter, read_adapter, save_adapter, start_from
@@ -37,12 +36,10 @@ from train.fine_tuning import Example, Kept, drop_state, fine_tune
 from train.models import Models, predictor_settings, save_trained
 from train.run_folder import PREDICTOR, PREDICTOR_STATE, WARM_START, WARM_START_STATE
 from train.starting import FineTuningConfig, PredictorWarmStartConfig, Targets
+from train.targets import budget_for, message_ids, message_to_learn, target_of
 
 SUMMARY_FILE = "warm_start.json"
 """The file beside an adapter that says what its warm start was."""
-
-TOGETHER = "; "
-"""What stands between the targets of several questions in one message."""
 
 UNANSWERABLE = "Unanswerable"
 """What the predictor learns to answer from an empty message: QASPER's word for it."""
@@ -171,64 +168,30 @@ def draw_examples(
     for sample in random.Random(f"{seed}/warm start").sample(samples, len(samples)):
         if len(chosen) == count:
             break
-        target = _message_to_learn(compressor, sample, targets, random.Random(f"{seed}/{sample.id}"))
+        target = message_to_learn(compressor, sample, targets, random.Random(f"{seed}/{sample.id}"))
         if target is None:
             left_out["without evidence"] += 1
             continue
-        message_ids = _message_ids(compressor, target)
-        budget = budget_for(compressor, len(message_ids))
+        target_ids = message_ids(compressor, target)
+        budget = budget_for(compressor, len(target_ids))
         if budget is None:
             left_out[f"longer than the budget of {compressor.budget_tokens} tokens"] += 1
             continue
         prompt = compressor.under(budget).prompt(sample.document.text, sample.compressor_question)
         later = [
-            _message_ids(compressor, other)
+            message_ids(compressor, other)
             for epoch in range(1, epochs if targets == "clause" else 1)
-            if (other := _message_to_learn(compressor, sample, targets, random.Random(f"{seed}/{sample.id}/{epoch}")))
+            if (other := message_to_learn(compressor, sample, targets, random.Random(f"{seed}/{sample.id}/{epoch}")))
         ]
         # Under the same prompt, which asks for the same budget.
         fitting = tuple(ids for ids in later if budget_for(compressor, len(ids)) == budget)
-        chosen.append(Example(prompt.ids, message_ids, sample.document.id, fitting))
+        chosen.append(Example(prompt.ids, target_ids, sample.document.id, fitting))
     if not chosen:
         raise DataError(
             f"train.warm_start: none of {len(samples)} training questions has a target ({_counted(left_out)}); give a "
             "larger compressor.budget_tokens, or train.warm_start=null"
         )
     return Examples(chosen, left_out)
-
-
-def budget_for(compressor: Compressor, tokens: int) -> int | None:
-    """The budget that a message of some length is learned under: the least that is ever asked for and holds it.
-
-    None where it is too long for any.
-    """
-    fitting = [budget for budget in (*compressor.asked_budgets, compressor.budget_tokens) if tokens <= budget]
-    if not fitting:
-        return None
-    return min(fitting) if compressor.asked_budgets else compressor.budget_tokens
-
-
-def _message_to_learn(compressor: Compressor, sample: Sample, targets: Targets, generator: random.Random) -> str | None:
-    """The target of a question; of several that one message serves, those of as many as the budget holds.
-
-    Of questions that the compressor is not told, these are drawn at random: what is asked often is told often.
-    """
-    question, document = sample.question, sample.document
-    if targets == "answer" or not (question.blind or question.together):
-        return target_of(sample, targets, generator)
-    told: list[str] = []
-    budget = generator.choice(compressor.asked_budgets or (compressor.budget_tokens,))
-    served = [other for other in document.questions if other.together == question.together]
-    for other in generator.sample(served, len(served)) if question.blind else served:
-        text = target_of(Sample(document, replace(other, blind=False)), targets, generator)
-        together = TOGETHER.join([*told, text or ""])
-        if text and text not in told and len(_message_ids(compressor, together)) <= budget:
-            told.append(text)
-    return TOGETHER.join(told) or None
-
-
-def _message_ids(compressor: Compressor, text: str) -> list[int]:
-    return [*compressor.prompts.format.text_ids(text), compressor.end_token_id]
 
 
 def draw_answers(
@@ -269,48 +232,6 @@ def draw_answers(
             f"({_counted(left_out)}); give train.predictor_warm_start=null"
         )
     return Examples(chosen, left_out)
-
-
-def target_of(sample: Sample, targets: Targets = "evidence", generator: random.Random | None = None) -> str | None:
-    """What the compressor is to write for a question; None where the document does not tell.
-
-    A compressor that is not told the question cannot know what its answer rests on.
-
-    Args:
-        sample: the question.
-        targets: see `train.starting.WarmStartConfig`; where no gold answer is in the text, ``clause`` is the evidence.
-        generator: draws how much of a sentence a clause keeps.
-    """
-    if sample.question.blind:
-        return None
-    if targets == "answer":
-        return min(sample.question.answers, key=len)
-    evidence = find_evidence(sample.document, sample.question)
-    if evidence is None:
-        return None
-    text = sample.document.text
-    if targets == "clause" and evidence.answers:
-        assert generator is not None
-        return _clause(text, evidence, generator)
-    return " ".join(text[slice(*span)].strip() for span in evidence.spans)
-
-
-def _clause(text: str, evidence: Evidence, generator: random.Random) -> str:
-    """A gold answer with a random share of the words before it in its sentence, and of those after it."""
-    inside = [
-        (answer, span)
-        for span in evidence.spans
-        for answer in evidence.answers
-        if span[0] <= answer[0] and answer[1] <= span[1]
-    ]
-    if not inside:
-        return " ".join(text[slice(*span)].strip() for span in evidence.spans)
-    (begin, end), (start, stop) = generator.choice(inside)
-    before, after = text[start:begin].split(" "), text[end:stop].rstrip().split(" ")
-    # What touches the answer, such as a bracket or a full stop, stays with it.
-    kept_before = before[len(before) - 1 - round(generator.random() * (len(before) - 1)) :]
-    kept_after = after[: 1 + round(generator.random() * (len(after) - 1))]
-    return f"{' '.join(kept_before)}{text[begin:end]}{' '.join(kept_after)}".strip()
 
 
 def tell(examples: Examples, settings: FineTuningConfig, title: str, learned: str) -> None:

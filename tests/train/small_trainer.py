@@ -26,7 +26,8 @@ def make_trainer(folder: Path, trainer_class: type[GRPOTrainer], *overrides: str
     models = load_models(config)
     samples = load_samples(config, models.compressor, "train", training_request, print)
     by_id = {sample.id: sample for sample in samples}
-    rollout = Rollout(models.compressor, by_id, config.train.temperature, config.seed)
+    train = config.train
+    rollout = Rollout(models.compressor, by_id, train.temperature, config.seed, train.demonstrations)
     reward = MessageReward(config, models.compressor, models.channel, by_id)
     return build_trainer(config, models.adapted, models.tokenizer, samples, rollout, reward, [], trainer_class)
 

@@ -25,7 +25,8 @@ from train.asked import own_questions, questions_of_documents
 from train.config import load_config
 from train.reward import MessageReward
 from train.run import main
-from train.warm_start import TOGETHER, draw_examples, target_of
+from train.targets import TOGETHER, target_of
+from train.warm_start import draw_examples
 
 HIDDEN = "compressor.question=hidden"
 

@@ -22,7 +22,8 @@ from train.asked import asked_budget
 from train.config import load_config
 from train.rollout import Rollout
 from train.run import main
-from train.warm_start import budget_for, draw_examples
+from train.targets import budget_for
+from train.warm_start import draw_examples
 
 BUDGETS = (4, 8, 16)
 ASKED = "compressor.asked_budgets=[4, 8, 16]"

@@ -57,9 +57,17 @@ def plain_likelihood(
     return float(loss.detach()), list(torch.autograd.grad(loss, trained))
 
 
-@pytest.mark.parametrize("micro", ["null", "4", "2"])
-def test_the_gradient_is_that_of_the_mean_likelihood_of_a_kept_token(tmp_path: Path, micro: str) -> None:
-    trainer, batches = prepared(tmp_path, f"train.micro_batch_messages={micro}")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.micro_batch_messages=null"],
+        ["train.micro_batch_messages=4"],
+        ["train.micro_batch_messages=2"],
+        ["train.demonstrations=1"],
+    ],
+)
+def test_the_gradient_is_that_of_the_mean_likelihood_of_a_kept_token(tmp_path: Path, overrides: list[str]) -> None:
+    trainer, batches = prepared(tmp_path, *overrides)
     assert 0 < sum(int((batch["advantages"] > 0).sum()) for batch in batches) <= 2
     loss, ours = gradients(trainer, batches)
     expected, theirs = plain_likelihood(trainer, batches)

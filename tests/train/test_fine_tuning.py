@@ -22,7 +22,8 @@ from train.fine_tuning import Example, Kept, fine_tune
 from train.run import main
 from train.run_folder import PREDICTOR
 from train.starting import FineTuningConfig, PredictorWarmStartConfig
-from train.warm_start import UNANSWERABLE, draw_answers, draw_examples, target_of
+from train.targets import target_of
+from train.warm_start import UNANSWERABLE, draw_answers, draw_examples
 
 PREDICTOR_WARM = "train.predictor_warm_start={examples: 8, batch_size: 4, epochs: 2, empty: 0.0}"
 

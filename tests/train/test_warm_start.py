@@ -29,7 +29,8 @@ from train.questions import training_request
 from train.rollout import Rollout
 from train.run import main
 from train.run_folder import WARM_START, identity, stand
-from train.warm_start import draw_examples, target_of, warm_start
+from train.targets import target_of
+from train.warm_start import draw_examples, warm_start
 
 TINY = (
     "tasks=[{name: miniature/notes, facts: 6}]",
