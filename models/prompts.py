@@ -75,6 +75,11 @@ class ChatFormat:
         }
         self._control_starts = re.compile("(?=" + "|".join(map(re.escape, self._control.values())) + ")")
 
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """The control tokens: none comes out of untrusted text."""
+        return frozenset(self._control)
+
     def text_ids(self, text: str) -> list[int]:
         """Ids of untrusted ``text``: what looks like a control token comes out as ordinary characters.
 
@@ -158,6 +163,7 @@ class _TwoSlotPrompts:
         format: how the tokenizer writes an exchange.
         max_first_tokens: longer texts lose their middle.
         head: ids of what the template writes before the long text.
+        texts: what the template writes before, between and after the two texts, as text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_first_tokens: int, instruction: str) -> None:
@@ -167,6 +173,7 @@ class _TwoSlotPrompts:
         self.max_first_tokens = max_first_tokens
         content = f"{_CONTEXT}\n\nQuestion:{_QUESTION}" + (f"\n\n{instruction}" if instruction else "")
         parts = self.format.parts([{"role": "user", "content": content}], [_CONTEXT, _QUESTION], reply_next=True)
+        self.texts = (parts[0], parts[1], parts[2])
         self.head, self._middle, self._tail = map(self.format.template_ids, parts)
 
     def prefix(self, text: str) -> tuple[list[int], int]:

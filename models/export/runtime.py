@@ -16,8 +16,14 @@ class Runtime(Protocol):
 
     name: str
 
-    def greedy(self, prompt_ids: Sequence[int], count: int) -> list[int]:
-        """The ``count`` most likely tokens after a prompt, each after those before; no end token ends them."""
+    def greedy(self, prompt_ids: Sequence[int], count: int, end_token_id: int | None = None) -> list[int]:
+        """The ``count`` most likely tokens after a prompt, each after those before.
+
+        Args:
+            prompt_ids: the prompt.
+            count: the most tokens.
+            end_token_id: the token that ends them, which is then the last; None writes on whatever comes.
+        """
         ...
 
     def next_log_probs(self, prompt_ids: Sequence[int]) -> Float[Tensor, " vocabulary"]:

@@ -1,0 +1,185 @@
+"""What each target of an export consists of, and the runtime that runs it."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import peft
+from peft import PeftModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from data.writing import write_text
+from models.adapter_settings import portable_name, write_settings
+from models.export.factors import lora_factors
+from models.export.gguf_file import Packing, check_architecture, write_lora, write_model
+from models.export.llama_cpp import LlamaCpp
+from models.export.mlx import require_computed, write_mlx_adapter, write_mlx_model
+from models.export.mlx_runtime import Mlx
+from models.export.runtime import Runtime
+from models.export.torch_runtime import Torch
+from models.export.trained import Trained
+from models.loading import context_window, load_model
+from models.naming import ADAPTER_CONFIG, WEIGHTS_FILE, ModelError
+
+Target = Literal["peft", "merged", "gguf", "gguf-lora", "mlx", "ollama"]
+"""What an adapter is exported to."""
+
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+EXACT_PACKINGS = ("f32", "f16")
+"""Packings that keep the very weights, up to rounding to float16."""
+
+VERIFIED_WINDOW = 4096
+"""The most tokens of a prompt and its reply when an export is verified; a window of a whole model costs gigabytes."""
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """Files that a runtime runs.
+
+    Attributes:
+        files: their names in the export's folder.
+        exact: whether they hold the very weights, up to rounding to float16.
+        start: loads them into the runtime.
+    """
+
+    files: tuple[str, ...]
+    exact: bool
+    start: Callable[[], Runtime]
+
+
+def check_target(trained: Trained, target: Target) -> None:
+    """Refuse what a target cannot express, before anything is written.
+
+    Raises:
+        ModelError: naming it.
+    """
+    if target in ("gguf", "gguf-lora", "ollama"):
+        check_architecture(trained.adapted.config)
+    if target == "mlx":
+        require_computed(trained.adapted.config)
+    if target in ("peft", "gguf-lora", "mlx"):
+        lora_factors(trained.adapted)
+
+
+def write_files(trained: Trained, target: Target, packings: tuple[Packing, ...], folder: Path) -> None:
+    """Write a target's files into a folder.
+
+    Raises:
+        ModelError: the target cannot express the adapter or its base.
+        OSError: the folder cannot be written.
+    """
+    name, prompt = trained.folder.resolve().name, trained.device_prompt
+    if target == "peft":
+        _write_peft(trained, folder)
+    elif target == "merged":
+        trained.merged().save_pretrained(folder)
+        _save_tokenizer(trained, folder)
+    elif target == "mlx":
+        write_mlx_model(trained.merged(), trained.tokenizer, folder / "merged")
+        write_mlx_adapter(trained.adapted, folder / "adapter")
+    elif target == "gguf-lora":
+        write_lora(folder / "lora.gguf", lora_factors(trained.adapted), trained.adapted.config, name)
+        _write_base(trained, packings[0], folder)
+    else:
+        merged = trained.merged()
+        for packing in packings:
+            path = folder / f"model-{packing}.gguf"
+            end = prompt.end_token_id
+            write_model(path, merged, trained.tokenizer, packing, end, prompt.template(), name)
+        if target == "ollama":
+            window = context_window(merged.config) or VERIFIED_WINDOW
+            file = f"model-{packings[0]}.gguf"
+            write_text(folder / "Modelfile", prompt.modelfile(file, min(window, VERIFIED_WINDOW)))
+    prompt.write(folder)
+
+
+def runnables(trained: Trained, target: Target, packings: tuple[Packing, ...], folder: Path) -> list[Runnable]:
+    """What is verified of a target, once its files are written."""
+    window = min(context_window(trained.adapted.config) or VERIFIED_WINDOW, VERIFIED_WINDOW)
+    if target == "peft":
+        files = (WEIGHTS_FILE, ADAPTER_CONFIG)
+        return [Runnable(files, True, lambda: Torch.of_adapter(trained.base, folder))]
+    if target == "merged":
+        return [Runnable(("model.safetensors",), True, lambda: Torch.of_model(folder))]
+    if target == "mlx":
+        return [
+            Runnable(("merged",), True, lambda: Mlx(folder / "merged")),
+            Runnable(("adapter",), True, lambda: _mlx_adapter(trained, folder)),
+        ]
+    if target == "gguf-lora":
+        base = base_file(trained, packings[0])
+        exact = trained.base_gguf is None and packings[0] in EXACT_PACKINGS
+        return [Runnable((base, "lora.gguf"), exact, lambda: LlamaCpp(folder / base, folder / "lora.gguf", window))]
+    return [_merged_gguf(folder / f"model-{packing}.gguf", packing, window) for packing in packings]
+
+
+def base_file(trained: Trained, packing: Packing) -> str:
+    """The name of the GGUF base beside a GGUF LoRA: the very file that the base came from, where it came from one."""
+    return f"base-{packing}.gguf" if trained.base_gguf is None else trained.base_gguf.name
+
+
+def _merged_gguf(path: Path, packing: Packing, window: int) -> Runnable:
+    return Runnable((path.name,), packing in EXACT_PACKINGS, lambda: LlamaCpp(path, None, window))
+
+
+def _mlx_adapter(trained: Trained, folder: Path) -> Mlx:
+    """The adapter's files on the base alone, which is written for the proof and is no part of the export."""
+    plain, tokenizer = load_model(trained.base, "float32", "cpu", trained.settings.base.revision)
+    with tempfile.TemporaryDirectory() as beside:
+        write_mlx_model(plain, tokenizer, Path(beside) / "base")
+        return Mlx(Path(beside) / "base", folder / "adapter")
+
+
+def _write_base(trained: Trained, packing: Packing, folder: Path) -> None:
+    """The base beside a GGUF LoRA: the file that it came from, byte by byte, or else one that is written."""
+    path = folder / base_file(trained, packing)
+    if trained.base_gguf is not None:
+        shutil.copyfile(trained.base_gguf, path)
+        return
+    plain, tokenizer = load_model(trained.base, "float32", "cpu", trained.settings.base.revision)
+    prompt = trained.device_prompt
+    write_model(path, plain, tokenizer, packing, prompt.end_token_id, prompt.template(), portable_name(trained.base))
+
+
+def _save_tokenizer(trained: Trained, folder: Path) -> None:
+    trained.tokenizer.save_pretrained(str(folder))
+
+
+def _write_peft(trained: Trained, folder: Path) -> None:
+    """The adapter in PEFT's format with one rank and one scale, for programs that pass over patterns and rsLoRA."""
+    factors = lora_factors(trained.adapted)
+    rank = max(part.rank for part in factors)
+    tensors: dict[str, Tensor] = {}
+    for part in (part.of_rank(rank) for part in factors):
+        tensors[f"base_model.model.{part.module}.lora_A.weight"] = part.a.contiguous()
+        tensors[f"base_model.model.{part.module}.lora_B.weight"] = part.b.contiguous()
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        target_modules=_target_modules(trained.adapted, [part.module for part in factors]),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=portable_name(trained.base),
+        inference_mode=True,
+    )
+    config.save_pretrained(str(folder))
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    _save_tokenizer(trained, folder)
+    write_settings(folder, trained.settings)
+
+
+def _target_modules(adapted: PeftModel, modules: list[str]) -> list[str]:
+    """How PEFT is told which modules are adapted: by their last names where those name no others, else by their paths."""
+    names = sorted({module.rpartition(".")[2] for module in modules})
+    paths = [path.replace(".base_layer", "") for path, module in _linears(adapted)]
+    named = [path for path in paths if path.rpartition(".")[2] in names]
+    return names if sorted(set(named)) == sorted(modules) else sorted(modules)
+
+
+def _linears(adapted: PeftModel) -> list[tuple[str, nn.Module]]:
+    base = cast(nn.Module, adapted.get_base_model())
+    return [(path, module) for path, module in base.named_modules() if type(module) is nn.Linear and "lora_" not in path]

@@ -1,0 +1,154 @@
+"""An adapter on its base as it is exported: the base as it was published, in float32, and the prompt it learned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from models.adapter_settings import AdapterSettings
+from models.adapters import load_adapter, merge_adapter, read_adapter
+from models.compressor import Compressor
+from models.export.prompt import DevicePrompt
+from models.loading import context_window, load_model
+from models.naming import ModelError, gguf_file
+from models.predictor import ANSWER_OPENING, UNLIMITED
+from models.prompts import PredictorPrompts
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is exported.
+
+    Attributes:
+        folder: the adapter's.
+        base: the base model's name, as `models.loading.load_model` takes it.
+        adapted: the base in float32 on the CPU, with the adapter.
+        tokenizer: the base's.
+        settings: what the adapter was trained with.
+        device_prompt: its prompt in the pieces that a device puts together.
+    """
+
+    folder: Path
+    base: str
+    adapted: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    settings: AdapterSettings
+    device_prompt: DevicePrompt
+
+    @classmethod
+    def load(cls, adapter: str, model: str | None = None) -> "Trained":
+        """Read an adapter's folder and its base.
+
+        Args:
+            adapter: the folder, which has a ``shorthand.json``.
+            model: the base; None for the one that the adapter names.
+
+        Raises:
+            ModelError: no adapter there, no settings beside it, or a base that is not here or another than its own.
+        """
+        stored = read_adapter(adapter)
+        if stored.settings is None:
+            raise ModelError(
+                f"adapter {adapter!r}: has no shorthand.json, so that the prompt to send with it is not known; "
+                "merge it with PEFT itself"
+            )
+        base = model or stored.base
+        if not base:
+            raise ModelError(f"adapter {adapter!r} does not name its base model: give --model")
+        plain, tokenizer = load_model(base, "float32", "cpu", stored.settings.base.revision if model is None else None)
+        adapted = load_adapter(plain, stored, base)
+        prompt = device_prompt(adapted, tokenizer, stored.settings)
+        return cls(Path(adapter), base, adapted, tokenizer, stored.settings, prompt)
+
+    @property
+    def base_gguf(self) -> Path | None:
+        """The GGUF file that the base came from; None where it came from elsewhere."""
+        return gguf_file(self.base)
+
+    def merged(self) -> PreTrainedModel:
+        """A plain model with the adapter added to its weights, in float32, the base read anew.
+
+        Raises:
+            ModelError: the base can no longer be loaded.
+        """
+        plain, _ = load_model(self.base, "float32", "cpu", self.settings.base.revision)
+        return merge_adapter(load_adapter(plain, read_adapter(self.folder), self.base))
+
+    def prompt_ids(self, text: str, question: str) -> list[int]:
+        """The prompt of a document (for a predictor: of a message) and a question, as in training."""
+        if self.settings.role == "predictor":
+            prompts = predictor_prompts(self.adapted, self.tokenizer, self.settings)
+            return [*prompts(text, question).ids, *prompts.format.template_ids(ANSWER_OPENING)]
+        return compressor_of(self.adapted, self.tokenizer, self.settings).prompt(text, question).ids
+
+
+def compressor_of(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, settings: AdapterSettings
+) -> Compressor:
+    """The compressor that an adapter's settings describe, on a model that has it in one form or another."""
+    return Compressor(
+        model,
+        tokenizer,
+        settings.budget_tokens,
+        settings.max_context_tokens,
+        settings.instruction,
+        settings.asked_budgets,
+    )
+
+
+def predictor_prompts(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, settings: AdapterSettings
+) -> PredictorPrompts:
+    """The prompts of the predictor that an adapter's settings describe."""
+    return PredictorPrompts(tokenizer, context_window(model.config) or UNLIMITED, settings.answer_instruction)
+
+
+def device_prompt(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, settings: AdapterSettings
+) -> DevicePrompt:
+    """The pieces of the prompt of an adapter's training.
+
+    Raises:
+        ModelError: the tokenizer's chat template cannot be used, or the model's window has no room.
+    """
+    if settings.role == "predictor":
+        prompts = predictor_prompts(model, tokenizer, settings)
+        head, middle, tail = prompts.texts
+        tail, limit, tails = tail + ANSWER_OPENING, None, {}
+        end = prompts.format.end_token_id
+    else:
+        compressor = compressor_of(model, tokenizer, settings)
+        head, middle, tail = compressor.prompts.texts
+        limit, end = compressor.prompts.max_first_tokens, compressor.end_token_id
+        tails = {str(budget): compressor.under(budget).prompts.texts[2] for budget in settings.asked_budgets}
+    return DevicePrompt(
+        role=settings.role,
+        head=head,
+        middle=middle,
+        tail=tail,
+        tails=tails,
+        question=settings.question,
+        end=cast(str, tokenizer.convert_ids_to_tokens(end)),
+        end_token_id=end,
+        budget_tokens=settings.budget_tokens if settings.role == "compressor" else None,
+        max_document_tokens=limit,
+    )
+
+
+@torch.no_grad()
+def next_log_probs(model: PeftModel, prompts: Sequence[Sequence[int]], with_adapter: bool = True) -> list[torch.Tensor]:
+    """log p of every token after each prompt, nats, float32: with the adapter, or the base alone."""
+    found = []
+    for ids in prompts:
+        tokens = torch.tensor([list(ids)])
+        if with_adapter:
+            logits = model(input_ids=tokens).logits
+        else:
+            with model.disable_adapter():
+                logits = model(input_ids=tokens).logits
+        found.append(logits[0, -1].float().log_softmax(-1))
+    return found
