@@ -7,6 +7,8 @@ import errno
 import json
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -103,3 +105,41 @@ def flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write files into, which becomes ``folder`` in one step once all of them are on the disk.
+
+    After an error or a kill at any moment ``folder`` is as it was.
+
+    Raises:
+        OSError: there are files in ``folder`` already, or something could not be written; it names ``folder``.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder))
+    with other_writers(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Made inside a folder that mkdtemp keeps for this process, so that it has the rights of any other folder.
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+        try:
+            partial = beside / folder.name
+            partial.mkdir()
+            yield partial
+            for path in partial.rglob("*"):
+                _flush(path)
+            flush_folder(partial)
+            partial.rename(folder)
+            flush_folder(folder.parent)
+        finally:
+            with suppress(OSError):
+                shutil.rmtree(beside)
+
+
+def _flush(path: Path) -> None:
+    """Return once a file, or the names in a folder, are on the disk."""
+    if path.is_dir():
+        flush_folder(path)
+        return
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,78 @@
+"""mlx-lm with an exported model in it, which runs on Apple's chips and, to be compared, on the CPUs of Linux."""
+
+import importlib
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from data.errors import one_line
+from models.export.mlx import MLX_ADAPTER
+from models.model_folder import CONFIG
+from models.naming import ADAPTER_CONFIG, ModelError
+
+
+class Mlx:
+    """A model, and an adapter on it, as mlx-lm loads them from their folders; nothing is asked of the network.
+
+    Args:
+        model: the folder of a model, such as `models.export.mlx.write_mlx_model` writes.
+        adapter: the folder of an adapter in mlx-lm's format, see `models.export.mlx.write_mlx_adapter`.
+
+    Attributes:
+        name: MLX, with the versions of its packages.
+
+    Raises:
+        ModelError: MLX is not installed, there is no such folder, or MLX cannot load what is in it.
+    """
+
+    def __init__(self, model: Path, adapter: Path | None = None) -> None:
+        # mlx-lm takes the name of a folder that is not there for one on the hub.
+        for folder, files in ((model, (CONFIG,)), (adapter, (ADAPTER_CONFIG, MLX_ADAPTER))):
+            if missing := [file for file in files if folder is not None and not (folder / file).is_file()]:
+                raise ModelError(f"MLX: {str(folder)!r} is no folder with {missing[0]}")
+        mlx_lm = _imported("mlx_lm")
+        self._mlx, self._generate, self._cache = map(_imported, ("mlx.core", "mlx_lm.generate", "mlx_lm.models.cache"))
+        self.name = f"MLX (mlx {metadata.version('mlx')}, mlx-lm {metadata.version('mlx-lm')})"
+        path, local = None if adapter is None else str(adapter), {"local_files_only": True}
+        try:
+            self._model, self.tokenizer = mlx_lm.load(str(model), tokenizer_config=local, adapter_path=path)
+        except Exception as error:  # the files are a stranger's, and MLX raises anything at what it does not expect
+            loaded = f"{str(model)!r}" + (f" with adapter {str(adapter)!r}" if adapter else "")
+            raise ModelError(f"MLX cannot load {loaded}: {one_line(error)}") from error
+
+    def greedy(self, prompt_ids: Sequence[int], count: int) -> list[int]:
+        """The ``count`` most likely tokens after a prompt, each after those before; no end token ends them."""
+        steps = self._generate.generate_step(self._mlx.array(list(prompt_ids)), self._model, max_tokens=count)
+        return [int(token) for token, _ in steps]
+
+    def next_log_probs(self, prompt_ids: Sequence[int]) -> Float[Tensor, " vocabulary"]:
+        """log p of every token after a prompt, nats, float32."""
+        mlx, cache = self._mlx, self._cache.make_prompt_cache(self._model)
+        *before, last = prompt_ids
+        if before:
+            # What nobody asks for is not computed: the logits of all but the last token.
+            self._model(mlx.array([before]), cache=cache)
+            mlx.eval([layer.state for layer in cache])
+        logits = self._model(mlx.array([[last]]), cache=cache)[0, -1].astype(mlx.float32)
+        return torch.from_numpy(np.array(logits - mlx.logsumexp(logits)))
+
+    def close(self) -> None:
+        """Give back its memory."""
+        self._model = None
+        self._mlx.clear_cache()
+
+
+def _imported(module: str) -> Any:
+    """A module of MLX, which is imported once it is needed: few machines have it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ModelError(
+            f"MLX is not installed ({one_line(error)}): pip install 'mlx[cpu]' mlx-lm on Linux, mlx-lm on a Mac"
+        ) from error

@@ -1,0 +1,355 @@
+"""mlx-lm itself, from the exported files, computes what PyTorch does: the same greedy tokens, log-probs within 1e-3."""
+
+import json
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+
+from models.adapters import add_adapter, load_adapter, merge_adapter, read_adapter, save_adapter
+from models.export.mlx import MLX_ADAPTER, write_mlx_adapter, write_mlx_model
+from models.export.mlx_runtime import Mlx
+from models.export.runtime import Runtime
+from models.loading import load_model
+from models.naming import ADAPTER_CONFIG, ModelError
+from models.shared_prefix import generate
+from tests.models.tiny import tiny_model
+
+pytest.importorskip("mlx.core")
+pytest.importorskip("mlx_lm")
+
+MEMBERS = ("qwen2-small", "llama-medium")
+TOKENS = 40
+TOLERANCE = 1e-3
+VISIBLE = 0.1
+"""How far a mistake in the files moves some log-prob at the least: a hundred times what parity allows."""
+
+TEXTS = (
+    "Who keeps the archive?",
+    "The box in room 1234 weighs 3.5 kg.",
+    "From: Maria Lopez\nTo: all\nThe meeting moves to Tuesday.",
+    "Question: where did Tom leave his keys? Answer:",
+    "a",
+    "It's 12:45, and the train's late; don't wait.",
+    "  two blanks, a tab\tand a café",
+    "The budget of Orion is 250, that of Lyra is 310, and that of Vega is 95.",
+    "<|end|> is a token, and so is <|pad|>.",
+    "Write the shortest note from which this question can be answered.",
+)
+
+PLAIN: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+CASES: dict[str, dict[str, Any] | None] = {
+    "base": None,
+    "lora": PLAIN,
+    "rslora": PLAIN | {"use_rslora": True},
+    "patterns": PLAIN
+    | {
+        "rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 6},
+        "alpha_pattern": {"o_proj": 3, "layers.0.mlp.up_proj": 24},
+    },
+}
+PARTIAL: dict[str, dict[str, Any]] = {
+    "some modules": PLAIN | {"target_modules": ["v_proj", "down_proj"]},
+    "the first block": PLAIN | {"layers_to_transform": [0]},
+    "the last block": PLAIN | {"layers_to_transform": [1]},
+    "others in each block": PLAIN | {"target_modules": r".*\.(0\.self_attn\.q_proj|1\.mlp\.gate_proj)"},
+}
+
+
+class Exported(NamedTuple):
+    """A model with an adapter as PEFT's files hold it, and what is written for MLX."""
+
+    adapted: PeftModel
+    adapter: Path
+
+
+class Base(NamedTuple):
+    """An embedded model, as it is exported without an adapter."""
+
+    member: str
+    tokenizer: PreTrainedTokenizerBase
+    folder: Path
+    prompts: list[list[int]]
+
+    def model(self) -> PreTrainedModel:
+        return load_model(f"miniature/{self.member}")[0]
+
+    def export(self, settings: dict[str, Any], folder: Path) -> Exported:
+        """An adapter that changes much, saved, read back, and written for MLX."""
+        torch.manual_seed(0)
+        trained = get_peft_model(self.model(), LoraConfig(task_type="CAUSAL_LM", **settings))
+        for name, parameter in trained.named_parameters():
+            if ".lora_B." in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        assert isinstance(trained, PeftModel)
+        save_adapter(trained, self.tokenizer, folder / "peft", f"miniature/{self.member}")
+        adapted = load_adapter(self.model(), read_adapter(folder / "peft"), self.member)
+        write_mlx_adapter(adapted, folder / "mlx")
+        return Exported(adapted, folder / "mlx")
+
+
+@pytest.fixture(scope="module", params=MEMBERS)
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    model, tokenizer = load_model(f"miniature/{request.param}")
+    folder = tmp_path_factory.mktemp(request.param) / "base"
+    write_mlx_model(model, tokenizer, folder)
+    return Base(request.param, tokenizer, folder, [[0, *tokenizer.encode(text)] for text in TEXTS])
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here may reach for the hub."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def running() -> Iterator[Callable[..., Mlx]]:
+    """Starts MLX on folders, and closes it after the test."""
+    started: list[Mlx] = []
+
+    def run(model: Path, adapter: Path | None = None) -> Mlx:
+        started.append(Mlx(model, adapter))
+        return started[-1]
+
+    yield run
+    for runtime in started:
+        runtime.close()
+
+
+def torch_log_probs(model: PreTrainedModel | PeftModel, prompt: list[int]) -> Tensor:
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([prompt])).logits[0, -1].float().log_softmax(-1)
+
+
+def difference(model: PreTrainedModel | PeftModel, runtime: Runtime, prompts: list[list[int]]) -> float:
+    """The largest difference of a log-prob, nats."""
+    gaps = [(torch_log_probs(model, prompt) - runtime.next_log_probs(prompt)).abs().max() for prompt in prompts]
+    return float(torch.stack(gaps).max())
+
+
+def check_parity(model: PreTrainedModel | PeftModel, runtime: Runtime, prompts: list[list[int]]) -> None:
+    no_end = -1
+    expected = [reply.token_ids for reply in generate(model, prompts, TOKENS, no_end)]
+    assert [runtime.greedy(prompt, TOKENS) for prompt in prompts] == expected
+    assert {len(tokens) for tokens in expected} == {TOKENS}
+    continued = [prompt + tokens[:-1] for prompt, tokens in zip(prompts, expected, strict=True)]
+    found = difference(model, runtime, prompts + continued)
+    print(f"largest difference of a log-prob: {found:.1e} nats")
+    assert found < TOLERANCE
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_mlx_computes_what_pytorch_does(base: Base, case: str, tmp_path: Path, running: Callable[..., Mlx]) -> None:
+    settings = CASES[case]
+    if settings is None:
+        check_parity(base.model(), running(base.folder), base.prompts)
+        return
+    exported = base.export(settings, tmp_path)
+    check_parity(exported.adapted, running(base.folder, exported.adapter), base.prompts)
+    merged = merge_adapter(exported.adapted)
+    write_mlx_model(merged, base.tokenizer, tmp_path / "merged")
+    check_parity(merged, running(tmp_path / "merged"), base.prompts)
+
+
+@pytest.mark.parametrize("case", PARTIAL)
+def test_an_adapter_on_some_modules_or_blocks_is_the_same_in_mlx(
+    base: Base, case: str, tmp_path: Path, running: Callable[..., Mlx]
+) -> None:
+    exported = base.export(PARTIAL[case], tmp_path)
+    assert difference(base.model(), runtime := running(base.folder, exported.adapter), base.prompts) > VISIBLE
+    assert difference(exported.adapted, runtime, base.prompts) < TOLERANCE
+    described = json.loads((exported.adapter / ADAPTER_CONFIG).read_text())
+    assert described["num_layers"] == (1 if case == "the last block" else 2)
+    assert described["lora_parameters"] | {"keys": None} == {"rank": 4, "scale": 1.0, "dropout": 0.0, "keys": None}
+
+
+def transpose(adapter: Path) -> None:
+    """The product of one square layer is transposed, which fits it as well."""
+    path = "model.layers.0.self_attn.v_proj.lora_"
+    weights = load_file(adapter / MLX_ADAPTER)
+    a, b = weights[f"{path}a"].T.contiguous(), weights[f"{path}b"].T.contiguous()
+    assert a.shape == weights[f"{path}b"].shape
+    save_file(weights | {f"{path}a": b, f"{path}b": a}, adapter / MLX_ADAPTER)
+
+
+def scale(adapter: Path) -> None:
+    """PEFT's scale beside factors that it is folded into."""
+    described = json.loads((adapter / ADAPTER_CONFIG).read_text())
+    described["lora_parameters"]["scale"] = 2.0
+    (adapter / ADAPTER_CONFIG).write_text(json.dumps(described))
+
+
+def test_mistakes_in_the_files_are_seen(base: Base, tmp_path: Path, running: Callable[..., Mlx]) -> None:
+    """Each moves a log-prob a hundred times further than parity allows."""
+    found = {}
+    for mistake in (None, transpose, scale):
+        folder = tmp_path / (mistake.__name__ if mistake else "right")
+        exported = base.export(PLAIN, folder)
+        if mistake is None:
+            found["left out"] = difference(exported.adapted, running(base.folder), base.prompts)
+            found["right"] = difference(exported.adapted, running(base.folder, exported.adapter), base.prompts)
+            continue
+        mistake(exported.adapter)
+        runtime = running(base.folder, exported.adapter)
+        found[mistake.__name__] = difference(exported.adapted, runtime, base.prompts)
+    print({what: f"{size:.1e}" for what, size in found.items()})
+    assert found.pop("right") < TOLERANCE
+    assert min(found.values()) > VISIBLE
+
+
+def test_the_exported_folder_is_one_for_transformers_too(base: Base) -> None:
+    model, tokenizer = load_model(str(base.folder))
+    assert model.dtype == torch.float32
+    assert torch.equal(torch_log_probs(model, base.prompts[1]), torch_log_probs(base.model(), base.prompts[1]))
+    assert [[0, *tokenizer.encode(text)] for text in TEXTS] == base.prompts
+
+
+def test_mlx_has_the_models_tokenizer_template_and_float32(base: Base, running: Callable[..., Mlx]) -> None:
+    runtime = running(base.folder)
+    assert [[0, *runtime.tokenizer.encode(text)] for text in TEXTS] == base.prompts
+    messages = [{"role": "user", "content": TEXTS[1]}]
+    asked = {"conversation": messages, "add_generation_prompt": True, "tokenize": False}
+    assert runtime.tokenizer.apply_chat_template(**asked) == base.tokenizer.apply_chat_template(**asked)
+    assert runtime.tokenizer.eos_token_ids == {base.tokenizer.eos_token_id}
+    weights = load_file(base.folder / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32} and "lm_head.weight" not in weights
+    assert runtime.next_log_probs([5]).dtype == torch.float32
+    assert "mlx-lm 0." in runtime.name
+
+
+def test_bfloat16_stays_bfloat16(base: Base, tmp_path: Path, running: Callable[..., Mlx]) -> None:
+    model, tokenizer = load_model(f"miniature/{base.member}", "bfloat16")
+    write_mlx_model(model, tokenizer, tmp_path / "model")
+    assert {tensor.dtype for tensor in load_file(tmp_path / "model" / "model.safetensors").values()} == {torch.bfloat16}
+    assert difference(base.model(), running(tmp_path / "model"), base.prompts) < 0.5
+
+
+@pytest.mark.parametrize("rope", ["linear", "llama3", "yarn"])
+def test_scaled_rotary_embeddings_are_the_same_in_mlx(rope: str, tmp_path: Path, running: Callable[..., Mlx]) -> None:
+    settings: dict[str, Any] = {"rope_type": rope, "rope_theta": 5000.0, "factor": 4.0}
+    if rope != "linear":
+        settings["original_max_position_embeddings"] = 16
+    if rope == "llama3":
+        settings |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    check_tiny(tiny_model("llama", rope_parameters=settings, vocab_size=1536), tmp_path, running)
+
+
+def test_other_architectures_are_the_same_in_mlx(tmp_path: Path, running: Callable[..., Mlx]) -> None:
+    torch.manual_seed(0)
+    size = tiny_model("qwen2", vocab_size=1536, tie_word_embeddings=False).config.to_dict()
+    own = {key: value for key, value in size.items() if key not in ("model_type", "architectures", "layer_types")}
+    check_tiny(Qwen3ForCausalLM(Qwen3Config(**own, head_dim=32)).eval(), tmp_path / "qwen3", running)
+    check_tiny(tiny_model("mistral", vocab_size=1536, sliding_window=None), tmp_path / "mistral", running)
+
+
+def check_tiny(model: PreTrainedModel, folder: Path, running: Callable[..., Mlx]) -> None:
+    write_mlx_model(model, load_model("miniature/llama-medium")[1], folder)
+    prompts = torch.randint(0, 1536, (3, 50), generator=torch.Generator().manual_seed(0)).tolist()
+    assert difference(model, running(folder), prompts) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"use_dora": True}, "'model.layers.0.self_attn.q_proj' by Dora"),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["mlp"]}, "'model.layers.0.mlp' whole"),
+        ({"target_modules": ["q_proj", "lm_head"]}, "'lm_head'"),
+        ({"bias": "lora_only"}, "bias = 'lora_only'"),
+        ({"lora_bias": True}, "bias to 'model.layers.0.self_attn.q_proj'"),
+    ],
+)
+def test_an_adapter_that_mlx_cannot_compute_is_refused_by_name(
+    settings: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    model = tiny_model("qwen2", tie_word_embeddings=False)
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **PLAIN | settings))
+    assert isinstance(adapted, PeftModel)
+    with pytest.raises(ModelError, match=named):
+        write_mlx_adapter(adapted, tmp_path / "adapter")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "named"),
+    [
+        ("gpt_neox", {}, "type 'gpt_neox'"),
+        ("mistral", {}, "sliding_window = 16"),
+        ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, "sliding_attention"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "'dynamic'"),
+        (
+            "llama",
+            {
+                "rope_parameters": {
+                    "rope_type": "yarn",
+                    "rope_theta": 1e4,
+                    "factor": 2.0,
+                    "original_max_position_embeddings": 16,
+                    "attention_factor": 1.5,
+                }
+            },
+            "attention_factor = 1.5",
+        ),
+    ],
+)
+def test_a_model_that_mlx_would_compute_otherwise_is_refused_by_name(
+    architecture: str, changes: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    model, tokenizer = tiny_model(architecture, **changes), load_model("miniature/llama-medium")[1]
+    with pytest.raises(ModelError, match=named):
+        write_mlx_model(model, tokenizer, tmp_path / "model")
+    with pytest.raises(ModelError, match=named):
+        write_mlx_adapter(add_adapter(model, 2, 4, 0.0, "all-linear", 0), tmp_path / "adapter")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_that_is_not_merged_is_refused(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    add_adapter(model, 2, 4, 0.0, "all-linear", 0)
+    with pytest.raises(ModelError, match="adapter on 'model.layers.0.self_attn.q_proj': merge it"):
+        write_mlx_model(model, load_model("miniature/llama-medium")[1], tmp_path / "model")
+
+
+def test_an_export_that_fails_leaves_nothing_and_one_over_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load_model("miniature/llama-medium")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(OSError, match="not empty"):
+        write_mlx_model(model, tokenizer, tmp_path / "mine")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tokenizer, "save_pretrained", full)
+    with pytest.raises(OSError, match="No space left.*model"):
+        write_mlx_model(model, tokenizer, tmp_path / "model")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["mine", "mine/notes.txt"]
+
+
+def test_a_runtime_says_in_one_line_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="'Qwen/Qwen2.5-0.5B' is no folder with config.json"):
+        Mlx(Path("Qwen/Qwen2.5-0.5B"))
+    member = Path(load_model("miniature/llama-medium")[0].config.name_or_path)
+    with pytest.raises(ModelError, match="is no folder with adapter_config.json"):
+        Mlx(member, tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="MLX cannot load .*"):
+        Mlx(tmp_path)
+    monkeypatch.setitem(sys.modules, "mlx_lm", None)
+    with pytest.raises(ModelError, match=r"MLX is not installed .*pip install 'mlx\[cpu\]' mlx-lm") as refused:
+        Mlx(member)
+    assert "\n" not in str(refused.value)
