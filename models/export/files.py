@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -22,8 +22,8 @@ from models.export.mlx_runtime import Mlx
 from models.export.runtime import Runtime
 from models.export.torch_runtime import Torch
 from models.export.trained import Trained
-from models.loading import context_window, load_model
-from models.naming import ADAPTER_CONFIG, WEIGHTS_FILE, ModelError
+from models.loading import load_model
+from models.naming import ADAPTER_CONFIG, WEIGHTS_FILE
 
 Target = Literal["peft", "merged", "gguf", "gguf-lora", "mlx", "ollama"]
 """What an adapter is exported to."""
@@ -33,9 +33,6 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 EXACT_PACKINGS = ("f32", "f16")
 """Packings that keep the very weights, up to rounding to float16."""
 
-VERIFIED_WINDOW = 4096
-"""The most tokens of a prompt and its reply when an export is verified; a window of a whole model costs gigabytes."""
-
 
 @dataclass(frozen=True)
 class Runnable:
@@ -44,12 +41,27 @@ class Runnable:
     Attributes:
         files: their names in the export's folder.
         exact: whether they hold the very weights, up to rounding to float16.
-        start: loads them into the runtime.
+        load: loads them, from the export's folder, into the runtime.
+        folder: where they lie; None until they are written.
     """
 
     files: tuple[str, ...]
     exact: bool
-    start: Callable[[], Runtime]
+    load: Callable[[Path], Runtime]
+    folder: Path | None = None
+
+    def at(self, folder: Path) -> "Runnable":
+        """The same, of files that were written into a folder."""
+        return replace(self, folder=folder)
+
+    def start(self) -> Runtime:
+        """The runtime, with the files loaded.
+
+        Raises:
+            ModelError: the runtime is not installed, or refuses a file.
+        """
+        assert self.folder is not None
+        return self.load(self.folder)
 
 
 def check_target(trained: Trained, target: Target) -> None:
@@ -92,30 +104,30 @@ def write_files(trained: Trained, target: Target, packings: tuple[Packing, ...],
             end = prompt.end_token_id
             write_model(path, merged, trained.tokenizer, packing, end, prompt.template(), name)
         if target == "ollama":
-            window = context_window(merged.config) or VERIFIED_WINDOW
-            file = f"model-{packings[0]}.gguf"
-            write_text(folder / "Modelfile", prompt.modelfile(file, min(window, VERIFIED_WINDOW)))
+            write_text(folder / "Modelfile", prompt.modelfile(f"model-{packings[0]}.gguf"))
     prompt.write(folder)
 
 
-def runnables(trained: Trained, target: Target, packings: tuple[Packing, ...], folder: Path) -> list[Runnable]:
+def runnables(trained: Trained, target: Target, packings: tuple[Packing, ...]) -> list[Runnable]:
     """What is verified of a target, once its files are written."""
-    window = min(context_window(trained.adapted.config) or VERIFIED_WINDOW, VERIFIED_WINDOW)
+    window = trained.device_prompt.window
     if target == "peft":
         files = (WEIGHTS_FILE, ADAPTER_CONFIG)
-        return [Runnable(files, True, lambda: Torch.of_adapter(trained.base, folder))]
+        return [Runnable(files, True, lambda folder: Torch.of_adapter(trained.base, folder))]
     if target == "merged":
-        return [Runnable(("model.safetensors",), True, lambda: Torch.of_model(folder))]
+        return [Runnable(("model.safetensors",), True, Torch.of_model)]
     if target == "mlx":
         return [
-            Runnable(("merged",), True, lambda: Mlx(folder / "merged")),
-            Runnable(("adapter",), True, lambda: _mlx_adapter(trained, folder)),
+            Runnable(("merged",), True, lambda folder: Mlx(folder / "merged")),
+            Runnable(("adapter",), True, lambda folder: _mlx_adapter(trained, folder)),
         ]
     if target == "gguf-lora":
         base = base_file(trained, packings[0])
         exact = trained.base_gguf is None and packings[0] in EXACT_PACKINGS
-        return [Runnable((base, "lora.gguf"), exact, lambda: LlamaCpp(folder / base, folder / "lora.gguf", window))]
-    return [_merged_gguf(folder / f"model-{packing}.gguf", packing, window) for packing in packings]
+        return [
+            Runnable((base, "lora.gguf"), exact, lambda folder: LlamaCpp(folder / base, folder / "lora.gguf", window))
+        ]
+    return [_merged_gguf(f"model-{packing}.gguf", packing, window) for packing in packings]
 
 
 def base_file(trained: Trained, packing: Packing) -> str:
@@ -123,8 +135,8 @@ def base_file(trained: Trained, packing: Packing) -> str:
     return f"base-{packing}.gguf" if trained.base_gguf is None else trained.base_gguf.name
 
 
-def _merged_gguf(path: Path, packing: Packing, window: int) -> Runnable:
-    return Runnable((path.name,), packing in EXACT_PACKINGS, lambda: LlamaCpp(path, None, window))
+def _merged_gguf(name: str, packing: Packing, window: int) -> Runnable:
+    return Runnable((name,), packing in EXACT_PACKINGS, lambda folder: LlamaCpp(folder / name, None, window))
 
 
 def _mlx_adapter(trained: Trained, folder: Path) -> Mlx:
@@ -173,7 +185,7 @@ def _write_peft(trained: Trained, folder: Path) -> None:
 
 
 def _target_modules(adapted: PeftModel, modules: list[str]) -> list[str]:
-    """How PEFT is told which modules are adapted: by their last names where those name no others, else by their paths."""
+    """The adapted modules as PEFT is told them: by their last names where those name no others, else by their paths."""
     names = sorted({module.rpartition(".")[2] for module in modules})
     paths = [path.replace(".base_layer", "") for path, module in _linears(adapted)]
     named = [path for path in paths if path.rpartition(".")[2] in names]
@@ -182,4 +194,6 @@ def _target_modules(adapted: PeftModel, modules: list[str]) -> list[str]:
 
 def _linears(adapted: PeftModel) -> list[tuple[str, nn.Module]]:
     base = cast(nn.Module, adapted.get_base_model())
-    return [(path, module) for path, module in base.named_modules() if type(module) is nn.Linear and "lora_" not in path]
+    return [
+        (path, module) for path, module in base.named_modules() if type(module) is nn.Linear and "lora_" not in path
+    ]

@@ -199,7 +199,7 @@ _OF_QWEN2 = ("model_type", "architectures", "attention_bias", "transformers_vers
 def _require_same_splits(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Refuse a folder from which mlx-lm would load another tokenizer than the model was trained with."""
     loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    own, read = (json.loads(one.backend_tokenizer.to_str()) for one in (tokenizer, loaded))
+    own, read = (json.loads(cast(Any, one).backend_tokenizer.to_str()) for one in (tokenizer, loaded))
     for part in ("normalizer", "pre_tokenizer", "model", "post_processor", "decoder", "added_tokens"):
         if own[part] != read[part]:
             kinds = f"{type(loaded).__name__} in place of {type(tokenizer).__name__}"

@@ -41,15 +41,19 @@ class Mlx:
         self.name = f"MLX (mlx {metadata.version('mlx')}, mlx-lm {metadata.version('mlx-lm')})"
         path, local = None if adapter is None else str(adapter), {"local_files_only": True}
         try:
-            self._model, self.tokenizer = mlx_lm.load(str(model), tokenizer_config=local, adapter_path=path)
+            self._model: Any = mlx_lm.load(str(model), tokenizer_config=local, adapter_path=path)[0]
         except Exception as error:  # the files are a stranger's, and MLX raises anything at what it does not expect
             loaded = f"{str(model)!r}" + (f" with adapter {str(adapter)!r}" if adapter else "")
             raise ModelError(f"MLX cannot load {loaded}: {one_line(error)}") from error
 
-    def greedy(self, prompt_ids: Sequence[int], count: int) -> list[int]:
-        """The ``count`` most likely tokens after a prompt, each after those before; no end token ends them."""
-        steps = self._generate.generate_step(self._mlx.array(list(prompt_ids)), self._model, max_tokens=count)
-        return [int(token) for token, _ in steps]
+    def greedy(self, prompt_ids: Sequence[int], count: int, end_token_id: int | None = None) -> list[int]:
+        """See `models.export.runtime.Runtime`."""
+        written: list[int] = []
+        for token, _ in self._generate.generate_step(self._mlx.array(list(prompt_ids)), self._model, max_tokens=count):
+            written.append(int(token))
+            if written[-1] == end_token_id:
+                break
+        return written
 
     def next_log_probs(self, prompt_ids: Sequence[int]) -> Float[Tensor, " vocabulary"]:
         """log p of every token after a prompt, nats, float32."""

@@ -34,6 +34,7 @@ class DevicePrompt:
         end_token_id: its number.
         budget_tokens: the most tokens of a message, the end token included; None for a predictor.
         max_document_tokens: of longer documents the middle is cut out; None for a predictor.
+        window: the most tokens of a prompt and its reply that the model reads.
     """
 
     role: str
@@ -45,6 +46,7 @@ class DevicePrompt:
     end_token_id: int
     budget_tokens: int | None
     max_document_tokens: int | None
+    window: int
     tails: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
@@ -79,12 +81,11 @@ class DevicePrompt:
             f"{{{{- {tail} -}}}}"
         )
 
-    def modelfile(self, file: str, window: int) -> str:
+    def modelfile(self, file: str) -> str:
         """Ollama's Modelfile for a merged GGUF: one text, document and question as in `text`, between head and tail.
 
         Args:
             file: the GGUF's name, beside the Modelfile.
-            window: the most tokens of a prompt and its reply.
 
         Raises:
             ModelError: a piece holds what a Modelfile cannot quote.
@@ -96,7 +97,7 @@ class DevicePrompt:
             f"FROM ./{file}",
             f'TEMPLATE """{self.head}{{{{ .Prompt }}}}{self.tail}"""',
             "PARAMETER temperature 0",
-            f"PARAMETER num_ctx {window}",
+            f"PARAMETER num_ctx {self.window}",
             f"PARAMETER stop {json.dumps(self.end, ensure_ascii=False)}",
         ]
         if self.budget_tokens is not None:

@@ -1,4 +1,4 @@
-"""What an exported compressor's messages are worth on a sample of questions: through the runtime, and through PyTorch."""
+"""What an exported compressor's messages are worth on a sample of questions, through the runtime and PyTorch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""transformers as a runtime: a folder of a merged model, or of an adapter on its base, loaded as any other program would."""
+"""transformers as a runtime: a folder of a merged model, or of an adapter on its base, loaded as others load it."""
 
 from collections.abc import Sequence
 from importlib import metadata
@@ -22,7 +22,7 @@ class Torch:
 
     def __init__(self, model: Any) -> None:
         """Take a loaded model; `of_adapter` and `of_model` load one."""
-        self.model = model
+        self.model: Any = model
         self.name = f"transformers {metadata.version('transformers')}"
 
     @classmethod

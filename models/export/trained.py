@@ -11,12 +11,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from models.adapter_settings import AdapterSettings
 from models.adapters import load_adapter, merge_adapter, read_adapter
-from models.compressor import Compressor
+from models.compressor import QUESTION_TOKENS, UNBOUNDED_WINDOW, Compressor
 from models.export.prompt import DevicePrompt
 from models.loading import context_window, load_model
 from models.naming import ModelError, gguf_file
 from models.predictor import ANSWER_OPENING, UNLIMITED
 from models.prompts import PredictorPrompts
+
+PREDICTOR_WINDOW = 4096
+"""The tokens that a runtime makes room for to answer from a message: a message, a question and an answer have less."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,20 @@ def device_prompt(
         end_token_id=end,
         budget_tokens=settings.budget_tokens if settings.role == "compressor" else None,
         max_document_tokens=limit,
+        window=_window(model, head, tail, limit, settings),
     )
+
+
+def _window(
+    model: PreTrainedModel | PeftModel, head: str, tail: str, limit: int | None, settings: AdapterSettings
+) -> int:
+    """The tokens that a runtime has to make room for: a whole window may cost gigabytes that no prompt ever fills."""
+    most = context_window(model.config) or UNBOUNDED_WINDOW
+    if limit is None:
+        return min(most, PREDICTOR_WINDOW)
+    # A character is at most a token of a byte-level vocabulary for each of its bytes.
+    around = len((head + tail).encode()) + QUESTION_TOKENS
+    return min(most, limit + around + settings.budget_tokens)
 
 
 @torch.no_grad()
