@@ -1,10 +1,12 @@
 """llama.cpp as a runtime: a GGUF file, with or without a LoRA beside it, through the bindings ``xllamacpp``."""
 
+import json
 import os
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import torch
 from jaxtyping import Float
@@ -80,9 +82,23 @@ class LlamaCpp:
         log_probs[list(told)] = torch.tensor(list(told.values()), dtype=torch.float32)
         return log_probs
 
+    def tokens(self, text: str, special: bool) -> list[int]:
+        """A text as llama.cpp splits it; ``special`` tells whether control tokens in it are recognised."""
+        return self._posted("tokenize", content=text, add_special=False, parse_special=special)["tokens"]
+
+    def templated(self, turns: Sequence[dict[str, str]]) -> str:
+        """What the file's chat template writes of some turns."""
+        return self._posted("apply-template", messages=list(turns))["prompt"]
+
     def close(self) -> None:
         """Stop the server, which ends with its last reference."""
         self._server = None
+
+    def _posted(self, path: str, **fields: Any) -> dict[str, Any]:
+        """A reply of the server, which listens on loopback, to what the bindings have no call for."""
+        url = f"{self._server.listening_address}/{path}"
+        with urlopen(Request(url, json.dumps(fields).encode(), {"Content-Type": "application/json"})) as reply:
+            return json.load(reply)
 
     def _completed(self, ids: Sequence[int], count: int, n_probs: int) -> list[dict[str, Any]]:
         reply = self._server.handle_completions(

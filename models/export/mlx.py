@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
 from data.writing import whole_folder, write_json
@@ -34,14 +35,14 @@ from models.naming import ADAPTER_CONFIG, ModelError
 MLX_ADAPTER = "adapters.safetensors"
 """mlx-lm's name of an adapter's tensors."""
 
-FULL_ATTENTION = {"hidden_act": "silu", "layer_types": "full_attention"}
+_PLAIN = {"hidden_act": "silu", "layer_types": "full_attention"}
 
 COMPUTED: dict[str, dict[str, Any]] = {
-    "llama": FULL_ATTENTION,
-    "mistral": FULL_ATTENTION | {"sliding_window": None},
-    "qwen2": FULL_ATTENTION,
-    "qwen3": FULL_ATTENTION,
-    "smollm3": FULL_ATTENTION,
+    "llama": _PLAIN,
+    "mistral": _PLAIN | {"sliding_window": None},
+    "qwen2": _PLAIN,
+    "qwen3": _PLAIN,
+    "smollm3": _PLAIN,
 }
 """The architectures that mlx-lm 0.32 was found to compute as transformers does, by their model type, and for each what
 mlx-lm computes with whatever ``config.json`` says."""
@@ -53,6 +54,9 @@ ROPE: dict[str, set[str]] = {
     "yarn": {"factor", "beta_fast", "beta_slow", "original_max_position_embeddings"},
 }
 """The kinds of rotary embedding that mlx-lm was found to compute as transformers does, and the settings it reads."""
+
+_OF_QWEN2 = ("model_type", "architectures", "attention_bias", "transformers_version")
+"""Settings of a Qwen2 that a Llama has its own of."""
 
 _IN_BLOCK = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
@@ -135,6 +139,8 @@ def write_mlx_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
         if isinstance(module, BaseTunerLayer):
             raise ModelError(f"the model has an adapter on {path!r}: merge it before the model is written")
     require_computed(model.config)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelError(f"{type(tokenizer).__name__} has no tokenizer.json, which MLX reads")
     # Whoever loads the folder by transformers' AutoTokenizer, as mlx-lm does, gets Qwen's way to split text for any
     # model of the type qwen2, whatever its files say.
     if model.config.model_type == "qwen2" and type(tokenizer).__name__ != "Qwen2Tokenizer":
@@ -192,11 +198,7 @@ def _as_llama(model: PreTrainedModel) -> PreTrainedModel:
     return llama.eval()
 
 
-_OF_QWEN2 = ("model_type", "architectures", "attention_bias", "transformers_version")
-"""Settings of the architecture, which a Llama has its own of."""
-
-
-def _require_same_splits(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def _require_same_splits(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Refuse a folder from which mlx-lm would load another tokenizer than the model was trained with."""
     loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     own, read = (json.loads(cast(Any, one).backend_tokenizer.to_str()) for one in (tokenizer, loaded))

@@ -26,6 +26,7 @@ class Mlx:
 
     Attributes:
         name: MLX, with the versions of its packages.
+        tokenizer: the model's, as mlx-lm loads it.
 
     Raises:
         ModelError: MLX is not installed, there is no such folder, or MLX cannot load what is in it.
@@ -41,10 +42,12 @@ class Mlx:
         self.name = f"MLX (mlx {metadata.version('mlx')}, mlx-lm {metadata.version('mlx-lm')})"
         path, local = None if adapter is None else str(adapter), {"local_files_only": True}
         try:
-            self._model: Any = mlx_lm.load(str(model), tokenizer_config=local, adapter_path=path)[0]
+            loaded = mlx_lm.load(str(model), tokenizer_config=local, adapter_path=path)
         except Exception as error:  # the files are a stranger's, and MLX raises anything at what it does not expect
-            loaded = f"{str(model)!r}" + (f" with adapter {str(adapter)!r}" if adapter else "")
-            raise ModelError(f"MLX cannot load {loaded}: {one_line(error)}") from error
+            what = f"{str(model)!r}" + (f" with adapter {str(adapter)!r}" if adapter else "")
+            raise ModelError(f"MLX cannot load {what}: {one_line(error)}") from error
+        self._model: Any = loaded[0]
+        self.tokenizer: Any = loaded[1]
 
     def greedy(self, prompt_ids: Sequence[int], count: int, end_token_id: int | None = None) -> list[int]:
         """See `models.export.runtime.Runtime`."""
