@@ -65,7 +65,8 @@ class DevicePrompt:
         """A chat template (Jinja) that writes this prompt.
 
         The messages of a chat, its system turns left out, are the document and then the question; a single message is
-        one text that holds both as the prompt does. Whatever a client calls the turns, it gets what was trained.
+        one text that holds both as the prompt does. llama.cpp writes a system turn into the first of the others, as it
+        does wherever a template has no place for one.
         """
         head, between, tail = (_literal(text) for text in (self.head, f"{self.middle} ", self.tail))
         return (

@@ -1,4 +1,4 @@
-"""GGUF files beside PyTorch, in llama.cpp itself: the same tokens, the same log-probabilities, and mistakes are seen."""
+"""GGUF files beside PyTorch, in llama.cpp itself: the same tokens and log-probabilities, and mistakes are seen."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -166,14 +166,13 @@ def test_the_template_of_the_file_writes_the_prompt_of_training(
     document, question = "The zinc was 41. It rained.", "What was the zinc?"
     ids = compressor.prompt(document, question).ids
     assert runtime.tokens(prompt.text(document, question), special=True) == ids
-    user = {"role": "system", "content": "Be kind."}, {"role": "user", "content": document}
-    for turns in (
-        [*user, {"role": "user", "content": question}],
-        [{"role": "user", "content": f"{document}\n\nQuestion: {question}"}],
-    ):
+    system = {"role": "system", "content": "Be kind."}
+    for texts in ((document, question), (f"{document}\n\nQuestion: {question}",)):
+        turns = [{"role": "user", "content": text} for text in texts]
         assert runtime.templated(turns) == prompt.text(document, question)
         tokenizer.chat_template = prompt.template()
-        assert tokenizer.apply_chat_template(turns, tokenize=False) == prompt.text(document, question)
+        for told in (turns, [system, *turns]):
+            assert tokenizer.apply_chat_template(told, tokenize=False) == prompt.text(document, question)
 
 
 def test_verify_tells_what_it_compared(tmp_path: Path, running: Callable[..., LlamaCpp]) -> None:
@@ -207,7 +206,7 @@ def test_what_is_not_written_is_refused_by_name(tmp_path: Path) -> None:
         check_architecture(config)
     with pytest.raises(ModelError, match="architecture 'mistral'"):
         check_architecture(MistralConfig())
-    model, tokenizer = load_model("miniature/qwen2-small")
+    _, tokenizer = load_model("miniature/qwen2-small")
     fields = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
     assert split_name(fields) == "gpt-2"
     fields["pre_tokenizer"] = {"type": "Whitespace"}

@@ -1,4 +1,4 @@
-"""What MLX would compute otherwise than PyTorch is refused by name before a file is written; MLX is not needed for it."""
+"""What MLX would compute otherwise than PyTorch is refused by name before a file is written; that needs no MLX."""
 
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,8 @@ def test_an_adapter_that_mlx_cannot_compute_is_refused_by_name(
     settings: dict[str, Any], named: str, tmp_path: Path
 ) -> None:
     model = tiny_model("qwen2", tie_word_embeddings=False)
-    adapted = get_peft_model(
-        model, LoraConfig(task_type="CAUSAL_LM", **{"r": 4, "target_modules": "all-linear"} | settings)
-    )
+    lora = LoraConfig(**{"task_type": "CAUSAL_LM", "r": 4, "target_modules": "all-linear"} | settings)
+    adapted = get_peft_model(model, lora)
     assert isinstance(adapted, PeftModel)
     with pytest.raises(ModelError, match=named):
         write_mlx_adapter(adapted, tmp_path / "adapter")
