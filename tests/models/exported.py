@@ -19,26 +19,33 @@ MEMBERS = ("qwen2-small", "llama-medium")
 TOKENS = 40
 """Tokens that are written after each prompt."""
 
+TOLERANCE = 1e-3
+"""Nats between the log-probabilities of two programs in float32."""
+
 PLAIN: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "LoRA": PLAIN,
     "rsLoRA": PLAIN | {"use_rslora": True},
-    "patterns": PLAIN | {"rank_pattern": {"q_proj": 6, "down_proj": 2}, "alpha_pattern": {"v_proj": 3, "q_proj": 32}},
+    "patterns": PLAIN
+    | {
+        "rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 6},
+        "alpha_pattern": {"o_proj": 3, "layers.0.mlp.up_proj": 24},
+    },
 }
 """Adapters whose modules have other scales than alpha / rank says, and one that has not."""
 
 TEXTS = (
-    "The nurse saw a zinc of 41 in the morning.",
-    "Chat history of Calyod, account 94. Session on Monday.",
-    "Question: Who is my horse?",
-    "The password is 87. The booking is 40.",
-    "From the text.",
-    "Seen today. Told to rest. The folate was 74, and the potassium was not stated.",
-    "The edema needs Bergix.",
-    "What did the folate come to?",
-    "It is written here that the creatinine was 55.",
-    "A",
+    "Who keeps the archive?",
+    "The box in room 1234 weighs 3.5 kg.",
+    "From: Maria Lopez\nTo: all\nThe meeting moves to Tuesday.",
+    "Question: where did Tom leave his keys? Answer:",
+    "a",
+    "It's 12:45, and the train's late; don't wait.",
+    "  two blanks, a tab\tand a café",
+    "The budget of Orion is 250, that of Lyra is 310, and that of Vega is 95.",
+    "<|end|> is a token, and so is <|pad|>.",
+    "Write the shortest note from which this question can be answered.",
 )
 
 
@@ -61,7 +68,7 @@ def trained(member: str, settings: dict[str, Any], folder: Path, std: float = 0.
 def prompts_of(member: str) -> list[list[int]]:
     """Ten prompts, of one token to some thirty."""
     _, tokenizer = load_model(f"miniature/{member}")
-    return [[2, *tokenizer.encode(text)] for text in TEXTS]
+    return [[0, *tokenizer.encode(text)] for text in TEXTS]
 
 
 def log_probs_of(model: PreTrainedModel | PeftModel, prompt: list[int]) -> Tensor:
@@ -75,14 +82,14 @@ def difference(model: PreTrainedModel | PeftModel, runtime: Runtime, prompts: li
     return float(torch.stack(gaps).max())
 
 
-def check_parity(
-    model: PreTrainedModel | PeftModel, runtime: Runtime, prompts: list[list[int]], tolerance: float
-) -> None:
-    """Equal greedy tokens after every prompt, and log-probabilities within a tolerance after them, nats."""
+def check_parity(model: PreTrainedModel | PeftModel, prompts: list[list[int]], *runtimes: Runtime) -> None:
+    """Equal greedy tokens after every prompt, and log-probabilities within the tolerance there and 39 tokens later."""
     no_end = -1
     expected = [reply.token_ids for reply in generate(model, prompts, TOKENS, no_end)]
-    assert [runtime.greedy(prompt, TOKENS) for prompt in prompts] == expected
-    continued = [prompt + tokens[:-1] for prompt, tokens in zip(prompts, expected, strict=True)]
-    found = difference(model, runtime, prompts + continued)
-    print(f"largest difference of a log-probability: {found:.1e} nats")
-    assert found < tolerance
+    assert {len(tokens) for tokens in expected} == {TOKENS}
+    continued = prompts + [prompt + tokens[:-1] for prompt, tokens in zip(prompts, expected, strict=True)]
+    for runtime in runtimes:
+        assert [runtime.greedy(prompt, TOKENS) for prompt in prompts] == expected
+        found = difference(model, runtime, continued)
+        print(f"largest difference of a log-probability: {found:.1e} nats")
+        assert found < TOLERANCE

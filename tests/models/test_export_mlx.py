@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import (
     AutoTokenizer,
     MistralConfig,
@@ -28,48 +27,31 @@ from transformers import (
     SmolLM3ForCausalLM,
 )
 
-from models.adapters import load_adapter, merge_adapter, read_adapter, save_adapter
+from models.adapters import merge_adapter
 from models.export.mlx import MLX_ADAPTER, write_mlx_adapter, write_mlx_model
 from models.export.mlx_runtime import Mlx
-from models.export.runtime import Runtime
 from models.loading import load_model, load_tokenizer
 from models.naming import ADAPTER_CONFIG, MINIATURE_WEIGHTS, ModelError
-from models.shared_prefix import generate
+from tests.models.exported import (
+    ADAPTERS,
+    MEMBERS,
+    PLAIN,
+    TEXTS,
+    TOLERANCE,
+    check_parity,
+    difference,
+    log_probs_of,
+    trained,
+)
 from tests.models.tiny import SIZE, tiny_model
 
 pytest.importorskip("mlx.core")
 pytest.importorskip("mlx_lm")
 
-MEMBERS = ("qwen2-small", "llama-medium")
-TOKENS = 40
-TOLERANCE = 1e-3
 VISIBLE = 0.1
 """How far a mistake in the files moves some log-prob at the least: a hundred times what parity allows."""
 
-TEXTS = (
-    "Who keeps the archive?",
-    "The box in room 1234 weighs 3.5 kg.",
-    "From: Maria Lopez\nTo: all\nThe meeting moves to Tuesday.",
-    "Question: where did Tom leave his keys? Answer:",
-    "a",
-    "It's 12:45, and the train's late; don't wait.",
-    "  two blanks, a tab\tand a café",
-    "The budget of Orion is 250, that of Lyra is 310, and that of Vega is 95.",
-    "<|end|> is a token, and so is <|pad|>.",
-    "Write the shortest note from which this question can be answered.",
-)
-
-PLAIN: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
-CASES: dict[str, dict[str, Any] | None] = {
-    "base": None,
-    "lora": PLAIN,
-    "rslora": PLAIN | {"use_rslora": True},
-    "patterns": PLAIN
-    | {
-        "rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 6},
-        "alpha_pattern": {"o_proj": 3, "layers.0.mlp.up_proj": 24},
-    },
-}
+CASES = {"base": None, **ADAPTERS}
 PARTIAL: dict[str, dict[str, Any]] = {
     "some modules": PLAIN | {"target_modules": ["v_proj", "down_proj"]},
     "the first block": PLAIN | {"target_modules": ["q_proj", "up_proj"], "layers_to_transform": [0]},
@@ -97,15 +79,8 @@ class Base(NamedTuple):
         return load_model(f"miniature/{self.member}")[0]
 
     def export(self, settings: dict[str, Any], folder: Path) -> Exported:
-        """An adapter that changes much, saved, read back, and written for MLX."""
-        torch.manual_seed(0)
-        trained = get_peft_model(self.model(), LoraConfig(task_type="CAUSAL_LM", **settings))
-        for name, parameter in trained.named_parameters():
-            if ".lora_B." in name:
-                torch.nn.init.normal_(parameter, std=0.1)
-        assert isinstance(trained, PeftModel)
-        save_adapter(trained, self.tokenizer, folder / "peft", f"miniature/{self.member}")
-        adapted = load_adapter(self.model(), read_adapter(folder / "peft"), self.member)
+        """An adapter that changes much, written for MLX."""
+        adapted = trained(self.member, settings, folder / "peft")
         write_mlx_adapter(adapted, folder / "mlx")
         return Exported(adapted, folder / "mlx")
 
@@ -140,29 +115,6 @@ def running() -> Iterator[Callable[..., Mlx]]:
     yield run
     for runtime in started:
         runtime.close()
-
-
-def torch_log_probs(model: PreTrainedModel | PeftModel, prompt: list[int]) -> Tensor:
-    with torch.no_grad():
-        return model(input_ids=torch.tensor([prompt])).logits[0, -1].float().log_softmax(-1)
-
-
-def difference(model: PreTrainedModel | PeftModel, runtime: Runtime, prompts: list[list[int]]) -> float:
-    """The largest difference of a log-prob, nats."""
-    gaps = [(torch_log_probs(model, prompt) - runtime.next_log_probs(prompt)).abs().max() for prompt in prompts]
-    return float(torch.stack(gaps).max())
-
-
-def check_parity(model: PreTrainedModel | PeftModel, prompts: list[list[int]], *runtimes: Runtime) -> None:
-    no_end = -1
-    expected = [reply.token_ids for reply in generate(model, prompts, TOKENS, no_end)]
-    assert {len(tokens) for tokens in expected} == {TOKENS}
-    continued = [prompt + tokens[:-1] for prompt, tokens in zip(prompts, expected, strict=True)]
-    for runtime in runtimes:
-        assert [runtime.greedy(prompt, TOKENS) for prompt in prompts] == expected
-        found = difference(model, runtime, prompts + continued)
-        print(f"largest difference of a log-prob: {found:.1e} nats")
-        assert found < TOLERANCE
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -237,7 +189,7 @@ def test_a_base_of_the_rotary_embedding_that_mlx_does_not_find_is_seen(
 def test_the_exported_folder_is_one_for_transformers_too(base: Base) -> None:
     model, tokenizer = load_model(str(base.folder))
     assert model.dtype == torch.float32
-    assert torch.equal(torch_log_probs(model, base.prompts[1]), torch_log_probs(base.model(), base.prompts[1]))
+    assert torch.equal(log_probs_of(model, base.prompts[1]), log_probs_of(base.model(), base.prompts[1]))
     assert [[0, *tokenizer.encode(text)] for text in TEXTS] == base.prompts
 
 
