@@ -152,11 +152,17 @@ def cost_row(
     """
     values: dict[str, dict[str, Values]] = {model: _values(records, model, flops[model], prices) for model in MODELS}
     values["total"] = {figure: _added(*(values[model][figure] for model in MODELS)) for figure in ADDED}
+    if prices.compressor is None:
+        # What is free has no price to show.
+        values["compressor"]["dollars"] = [None] * len(records)
     accuracies = [record["accuracy"] for record in records]
+    known = [accuracy for accuracy in accuracies if accuracy is not None]
+    correct = sum(known) if known else None
     row = {
         "name": name,
         "budget_tokens": budget_tokens,
         "n": len(records),
+        "correct": correct,
         "per_question": _by_figure(values, mean),
         "per_correct": _by_figure(values, lambda figure: per_correct(figure, accuracies)),
         "missing": {

@@ -144,14 +144,30 @@ class Stopwatch:
 
 
 class AnswerWatch(Stopwatch):
-    """A stopwatch that also counts the tokens of a predictor that answers meanwhile."""
+    """A stopwatch that also counts the tokens of a predictor that answers meanwhile.
+
+    Attributes:
+        counts: what the predictor counted in that time.
+    """
 
     def __init__(self, predictor: Predictor, energy: EnergyCounters | None = None) -> None:
         """Watch a predictor; one that does not count has no tokens."""
         super().__init__(energy)
         known = isinstance(predictor, LocalPredictor | RemotePredictor)
-        self._counts: Counter[str] = predictor.counts if known else Counter()
-        self._before = Counter(self._counts)
+        self._counted: Counter[str] = predictor.counts if known else Counter()
+        self.counts: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self._before = Counter(self._counted)
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        super().__exit__(kind, error, trace)
+        self.counts = {event: count - self._before[event] for event, count in self._counted.items()}
 
     def spent(self, questions: int) -> Spent:
         """What each of the questions took, an equal part of all.
@@ -159,7 +175,7 @@ class AnswerWatch(Stopwatch):
         Time and energy are None where an answer was kept from an earlier run, and tokens where a server does not tell
         them.
         """
-        counts = {event: count - self._before[event] for event, count in self._counts.items()}
+        counts = self.counts
         seconds, joules = (None, None) if counts.get(KEPT) else self.share(questions)
         # An answer without a prompt is one of a predictor that does not count.
         counted = counts.get(TOKENS_READ, 0) > 0 and not counts.get(UNCOUNTED)

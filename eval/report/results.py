@@ -156,6 +156,8 @@ class CostRow(TypedDict):
     budget_tokens: NotRequired[int | None]
     n: int
     """Questions."""
+    correct: float | None
+    """The sum of their accuracies; None where none has one."""
     per_question: dict[str, ModelCosts]
     """Means, of ``compressor``, ``predictor`` and ``total``."""
     per_correct: dict[str, ModelCosts]
