@@ -68,7 +68,7 @@ class Completion:
             given.
         thoughts: whether thoughts in front of the reply were cut off.
         tokens_read: the tokens of the conversation, as the server counts them; None where it does not.
-        kept: whether it was answered before, and kept in a cache.
+        kept: whether it was answered before, and kept in a cache; replies that differ in that alone are equal.
     """
 
     text: str
@@ -77,7 +77,7 @@ class Completion:
     log_probs: tuple[float, ...] | None = None
     thoughts: bool = False
     tokens_read: int | None = None
-    kept: bool = False
+    kept: bool = field(default=False, compare=False)
 
 
 class _Message(BaseModel):
