@@ -38,13 +38,22 @@ PATIENCE = frozenset(
 
 
 class Price(Section):
-    """What a server's model costs, in dollars a million tokens."""
+    """What a model costs, in dollars a million tokens."""
 
     read: NonNegativeFloat
     """Price of tokens that it reads."""
 
     written: NonNegativeFloat
     """Price of tokens that it writes."""
+
+    def dollars(self, read: float, written: float) -> float:
+        """What so many tokens cost, in dollars.
+
+        Args:
+            read: tokens that the model reads.
+            written: tokens that it writes.
+        """
+        return (self.read * read + self.written * written) / 1_000_000
 
 
 class ServerConfig(Section):
@@ -69,8 +78,8 @@ class ServerConfig(Section):
     """Number of requests under way at once, of each process."""
 
     dollars_per_million_tokens: Price | None = None
-    """Price of the server's model, by which a training counts what it has cost (``server/dollars``); null counts tokens
-    alone."""
+    """Price of the server's model, by which a training counts what it has cost (``server/dollars``), and an evaluation
+    what a question costs; null counts tokens alone."""
 
     request: dict[str, Any] = Field(default_factory=dict)
     """Further fields of each request, as the server knows them: ``{reasoning_effort: low}``. They replace those sent

@@ -11,7 +11,7 @@ from configs.checks import check_adapter, check_model, check_sources
 from configs.errors import ConfigError, check_all, shown
 from configs.limits import GroupSize, Weight
 from configs.sections import PredictorConfig, Recipe, ScorerConfig, WriterConfig
-from configs.servers import ServerConfig
+from configs.servers import Price, ServerConfig
 from configs.tree import Section, load
 
 WITHOUT_BUDGET = ("no-context", "full-context")
@@ -134,6 +134,17 @@ class ReaderConfig(PredictorConfig):
     """What the report calls it."""
 
 
+class CostsConfig(Section):
+    """What the tokens of the models cost, in dollars a million; what has no price is not shown."""
+
+    compressor: Price | None = None
+    """Price of what the compressor reads and writes, of baselines too; null lets it be free, as on a device."""
+
+    predictor: Price | None = None
+    """Price of what the predictor reads and writes; null takes ``predictor.dollars_per_million_tokens``, and where that
+    is null too, an answer has no price."""
+
+
 class EvaluationConfig(Recipe):
     """Everything an evaluation depends on."""
 
@@ -158,6 +169,9 @@ class EvaluationConfig(Recipe):
 
     judge: JudgeConfig | None = None
     """Grades the answers that no metric can; null leaves their accuracy missing, and counts them."""
+
+    costs: CostsConfig = CostsConfig()
+    """Prices, by which seconds, tokens, operations and joules of a question have dollars beside them."""
 
     diagnostics: bool = False
     """Whether further estimators measure the information of the compressor's messages, each with its side of the truth:

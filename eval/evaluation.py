@@ -15,8 +15,9 @@ from data.rivals import candidates
 from data.sample import Document, Sample, neighbours
 from data.twins import twins_of_task
 from eval.information import measure
+from eval.metering import AnswerWatch, Stopwatch, spent_on_messages
 from eval.parts import Pieces, joined, parts_of
-from eval.record import Origin, Record, answer_fields, message_fields, question_fields
+from eval.record import Origin, Record, SpentFields, answer_fields, message_fields, question_fields
 from eval.record_log import RecordLog
 from models.channel import Channel
 from models.compressor import Compressor, Message
@@ -67,6 +68,7 @@ class Evaluation:
         arrangement: how the scorer reads the contexts of all columns.
         information_questions: how many questions of each task have the information of their messages measured; None is
             all of them.
+        costs: whether records say what their message and answer took.
     """
 
     negatives: NegativeCounts
@@ -76,6 +78,7 @@ class Evaluation:
     diagnostics: bool = False
     arrangement: Arrangement = AS_IT_IS
     information_questions: int | None = None
+    costs: bool = False
 
     def run(
         self, samples: Sequence[Sample], write: Write, channel: Channel, origin: Origin, log: RecordLog[Record]
@@ -156,14 +159,23 @@ class Evaluation:
             measured: the ids of the questions whose messages' information is measured; None is all of them.
         """
         pieces = Pieces.of(samples)
-        messages = write(pieces.samples)
+        with Stopwatch() as writing:
+            messages = write(pieces.samples)
         columns = self.columns(pieces.samples, parts_of(pool))
         parts = pieces.by_sample(messages)
-        readings = channel.answer(samples, [joined(own_parts) for own_parts in parts])
+        answering = AnswerWatch(channel.predictor)
+        readings = channel.answer(samples, [joined(own_parts) for own_parts in parts], during=answering)
         chosen = [measured is None or samples[owner].id in measured for owner in pieces.owners]
         carried = measure(
             channel.scorers, pieces, messages, columns, torch.tensor(chosen), self.skip_long_messages, self.diagnostics
         )
+        spent: list[SpentFields] = [{} for _ in samples]
+        if self.costs:
+            answered = answering.spent(len(samples))
+            spent = [
+                {"compressor_spent": written, "predictor_spent": answered}
+                for written in spent_on_messages(parts, writing)
+            ]
         return [
             {
                 **origin,
@@ -175,6 +187,7 @@ class Evaluation:
                 **answer_fields(
                     sample, readings.answers[number], readings.answer_scores[number], readings.null_scores[number]
                 ),
+                **spent[number],
             }
             for number, sample in enumerate(samples)
         ]

@@ -14,19 +14,21 @@ from configs.servers import ANSWERS
 from data.sample import Sample
 from eval.analysis.curves import lead
 from eval.analysis.density import summarise_one
-from eval.analysis.flops import cost, decoder_size
 from eval.analysis.sentences import obedience
 from eval.baselines.evaluate import BaselinePoint, Setting, evaluate_baseline, mean_tokens
 from eval.config import ASKED, CUT, EvaluationConfig
+from eval.costs import Model, Prices, all_flops, cost_row, flops_of_tokens, message_flops, predictor_size, size_of
 from eval.diagnostics import summarise_diagnostics
 from eval.evaluation import by_compressor
 from eval.judge.grade import grade, probe_judge
+from eval.metering import energy_counters
 from eval.parts import Pieces
 from eval.provenance import provenance
 from eval.readers import ask_readers
 from eval.record import BaselineRecord, Record
 from eval.record_file import BASELINE_RECORDS, write_records
 from eval.record_log import RecordLog, open_log
+from eval.report.results import CostEntry, CostRow
 from eval.results import finish
 from eval.servers import probe_predictors, tell_of_server
 from eval.stages import (
@@ -42,6 +44,7 @@ from eval.stages import (
 from models.channel import Channel
 from models.compressor import Compressor
 from models.fingerprint import is_base, parameter_hash
+from models.predictor import Predictor
 
 
 def run(config: EvaluationConfig) -> int:
@@ -86,6 +89,8 @@ def evaluate(config: EvaluationConfig) -> None:
         "compressor_base": [config.compressor.model, parameter_hash(compressor.model, is_base)],
     }
     log = open_log(config.folder / "records", identity)
+    if problem := energy_counters().problem:
+        say(problem)
     records = evaluate_stages(config, samples, compressor, instruction, channel, log)
     setting = Setting(config, samples, compressor, channel, log, mean_tokens(samples, records["samples"]))
     baselines = [entry for baseline in config.baselines for entry in evaluate_baseline(setting, baseline)]
@@ -98,8 +103,8 @@ def evaluate(config: EvaluationConfig) -> None:
             "baselines": [{**point, **summarise_one(baseline_records)} for point, baseline_records in baselines],
             "leads": leads(graded["samples"], baselines),
             "sentences": sentence_counts(config, graded["samples"]),
-            "flops": list(costs(samples, graded["samples"], stages(config, compressor, instruction))),
         }
+        extra |= costs(config, samples, graded, baselines, stages(config, compressor, instruction), predictor)
         if config.diagnostics:
             extra["diagnostics"] = summarise_diagnostics(graded["samples"])
         if baselines:
@@ -121,7 +126,7 @@ def evaluate_stages(
     log: RecordLog[Record],
 ) -> Mapping[str, list[Record]]:
     """The records of the reference and of the compressor, by the name of the file they go to."""
-    evaluation = replace(evaluation_of(config), diagnostics=config.diagnostics)
+    evaluation = replace(evaluation_of(config), diagnostics=config.diagnostics, costs=True)
     return {
         name: [
             record
@@ -170,27 +175,39 @@ def sentence_counts(config: EvaluationConfig, records: Sequence[Record]) -> list
 
 
 def costs(
-    samples: Sequence[Sample], records: Sequence[Record], compressors: Iterator[tuple[str, Compressor]]
-) -> Iterator[dict[str, Any]]:
-    """What a message of each stage costs, on average, FLOPs; a document in parts is as many prompts and replies."""
-    pieces = Pieces.of(samples).samples
-    for stage, compressor in compressors:
-        model = compressor.model
-        parameters = sum(p.numel() for name, p in model.named_parameters() if is_base(name, p))
-        try:
-            size = decoder_size(model.config, parameters)
-        except ValueError as error:
-            say(f"what a message costs is not counted, stage {stage}: {error}")
-            continue
-        prompts = (compressor.prompt(piece.document.text, piece.compressor_question) for piece in pieces)
-        prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
-        message_tokens = sum(record["message_tokens"] for record in records if record["stage"] == stage)
-        mean = cost(size, round(prompt_tokens / len(pieces)), max(1, round(message_tokens / len(pieces))))
-        yield {
-            "name": f"compressor, {stage}",
-            "prompt_tokens": prompt_tokens / len(samples),
-            "generated_tokens": message_tokens / len(samples),
-            "prefill_flops": mean.prefill * len(pieces) / len(samples),
-            "generation_flops": mean.generation * len(pieces) / len(samples),
-            "flops_per_generated_token": mean.per_token,
+    config: EvaluationConfig,
+    samples: Sequence[Sample],
+    records: Mapping[str, Sequence[Record]],
+    baselines: Sequence[tuple[BaselinePoint, list[Record]]],
+    compressors: Iterator[tuple[str, Compressor]],
+    predictor: Predictor,
+) -> dict[str, Any]:
+    """The operations of a message of each stage, and a row of costs for every stage, decoding and baseline."""
+    prices = Prices(config.costs.compressor, config.costs.predictor or config.predictor.dollars_per_million_tokens)
+    answering = predictor_size(predictor)
+    exchanges = len(Pieces.of(samples).samples) / len(samples)
+    flops: list[CostEntry] = []
+    rows: list[CostRow] = []
+    size = None
+
+    def add(name: str, budget_tokens: int | None, own: Sequence[Record], of_message: float | None) -> None:
+        of_models: dict[Model, float | None] = {
+            "compressor": of_message,
+            "predictor": flops_of_tokens(answering, own, "predictor"),
         }
+        rows.append(cost_row(name, budget_tokens, own, of_models, prices))
+
+    for stage, compressor in compressors:
+        size = size_of(compressor.model, f"compressor, {stage}")
+        for name, of_pass in records.items():
+            own = [record for record in of_pass if record["stage"] == stage]
+            entry, title = None, f"compressor, {stage}"
+            if size is not None:
+                tokens = sum(record["message_tokens"] for record in own)
+                entry = message_flops(title, size, samples, compressor, tokens)
+                flops += [entry] if name == "samples" else []
+            add(title if name == "samples" else f"{title}, greedy", None, own, all_flops(entry))
+    for point, own in baselines:
+        # What a model writes for baselines, the compressor's own writes, with or without its adapter.
+        add(point["name"], point["budget_tokens"], own, flops_of_tokens(size, own, "compressor", exchanges))
+    return {"flops": flops, "costs": rows}

@@ -157,14 +157,43 @@ class TokenFields(TypedDict):
     where a score is missing."""
 
 
-class Record(StagedRecord, Origin, TokenFields):
+class Spent(TypedDict):
+    """What one model took for one question. Every figure is None where nobody measured it."""
+
+    seconds: float | None
+    """Wall time, in seconds: that of the batch, divided by its questions. None also where the message was cut from a
+    longer one, and where an answer of a server was kept from an earlier run."""
+
+    joules: float | None
+    """Energy of the processor packages in that time, in joules, divided likewise. None also in every process but the
+    first."""
+
+    tokens_read: float | None
+    """Tokens that the model reads, the template included, as if the question were asked by itself. Of the predictor it
+    is the mean of the batch."""
+
+    tokens_written: float | None
+    """Tokens that the model writes, the end token included. Of the predictor it is the mean of the batch."""
+
+
+class SpentFields(TypedDict):
+    """What a question cost, where an evaluation measured it; differs from run to run, as all that is timed does."""
+
+    compressor_spent: NotRequired[Spent]
+    """What the message took, whatever made it. Absent where the record is of a run that did not measure."""
+
+    predictor_spent: NotRequired[Spent]
+    """What the answer took, without the scoring of the gold answer. Absent likewise."""
+
+
+class Record(StagedRecord, Origin, TokenFields, SpentFields):
     """The record of an evaluation: one for every question and stage."""
 
     context: str
     """The context, cut to what the compressor measured can read; of a document in parts the whole text."""
 
 
-class BaselineRecord(StagedRecord, Origin):
+class BaselineRecord(StagedRecord, Origin, SpentFields):
     """The record of a baseline: one for every question, baseline and budget; the context is in the other records."""
 
     baseline: str

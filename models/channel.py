@@ -4,8 +4,9 @@ Raw log-probabilities only; `objectives` turns them into accuracy and informatio
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -94,9 +95,10 @@ class Channel:
         score_gold: bool = True,
         judge: GoldScorer | None = None,
         some: bool = False,
+        during: AbstractContextManager[Any] | None = None,
     ) -> Readings:
         """What the predictor makes of each message: see `read`."""
-        return read(self.predictor, samples, messages, score_gold, judge, some)
+        return read(self.predictor, samples, messages, score_gold, judge, some, during)
 
     def score(
         self,
@@ -116,19 +118,21 @@ def read(
     score_gold: bool = True,
     judge: GoldScorer | None = None,
     some: bool = False,
+    during: AbstractContextManager[Any] | None = None,
 ) -> Readings:
     """What a predictor makes of each message; a question without any message is read once.
 
     Scores of gold answers cost about as much as the answers; without ``score_gold`` there are none. ``judge`` gives
     them in the predictor's place. With ``some`` answers that a server fails to give are missing; without it the first
-    such failure is raised.
+    such failure is raised. ``during`` is entered while the predictor answers, and left before gold answers are scored.
     """
     judge = predictor if judge is None else judge
     queries = [_query(sample, message.text) for sample, message in zip(samples, messages, strict=True)]
-    if some and isinstance(predictor, RemotePredictor):
-        given = predictor.answer_some(queries)
-    else:
-        given = predictor.answer(queries)
+    with during or nullcontext():
+        if some and isinstance(predictor, RemotePredictor):
+            given = predictor.answer_some(queries)
+        else:
+            given = predictor.answer(queries)
     answers = [answer or "" for answer in given]
     missing = frozenset(number for number, answer in enumerate(given) if answer is None)
     if not score_gold:

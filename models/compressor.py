@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -38,6 +38,25 @@ UNBOUNDED_WINDOW = 1 << 20
 
 
 @dataclass(frozen=True)
+class Effort:
+    """What it took to make a message, beside the time of the call that gave it.
+
+    Attributes:
+        read_tokens: tokens that a model read for it, the template included; 0 where no model does, None where nobody
+            counted.
+        written_tokens: tokens that a model wrote for it, the end token included; 0 and None likewise.
+        earlier_seconds: wall time of earlier calls in which it, or what it is made of, was made and kept; seconds, None
+            where nobody measured what making this message takes.
+        earlier_joules: their energy, likewise.
+    """
+
+    read_tokens: int | None = None
+    written_tokens: int | None = None
+    earlier_seconds: float | None = 0.0
+    earlier_joules: float | None = 0.0
+
+
+@dataclass(frozen=True)
 class Message:
     """What the compressor wrote.
 
@@ -47,6 +66,7 @@ class Message:
         ended: whether it ended by itself; otherwise the budget cut it off.
         log_probs: log p of every token written, the end token included; nats, under the distribution sampled from.
         truncated_tokens: tokens cut out of the middle of the context before it was read.
+        effort: what it took to make it; messages that differ in that alone are equal.
     """
 
     text: str
@@ -54,6 +74,7 @@ class Message:
     ended: bool
     log_probs: list[float]
     truncated_tokens: int = 0
+    effort: Effort = field(default=Effort(), compare=False)
 
     @property
     def tokens(self) -> int:
@@ -309,9 +330,9 @@ class Compressor:
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
 
     def _message(self, reply: Reply, prompt: Prompt) -> Message:
-        return Message(
-            self.text(reply.token_ids), reply.token_ids, reply.ended, reply.log_probs, prompt.truncated_tokens
-        )
+        ids = reply.token_ids
+        effort = Effort(len(prompt.ids), len(ids) + reply.ended)
+        return Message(self.text(ids), ids, reply.ended, reply.log_probs, prompt.truncated_tokens, effort)
 
 
 def _require_base(adapter: str | Path, base: str) -> None:

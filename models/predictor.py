@@ -4,6 +4,7 @@ A local predictor's reply is opened with ``Answer:``, so that the answer follows
 begin with a preamble.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -13,13 +14,17 @@ from typing import Any, Protocol
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from models.adapter_switch import adapter_at_work
-from models.endpoint import Completion, Endpoint, Sampling
+from models.endpoint import TOKENS_READ, TOKENS_WRITTEN, Completion, Endpoint, Sampling
 from models.loading import check_window
 from models.prompts import PredictorPrompts, predictor_text
-from models.shared_prefix import Continuation, batched_message_log_probs, generate
+from models.shared_prefix import Continuation, Reply, batched_message_log_probs, generate
 
 ANSWER_OPENING = "Answer:"
 """How every reply begins: given to a local model, taken off the reply of a server that writes it of its own accord."""
+
+KEPT, UNCOUNTED = "answers kept", "answers of unknown length"
+"""Among the counts of a predictor, beside `TOKENS_READ` and `TOKENS_WRITTEN`: answers that a cache had, which took no
+time, and answers whose tokens the server does not tell."""
 
 UNLIMITED = 1 << 30
 """A limit in tokens that no message reaches: it is never cut."""
@@ -70,7 +75,11 @@ class Predictor(Protocol):
 
 
 class LocalPredictor:
-    """A causal LM in this process."""
+    """A causal LM in this process.
+
+    Attributes:
+        counts: tokens read and written to answer so far, of every query as if it were asked by itself.
+    """
 
     def __init__(
         self,
@@ -96,6 +105,7 @@ class LocalPredictor:
             ModelError: the tokenizer has no usable chat template.
         """
         self.model = model
+        self.counts: Counter[str] = Counter()
         self.adapter = adapter
         self.tokenizer = tokenizer
         self.max_answer_tokens = max_answer_tokens
@@ -111,7 +121,12 @@ class LocalPredictor:
         """
         distinct = list(dict.fromkeys(queries))
         prompts = [[*prefix, *suffix] for prefix, suffix in map(self._prompt, distinct)]
-        answers = dict(zip(distinct, self._reply(prompts, self.max_answer_tokens), strict=True))
+        pairs = zip(prompts, self._reply(prompts, self.max_answer_tokens), strict=True)
+        exchanges = dict(zip(distinct, pairs, strict=True))
+        for prompt, reply in map(exchanges.__getitem__, queries):
+            self.counts[TOKENS_READ] += len(prompt)
+            self.counts[TOKENS_WRITTEN] += len(reply.token_ids) + reply.ended
+        answers = {query: self._text(reply) for query, (_, reply) in exchanges.items()}
         return [answers[query] for query in queries]
 
     def answer_log_probs(self, queries: Sequence[Query], answers: Sequence[str]) -> list[AnswerScore | None]:
@@ -139,7 +154,7 @@ class LocalPredictor:
         """
         distinct = list(dict.fromkeys(prompts))
         turns = [self.prompts.format.turn_ids(prompt) for prompt in distinct]
-        replies = dict(zip(distinct, self._reply(turns, max_tokens), strict=True))
+        replies = dict(zip(distinct, map(self._text, self._reply(turns, max_tokens)), strict=True))
         return [replies[prompt] for prompt in prompts]
 
     def lesson(self, query: Query, answer: str) -> tuple[list[int], list[int]]:
@@ -147,12 +162,14 @@ class LocalPredictor:
         prefix, suffix = self._prompt(query)
         return [*prefix, *suffix], [*self._continuation(query, answer).message_ids]
 
-    def _reply(self, prompts: Sequence[list[int]], max_tokens: int) -> list[str]:
+    def _reply(self, prompts: Sequence[list[int]], max_tokens: int) -> list[Reply]:
         for prompt in prompts:
             check_window(self.model.config, len(prompt) + max_tokens)
         with self._at_work():
-            replies = generate(self.model, prompts, max_tokens, self.end_token_id)
-        return [str(self.tokenizer.decode(reply.token_ids, skip_special_tokens=True)).strip() for reply in replies]
+            return generate(self.model, prompts, max_tokens, self.end_token_id)
+
+    def _text(self, reply: Reply) -> str:
+        return str(self.tokenizer.decode(reply.token_ids, skip_special_tokens=True)).strip()
 
     def _at_work(self) -> AbstractContextManager[None]:
         return nullcontext() if self.adapter is None else adapter_at_work(self.model, self.adapter)
@@ -171,6 +188,10 @@ class RemotePredictor:
 
     Log-probabilities of given answers are asked for with the model's own tokenizer, as token ids, and only a server
     that echoes prompts can tell them; elsewhere they are None.
+
+    Attributes:
+        counts: tokens read and written to answer so far, as the server counts them, of every query as if it were asked
+            by itself; `KEPT` and `UNCOUNTED` answers among them.
     """
 
     def __init__(
@@ -194,6 +215,7 @@ class RemotePredictor:
             ModelError: the tokenizer has no usable chat template.
         """
         self.endpoint = endpoint
+        self.counts: Counter[str] = Counter()
         self.instruction = instruction
         self.sampling = Sampling(max_answer_tokens, extra=request or {})
         # The server reads the message as it is, so nothing may be cut here either.
@@ -207,7 +229,13 @@ class RemotePredictor:
             EndpointError: the server cannot be reached or does not answer.
         """
         batch = [[{"role": "user", "content": self._text(query)}] for query in queries]
-        return [_answer(reply) for reply in self.endpoint.complete_all(batch, self.sampling)]
+        replies = self.endpoint.complete_all(batch, self.sampling)
+        for reply in replies:
+            self.counts[KEPT] += reply.kept
+            self.counts[UNCOUNTED] += reply.tokens_read is None or reply.tokens is None
+            self.counts[TOKENS_READ] += reply.tokens_read or 0
+            self.counts[TOKENS_WRITTEN] += reply.tokens or 0
+        return [_answer(reply) for reply in replies]
 
     def answer_some(self, queries: Sequence[Query]) -> list[str | None]:
         """The same, None where the server failed to give an answer.

@@ -33,7 +33,5 @@ def server_metrics(
     counts = sum((Counter(part) for part in join([predictor.endpoint.totals()])), Counter())
     metrics = {name: float(counts[event]) for event, name in NAMES.items()}
     if (price := config.dollars_per_million_tokens) is not None:
-        metrics["server/dollars"] = (
-            price.read * counts[TOKENS_READ] + price.written * counts[TOKENS_WRITTEN]
-        ) / 1_000_000
+        metrics["server/dollars"] = price.dollars(counts[TOKENS_READ], counts[TOKENS_WRITTEN])
     return metrics

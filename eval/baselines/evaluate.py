@@ -124,7 +124,7 @@ def _evaluate_rival(
 
 
 def _measured(setting: Setting, write: Write, origin: Origin, baseline: BaselineConfig) -> list[Record]:
-    evaluation = replace(evaluation_of(setting.config), skip_long_messages=True)
+    evaluation = replace(evaluation_of(setting.config), skip_long_messages=True, costs=True)
     if not baseline.information:
         evaluation = replace(evaluation, information_questions=0)
     records = evaluation.run(setting.samples, write, setting.channel, origin, setting.log)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import bm25s
 import numpy as np
@@ -11,8 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.sentences import sentences
-from eval.baselines.writers import Budget
-from models.compressor import Message
+from eval.baselines.writers import NO_MODEL, UNCOUNTED, Budget
+from eval.metering import Stopwatch
+from models.compressor import Effort, Message
 from models.loading import context_window
 
 Relevance = Callable[[Sequence[str], Sequence[str]], Float[np.ndarray, "questions sentences"]]
@@ -31,13 +33,18 @@ class Retrieval:
         self.budget = Budget(tokenizer)
         self.name = name
         self._relevance = relevance
+        self._effort = NO_MODEL if relevance is bm25_relevance else UNCOUNTED
         self._rankings: dict[tuple[str, str], list[int]] = {}
+        self._efforts: dict[tuple[str, str], Effort] = {}
 
     def write(self, contexts: Sequence[str], questions: Sequence[str], budget_tokens: int) -> list[Message]:
         """See `Baseline.write`; a document is indexed once for all its questions, and ranked once for all budgets."""
         pairs = list(zip(contexts, questions, strict=True))
+        kept = {pair: self._efforts[pair] for pair in pairs if pair in self._rankings}
         self._rank(pairs)
-        return [self._message(context, self._rankings[context, question], budget_tokens) for context, question in pairs]
+        return [
+            self._message(pair[0], self._rankings[pair], budget_tokens, kept.get(pair, self._effort)) for pair in pairs
+        ]
 
     def _rank(self, pairs: Sequence[tuple[str, str]]) -> None:
         asked: dict[str, list[str]] = {}
@@ -45,19 +52,21 @@ class Retrieval:
             if (context, question) not in self._rankings:
                 asked.setdefault(context, []).append(question)
         for context, questions in asked.items():
-            relevance = self._relevance([sentence.strip() for sentence in sentences(context)], questions)
+            with Stopwatch() as watch:
+                relevance = self._relevance([sentence.strip() for sentence in sentences(context)], questions)
+            seconds, joules = watch.share(len(questions))
             for question, scores in zip(questions, relevance, strict=True):
                 self._rankings[context, question] = np.argsort(-scores, kind="stable").tolist()
+                self._efforts[context, question] = replace(self._effort, earlier_seconds=seconds, earlier_joules=joules)
 
-    def _message(self, context: str, ranking: Sequence[int], budget_tokens: int) -> Message:
+    def _message(self, context: str, ranking: Sequence[int], budget_tokens: int, effort: Effort) -> Message:
         found = sentences(context)
 
         def best(count: int) -> str:
             return "".join(found[index] for index in sorted(ranking[:count])).strip()
 
-        return self.budget.message(
-            self.budget.longest(best, len(ranking), budget_tokens) or self.budget.head(best(1), budget_tokens)
-        )
+        text = self.budget.longest(best, len(ranking), budget_tokens) or self.budget.head(best(1), budget_tokens)
+        return self.budget.message(text, effort=effort)
 
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")

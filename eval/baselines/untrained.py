@@ -14,9 +14,10 @@ from data.sample import Document, Sample
 from data.sentences import sentences
 from eval.baselines.writers import Budget
 from eval.evaluation import Evaluation, by_compressor
+from eval.metering import Stopwatch
 from eval.parts import parts_of
 from models.channel import Channel
-from models.compressor import Compressor, Message
+from models.compressor import Compressor, Effort, Message
 from models.shared_prefix import sampling_seed
 from objectives.mutual_information import contrastive
 from objectives.negatives import Columns, NegativeCounts
@@ -57,27 +58,44 @@ class Untrained:
         self._seed = seed
         self._group_size = group_size
         self._written: dict[str, list[Message]] = {}
+        self._took: dict[str, tuple[float | None, float | None]] = {}
 
     def write(self, samples: Sequence[Sample], budget_tokens: int) -> list[Message]:
         """The first message for each sample; see `Rival.write`."""
         return [group[0] for group in self.groups(samples, budget_tokens)]
 
     def groups(self, samples: Sequence[Sample], budget_tokens: int) -> list[list[Message]]:
-        """All messages for each sample, none longer than the budget."""
+        """All messages for each sample, none longer than the budget; the time of one is that of its sample's group.
+
+        What a budget below the compressor's own takes is not measured: messages are written whole, and then cut.
+        """
         new = [
             sample for sample in {sample.id: sample for sample in samples}.values() if sample.id not in self._written
         ]
         if new:
-            messages = self.compressor.write(
-                [sample.document.text for sample in new],
-                [sample.compressor_question for sample in new],
-                self._group_size,
-                self.temperature,
-                [sampling_seed(self._seed, sample.id) for sample in new],
-            )
+            with Stopwatch() as watch:
+                messages = self.compressor.write(
+                    [sample.document.text for sample in new],
+                    [sample.compressor_question for sample in new],
+                    self._group_size,
+                    self.temperature,
+                    [sampling_seed(self._seed, sample.id) for sample in new],
+                )
             for number, sample in enumerate(new):
                 self._written[sample.id] = messages[number * self._group_size : (number + 1) * self._group_size]
-        return [[self.cut(message, budget_tokens) for message in self._written[sample.id]] for sample in samples]
+                self._took[sample.id] = watch.share(len(new))
+        now = {sample.id for sample in new}
+        return [
+            [self._within(message, budget_tokens, sample.id not in now, sample) for message in self._written[sample.id]]
+            for sample in samples
+        ]
+
+    def _within(self, message: Message, budget_tokens: int, kept: bool, sample: Sample) -> Message:
+        """The message within a budget, and what it took; ``kept`` says that it was written in an earlier call."""
+        whole = budget_tokens >= self.compressor.budget_tokens
+        seconds, joules = (None, None) if not whole else self._took[sample.id] if kept else (0.0, 0.0)
+        shorter = self.cut(message, budget_tokens)
+        return replace(shorter, effort=Effort(message.effort.read_tokens, shorter.tokens, seconds, joules))
 
     def cut(self, message: Message, budget_tokens: int) -> Message:
         """The message as the budget ends it.
@@ -126,7 +144,9 @@ class FirstSentence:
 
     def _first(self, message: Message) -> Message:
         first = next((piece.strip() for piece in sentences(message.text) if piece.strip()), "")
-        return message if first == message.text else self._budget.message(first, message.truncated_tokens)
+        if first == message.text:
+            return message
+        return self._budget.message(first, message.truncated_tokens, message.effort)
 
 
 @dataclass(frozen=True)
@@ -174,7 +194,8 @@ class BestOfN:
             for message, nats, ceiling in zip(messages, bound.terms.tolist(), bound.ceiling.tolist(), strict=True)
         ]
         best = [max(range(start, start + size), key=worths.__getitem__) for start in range(0, len(messages), size)]
-        return [messages[index] for index in best]
+        # Nobody counts the tokens that the scorer reads to choose.
+        return [_uncounted(messages[index]) for index in best]
 
     def worth(self, message: Message, information: float, ceiling: float) -> float:
         """What a message is worth.
@@ -202,3 +223,7 @@ class BestOfN:
             for sample in samples
         ]
         return blind.columns(asked, parts_of(self.pools[samples[0].document.task]))
+
+
+def _uncounted(message: Message) -> Message:
+    return replace(message, effort=replace(message.effort, read_tokens=None, written_tokens=None))

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from models.compressor import Message
+from models.compressor import Effort, Message
 from models.naming import ModelError
 from models.prompts import ChatFormat
 
@@ -17,6 +17,13 @@ GAP = " ... "
 """Stands where the middle of a text was cut out."""
 
 LLMLINGUA_2 = "microsoft/llmlingua-2-bert-base-multilingual-cased-meetingbank"
+
+
+NO_MODEL = Effort(0, 0)
+"""What a message takes that no model makes."""
+
+UNCOUNTED = Effort()
+"""What a message takes that a model makes whose tokens nobody counts."""
 
 
 class Baseline(Protocol):
@@ -43,9 +50,9 @@ class Budget:
         """
         self.format = ChatFormat(tokenizer)
 
-    def message(self, text: str, truncated_tokens: int = 0) -> Message:
+    def message(self, text: str, truncated_tokens: int = 0, effort: Effort = NO_MODEL) -> Message:
         """The text as a message that has ended; nobody sampled it, so it has no log-probabilities."""
-        return Message(text, self.format.text_ids(text), True, [], truncated_tokens)
+        return Message(text, self.format.text_ids(text), True, [], truncated_tokens, effort)
 
     def holds(self, text: str, budget_tokens: int) -> bool:
         """Whether the text with its end token is within the budget."""
@@ -168,7 +175,10 @@ class LLMLingua2:
 
     def write(self, contexts: Sequence[str], questions: Sequence[str], budget_tokens: int) -> list[Message]:
         """See `Baseline.write`; the question plays no part."""
-        made = {text: self.budget.message(self._text(text, budget_tokens)) for text in dict.fromkeys(contexts)}
+        made = {
+            text: self.budget.message(self._text(text, budget_tokens), effort=UNCOUNTED)
+            for text in dict.fromkeys(contexts)
+        }
         return [made[context] for context, _ in zip(contexts, questions, strict=True)]
 
     def _text(self, context: str, budget_tokens: int) -> str:

@@ -35,6 +35,7 @@ from eval.report.formats import value_text
 from eval.report.headline import headline
 from eval.report.latex import latex
 from eval.report.markdown import markdown
+from eval.report.question_costs import question_cost_tables
 from eval.report.rate_distortion import operating_points, rate_distortion_drawing
 from eval.report.readers import reader_table
 from eval.report.results import Decoding, Figure, Results, decodings
@@ -134,6 +135,7 @@ def report_tables(results: Results) -> list[Table]:
         baseline_table(baselines, compressor_methods(results)) if baselines else None,
         lead_table(results.get("leads", [])),
         cost_table(results.get("flops", [])),
+        *question_cost_tables(results.get("costs", [])),
         correlation_table(results.get("correlations", [])),
         diagnostics_table(results.get("diagnostics", {})),
     )
@@ -269,6 +271,7 @@ def _comparisons(results: Results) -> dict[str, Any]:
         "rate_drawing": rate_drawing,
         "rate_statement": rate_statement,
         "costs": cost_table(results.get("flops", [])),
+        "question_costs": question_cost_tables(results.get("costs", [])),
         "correlations": correlation_table(entries),
         "correlation_drawing": correlation_drawing(entries),
     }

@@ -137,6 +137,35 @@ class CostEntry(TypedDict):
     prefill_seconds: NotRequired[float | None]
 
 
+class ModelCosts(TypedDict):
+    """What one model costs, or both together; None where nobody measured or counted it."""
+
+    seconds: float | None
+    joules: float | None
+    flops: float | None
+    dollars: float | None
+    tokens_read: NotRequired[float | None]
+    """Absent of both together, as is ``tokens_written``."""
+    tokens_written: NotRequired[float | None]
+
+
+class CostRow(TypedDict):
+    """What the questions of one stage, decoding or baseline cost: see `eval.costs.cost_row`."""
+
+    name: str
+    budget_tokens: NotRequired[int | None]
+    n: int
+    """Questions."""
+    correct: float | None
+    """The sum of their accuracies; None where none has one."""
+    per_question: dict[str, ModelCosts]
+    """Means, of ``compressor``, ``predictor`` and ``total``."""
+    per_correct: dict[str, ModelCosts]
+    """The same for each correct answer."""
+    missing: dict[str, dict[str, int]]
+    """Questions that a mean leaves out because nobody measured them, by model and figure."""
+
+
 class SentenceEntry(TypedDict):
     """How far messages keep to a number of sentences, as `eval.analysis.sentences.obedience` counts them."""
 
@@ -182,6 +211,8 @@ class Results(Summary):
     """Of the compressor over the baselines whose lines reach its length."""
     correlations: NotRequired[list[CorrelationEntry]]
     flops: NotRequired[list[CostEntry]]
+    costs: NotRequired[list[CostRow]]
+    """What a question costs; absent from results of an older version and of a training."""
     sentences: NotRequired[list[SentenceEntry]]
     readers: NotRequired[list[ReaderEntry]]
     """Predictors that took no part in training, where the evaluation was asked for them."""

@@ -67,6 +67,8 @@ class Completion:
         log_probs: log p of each token of the reply, thoughts included, nats; None where they were not asked for or not
             given.
         thoughts: whether thoughts in front of the reply were cut off.
+        tokens_read: the tokens of the conversation, as the server counts them; None where it does not.
+        kept: whether it was answered before, and kept in a cache; replies that differ in that alone are equal.
     """
 
     text: str
@@ -74,6 +76,8 @@ class Completion:
     tokens: int | None
     log_probs: tuple[float, ...] | None = None
     thoughts: bool = False
+    tokens_read: int | None = None
+    kept: bool = field(default=False, compare=False)
 
 
 class _Message(BaseModel):
@@ -108,8 +112,8 @@ class ChatReply(BaseModel):
     usage: Usage | None = None
     model: str | None = None
 
-    def completion(self) -> Completion:
-        """The first choice, which is the only one asked for."""
+    def completion(self, kept: bool = False) -> Completion:
+        """The first choice, which is the only one asked for; ``kept`` says that it comes from a cache."""
         choice = self.choices[0]
         content = choice.logprobs.content if choice.logprobs else None
         said = choice.message.content or ""
@@ -120,6 +124,8 @@ class ChatReply(BaseModel):
             tokens=self.usage.completion_tokens if self.usage else None,
             log_probs=None if content is None else tuple(token.logprob for token in content),
             thoughts=text != said,
+            tokens_read=self.usage.prompt_tokens if self.usage else None,
+            kept=kept,
         )
 
 

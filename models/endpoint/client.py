@@ -138,8 +138,8 @@ class Endpoint:
             EndpointError: the server refused, failed, was silent or answered what cannot be read.
         """
         body = {"model": self.model, "messages": messages, **sampling.fields()}
-        reply = self._ask("/chat/completions", body, ChatReply)
-        completion = reply.completion()
+        reply, kept = self._ask("/chat/completions", body, ChatReply)
+        completion = reply.completion(kept)
         self.habits.note(reply.model, completion)
         return completion
 
@@ -215,7 +215,7 @@ class Endpoint:
         # One token more is asked for, as some servers refuse to generate none.
         body = {"model": self.model, "prompt": ids, "max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": True}
         try:
-            log_probs = self._ask("/completions", body, EchoReply).token_log_probs()
+            log_probs = self._ask("/completions", body, EchoReply)[0].token_log_probs()
         except EndpointError as error:
             if error.status not in _NO_SUCH_PATH:
                 raise
@@ -236,8 +236,8 @@ class Endpoint:
         """
         return notes(self.name, self.totals(), limit_key)
 
-    def _ask(self, path: str, body: dict[str, Any], kind: type[Reply]) -> Reply:
-        """A valid reply of the cache or of the server.
+    def _ask(self, path: str, body: dict[str, Any], kind: type[Reply]) -> tuple[Reply, bool]:
+        """A valid reply of the cache or of the server, and whether it is of the cache.
 
         The cache knows a request as it was meant, not as a server's habits had it written.
         """
@@ -246,7 +246,7 @@ class Endpoint:
         cached = self._cache.get(key, kind) if self._cache is not None else None
         if cached is not None:
             self._count("from the cache")
-            return cached
+            return cached, True
         self._count_damaged()
         with self._slots:
             reply, retries = self._post(path, body, kind)
@@ -257,7 +257,7 @@ class Endpoint:
             self._count(TOKENS_WRITTEN, reply.usage.completion_tokens or 0)
         if self._cache is not None:
             self._cache.add(key, self.model, reply)
-        return reply
+        return reply, False
 
     def _post(self, path: str, body: dict[str, Any], kind: type[Reply]) -> tuple[Reply, int]:
         """A server's reply to a request, written as the server wants it, and how often it was sent again."""

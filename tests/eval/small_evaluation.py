@@ -53,6 +53,13 @@ def comparable(folder: Path) -> dict[str, Any]:
     found = json.loads((folder / "results.json").read_text())
     for name in ("date", "seconds", "machine", "commit", "modified"):
         del found["meta"][name]
+    for row in found.get("costs", []):
+        for part in ("per_question", "per_correct"):
+            for spent in row[part].values():
+                del spent["seconds"], spent["joules"]
+        for missing in row["missing"].values():
+            # The first process alone measures energy.
+            del missing["joules"]
     return found
 
 

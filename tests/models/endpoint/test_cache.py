@@ -19,7 +19,8 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     with serving(echo_of_the_question) as server:
         first = Endpoint(server.url, "m", cache=cache).complete_all([say("a"), say("b")], GREEDY)
         again = Endpoint(server.url, "m", cache=cache)
-        assert again.complete_all([say("b"), say("a")], GREEDY) == first[::-1]
+        kept = again.complete_all([say("b"), say("a")], GREEDY)
+        assert kept == first[::-1] and not any(reply.kept for reply in first) and all(reply.kept for reply in kept)
         assert again.counts == {"from the cache": 2, "damaged cache lines": 0}
         assert len(server.asked) == 2
         for sampling in (Sampling(9), Sampling(8, seed=1), Sampling(8, 0.5), Sampling(8, extra={"top_k": 1})):

@@ -34,5 +34,5 @@ def test_a_reply_has_what_the_server_said_of_it() -> None:
     unusual = chat(None, finish_reason="length") | {"usage": None}
     with serving([Answer(chat("no", logprobs=log_probs)), Answer(unusual)]) as server:
         endpoint = Endpoint(server.url, "m")
-        assert endpoint.complete(HELLO, GREEDY) == Completion("no", "stop", 2, (-0.5,))
+        assert endpoint.complete(HELLO, GREEDY) == Completion("no", "stop", 2, (-0.5,), tokens_read=3)
         assert endpoint.complete(HELLO, GREEDY) == Completion("", "length", None, None)
