@@ -202,8 +202,10 @@ class MessageReward:
         # As it started, where it learns: else what is kept would depend on when a question first came.
         with nullcontext() if self.predictor_update is None else self.predictor_update.as_started():
             readings = self._answers(new, [Message("", [], True, [])] * len(new), False)
-        self.unaided |= zip((sample.id for sample in new), _accuracy(new, readings).tolist(), strict=True)
-        unaided = [self.unaided[sample.id] for sample in asked.samples]
+        known = zip((sample.id for sample in new), _accuracy(new, readings).tolist(), strict=True)
+        # What a server failed to give is asked again when the question comes again.
+        self.unaided |= {name: value for place, (name, value) in enumerate(known) if place not in readings.missing}
+        unaided = [self.unaided.get(sample.id, torch.nan) for sample in asked.samples]
         return asked.mean(torch.tensor(unaided, dtype=torch.float64))
 
     def _hold(

@@ -1,5 +1,6 @@
 """The reward of a training step: what each component pays for, and that processes agree on it."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 from typing import Any, cast
@@ -285,3 +286,22 @@ def test_what_the_predictor_answers_anyhow_is_no_success() -> None:
     reward.unaided[samples[0].id] = 1.0
     call(reward, samples, texts)
     assert (reward.kept.reshape(-1, GROUP) > 0).any(dim=1).tolist() == [False, True]
+
+
+def test_an_answer_without_a_message_that_is_missing_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    reward, samples, _ = build("train.update=best_of_n")
+    answer, silent = reward._answers, [0]
+
+    def fails_once(asked: Any, messages: Any, score_gold: bool) -> Any:
+        readings = answer(asked, messages, score_gold)
+        if asked and not any(message.text for message in messages):
+            silent[0] += 1
+            if silent[0] == 1:
+                return dataclasses.replace(readings, missing=frozenset({0}))
+        return readings
+
+    monkeypatch.setattr(reward, "_answers", fails_once)
+    for known in (1, 2, 2):
+        call(reward, samples, [text for sample in samples for text in messages_for(sample)])
+        assert len(reward.unaided) == known
+    assert silent[0] == 2
