@@ -17,7 +17,7 @@ from models.export.files import Runnable, Target, check_target, runnables, write
 from models.export.gguf_file import Packing
 from models.export.sample import Worth, load_predictor, load_sample, sample_name, worth
 from models.export.trained import Trained
-from models.export.verify import verify
+from models.export.verify import Reference, verify
 from models.loading import quiet_libraries
 from models.predictor import LocalPredictor
 
@@ -116,12 +116,12 @@ def _proofs(
     """What each runtime shows; none where no proof is asked for."""
     if not job.verified:
         return [Proof(runnable.files, None, None) for runnable in found]
-    prompts = verified_prompts(trained, job.prompts)
+    reference = Reference.of(trained, verified_prompts(trained, job.prompts), job.tokens)
     proofs = []
     for runnable in found:
         _say(f"verifying {' with '.join(runnable.files)}")
         with closing(runnable.start()) as runtime:
-            verification = verify(trained, runtime, prompts, job.tokens, runnable.exact)
+            verification = verify(reference, runtime, runnable.exact)
             messages = worth(trained, runtime, samples, predictor) if samples else None
         proofs.append(Proof(runnable.files, verification, messages))
     return proofs

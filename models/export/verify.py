@@ -103,39 +103,64 @@ class Verification:
         ]
 
 
-def reference_tokens(trained: Trained, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
-    """The most likely tokens after each prompt in PyTorch, written on after an end token."""
-    # No token has this number, so that nothing ends a reply.
-    return [reply.token_ids for reply in generate(trained.adapted, prompts, tokens, end_token_id=-1)]
+@dataclass(frozen=True)
+class Reference:
+    """What PyTorch computes in float32, once for all runtimes.
+
+    Attributes:
+        prompts: token ids.
+        tokens: the most likely tokens after each prompt, written on after an end token.
+        adapted: log p of every token after each prompt, nats, with the adapter.
+        plain: the same without it.
+    """
+
+    prompts: list[list[int]]
+    tokens: list[list[int]]
+    adapted: list[Float[Tensor, " vocabulary"]]
+    plain: list[Float[Tensor, " vocabulary"]]
+
+    @classmethod
+    def of(cls, trained: Trained, prompts: list[list[int]], count: int) -> "Reference":
+        """Compute it.
+
+        Args:
+            trained: what is exported.
+            prompts: token ids.
+            count: how many tokens are written after each prompt.
+        """
+        # No token has this number, so that nothing ends a reply.
+        replies = generate(trained.adapted, prompts, count, end_token_id=-1)
+        adapted, plain = (next_log_probs(trained.adapted, prompts, with_adapter) for with_adapter in (True, False))
+        return cls(prompts, [reply.token_ids for reply in replies], adapted, plain)
 
 
-def verify(
-    trained: Trained, runtime: Runtime, prompts: Sequence[Sequence[int]], tokens: int, exact: bool
-) -> Verification:
+def verify(reference: Reference, runtime: Runtime, exact: bool) -> Verification:
     """Compare a runtime with PyTorch.
 
     Args:
-        trained: what was exported.
+        reference: what PyTorch computes.
         runtime: has the exported files loaded.
-        prompts: token ids.
-        tokens: how many are written after each prompt.
         exact: whether the files hold the very weights, up to rounding to float16.
 
     Raises:
         ModelError: the runtime refuses a prompt, or has another vocabulary.
     """
-    adapted, plain = (next_log_probs(trained.adapted, prompts, with_adapter) for with_adapter in (True, False))
-    there = [_of_vocabulary(runtime.next_log_probs(ids), adapted[0]) for ids in prompts]
-    ours = reference_tokens(trained, prompts, tokens)
-    agreements = [_agreement(runtime.greedy(ids, tokens), reply) for ids, reply in zip(prompts, ours, strict=True)]
-    arrival = arrived(there, adapted, plain)
+    prompts, count = reference.prompts, len(reference.tokens[0])
+    there = [
+        _of_vocabulary(runtime.next_log_probs(ids), ours) for ids, ours in zip(prompts, reference.adapted, strict=True)
+    ]
+    agreements = [
+        _agreement(runtime.greedy(ids, count), tokens) for ids, tokens in zip(prompts, reference.tokens, strict=True)
+    ]
+    arrival = arrived(there, reference.adapted, reference.plain)
+    differences = [(a - b).abs()[_likely(b)].max() for a, b in zip(there, reference.adapted, strict=True)]
     return Verification(
         runtime=runtime.name,
         prompts=len(prompts),
-        tokens=tokens,
-        equal_prompts=sum(agreement == tokens for agreement in agreements),
+        tokens=count,
+        equal_prompts=sum(agreement == count for agreement in agreements),
         equal_tokens=sum(agreements) / len(agreements),
-        largest_difference=max(float((a - b).abs()[_likely(b)].max()) for a, b in zip(there, adapted, strict=True)),
+        largest_difference=max(map(float, differences)),
         arrived=arrival,
         problem=arrival.problem(exact),
     )
