@@ -1,0 +1,285 @@
+"""The web server: OpenAI's paths, the page and its own path, counts and health."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
+from importlib.resources import files
+from typing import Any, TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from data.errors import InputError, one_line
+from models.endpoint import EndpointError
+from models.serve.backend import Abandoned, Watch, Written
+from models.serve.chat_request import ChatRequest, check_model, read_chat
+from models.serve.fields import Fields, parse
+from models.serve.gate import Gate
+from models.serve.page_request import page_reply, read_page
+from models.serve.refusal import Refusal
+from models.serve.replies import DONE, ChatReply, encoded, event
+from models.serve.service import Service
+
+SEND_SECONDS = 30.0
+"""How long a client may take to accept a piece of a stream before it counts as gone."""
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""What the page may do: run its own script, and ask this server."""
+
+Result = TypeVar("Result")
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Json(Response):
+    """A JSON reply in UTF-8."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return encoded(content)
+
+
+def application(service: Service, gate: Gate) -> Starlette:
+    """The server of a service; the caller runs it, and closes the service's line at its end."""
+    web = _Web(service, gate)
+    routes = [
+        Route("/", web.guarded(web.page), methods=["GET"]),
+        Route("/health", web.guarded(web.health), methods=["GET"]),
+        Route("/metrics", web.guarded(web.metrics), methods=["GET"]),
+        Route("/v1/models", web.guarded(web.models), methods=["GET"]),
+        Route("/v1/models/{name:path}", web.guarded(web.model), methods=["GET"]),
+        Route("/v1/chat/completions", web.guarded(web.chat), methods=["POST"]),
+        Route("/v1/compress", web.guarded(web.compress), methods=["POST"]),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: web.no_route, Exception: web.failed})
+
+
+class _Web:
+    """The handlers."""
+
+    def __init__(self, service: Service, gate: Gate) -> None:
+        self.service, self.gate = service, gate
+        self._page = files("models.serve").joinpath("page.html").read_text(encoding="utf-8")
+
+    def guarded(self, handler: Handler) -> Handler:
+        """A handler behind the gate, whose refusals are replies and whose replies are counted."""
+
+        async def guard(request: Request) -> Response:
+            try:
+                self.gate.check(request)
+                reply = await handler(request)
+            except Refusal as refusal:
+                reply = refused(refusal)
+            except RecursionError:
+                reply = refused(Refusal("the body is nested too deeply", code="invalid_json"))
+            except (ClientDisconnect, Abandoned):
+                self.service.metrics.count("abandoned_total")
+                # Nobody reads it; 499 is what such requests are counted as elsewhere.
+                reply = Response(status_code=499)
+            except InputError as error:
+                reply = refused(failure(error))
+            route = request.scope["route"]
+            self.service.metrics.count("requests_total", path=route.path, status=str(reply.status_code))
+            return reply
+
+        return guard
+
+    async def page(self, request: Request) -> Response:
+        """The page to try it."""
+        headers = {"Content-Security-Policy": PAGE_POLICY, "Referrer-Policy": "no-referrer"}
+        return HTMLResponse(self._page, headers=headers | {"X-Content-Type-Options": "nosniff"})
+
+    async def health(self, request: Request) -> Response:
+        """Whether the server is there."""
+        return Json({"status": "ok"})
+
+    async def metrics(self, request: Request) -> Response:
+        """Counts for Prometheus."""
+        line = self.service.line
+        page = self.service.metrics.page({"waiting": line.waiting, "working": line.working})
+        return PlainTextResponse(page, media_type="text/plain; version=0.0.4")
+
+    async def models(self, request: Request) -> Response:
+        """The one model."""
+        return Json({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: Request) -> Response:
+        """The model by its name."""
+        check_model({"model": request.path_params["name"]}, self.service.limits)
+        return Json(self._model())
+
+    async def chat(self, request: Request) -> Response:
+        """OpenAI's chat completions."""
+        asked = read_chat(await self._fields(request), self.service.limits)
+        reply = ChatReply(asked, self.service.limits.model)
+        if asked.stream:
+            return await _Stream(self.service, asked, reply).begun(request)
+        watch = Watch()
+        written = await unless_gone(request, watch, self.service.write(asked.task, watch))
+        return Json(reply.whole(written))
+
+    async def compress(self, request: Request) -> Response:
+        """A message with its tokens, and a predictor's answers, as the page shows them."""
+        asked = read_page(await self._fields(request), self.service.limits)
+        watch = Watch()
+        work = self.service.write_and_answer(asked.task, asked.question if asked.answer else None, watch)
+        return Json(page_reply(asked, *await unless_gone(request, watch, work)))
+
+    async def no_route(self, request: Request, error: Exception) -> Response:
+        """No such path, or not this way."""
+        assert isinstance(error, HTTPException)
+        self.service.metrics.count("requests_total", path="other", status=str(error.status_code))
+        path = one_line(repr(request.url.path), 80)
+        told = {404: f"no such path {path}", 405: f"{path} does not take {request.method}"}
+        reply = refused(Refusal(told.get(error.status_code, error.detail), status=error.status_code, code="no_route"))
+        reply.headers.update(error.headers or {})
+        return reply
+
+    async def failed(self, request: Request, error: Exception) -> Response:
+        """A mistake of this program; Starlette raises it again behind the reply, for whoever runs the server."""
+        self.service.metrics.count("requests_total", path="other", status="500")
+        return refused(Refusal("the server made a mistake", status=500, code="internal_error"))
+
+    async def _fields(self, request: Request) -> Fields:
+        return parse(await self.gate.body(request))
+
+    def _model(self) -> dict[str, Any]:
+        name = self.service.limits.model
+        return {
+            "id": name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "shorthand",
+            "shorthand": self.service.describe(),
+        }
+
+
+def refused(refusal: Refusal) -> Response:
+    """A refusal as a reply."""
+    return Json(refusal.body(), status_code=refusal.status, headers=refusal.headers())
+
+
+def failure(error: InputError) -> Refusal:
+    """What a backend's failure is to a client: an upstream's refusal of the request is one, all else is no fault of it."""
+    status = error.status if isinstance(error, EndpointError) else None
+    if status in (400, 413, 422):
+        return Refusal(one_line(error), status=400, code="upstream_refused")
+    return Refusal(one_line(error), status=502 if isinstance(error, EndpointError) else 500, code="backend_failed")
+
+
+async def gone(receive: Receive) -> None:
+    """Returns once the client has closed its connection; what else arrives is dropped."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def unless_gone(request: Request, watch: Watch, work: Coroutine[Any, Any, Result]) -> Result:
+    """What the work gives; it is abandoned as soon as the client has gone.
+
+    Raises:
+        Abandoned: it has.
+    """
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone(request.receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise Abandoned
+    finally:
+        watch.abandon()
+        for task in (working, leaving):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await leaving
+
+
+class _Stream(Response):
+    """A reply in pieces, as server-sent events. What is refused before the first piece is an ordinary refusal."""
+
+    def __init__(self, service: Service, asked: ChatRequest, reply: ChatReply) -> None:
+        super().__init__(media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        del self.headers["content-length"]
+        self._service, self._asked, self._reply = service, asked, reply
+        self._events: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        self._watch = Watch(lambda *piece: loop.call_soon_threadsafe(self._events.put_nowait, piece))
+
+    async def begun(self, request: Request) -> "Response":
+        """The stream, once its first piece is there or nothing more will come."""
+        self._work = asyncio.ensure_future(self._service.write(self._asked.task, self._watch))
+        self._work.add_done_callback(lambda _: self._events.put_nowait(None))
+        self._first = await unless_gone_quietly(request, self._watch, self._events.get(), self._work)
+        if self._first is None:
+            self._work.result()
+        return self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the pieces as they come; the work is abandoned where the client goes away or does not read."""
+        leaving = asyncio.ensure_future(gone(receive))
+        sending = asyncio.ensure_future(self._send(send))
+        try:
+            await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+            else:
+                self._service.metrics.count("abandoned_total")
+        except TimeoutError:
+            self._service.metrics.count("abandoned_total")
+        finally:
+            self._watch.abandon()
+            for task in (self._work, leaving, sending):
+                task.cancel()
+
+    async def _send(self, send: Send) -> None:
+        async def out(content: bytes, more: bool = True) -> None:
+            message = {"type": "http.response.body", "body": content, "more_body": more}
+            await asyncio.wait_for(send(message), SEND_SECONDS)
+
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        for number in range(self._asked.task.n):
+            await out(event(self._reply.opening(number)))
+        piece = self._first
+        while piece is not None:
+            await out(event(self._reply.piece(*piece)))
+            piece = await self._events.get()
+        try:
+            written: Written = await self._work
+        except Refusal as refusal:
+            await out(event(refusal.body()), more=False)
+            return
+        except InputError as error:
+            await out(event(failure(error).body()), more=False)
+            return
+        for ending in self._reply.endings(written):
+            await out(event(ending))
+        await out(DONE, more=False)
+
+
+async def unless_gone_quietly(
+    request: Request, watch: Watch, event: Coroutine[Any, Any, Result], work: asyncio.Future[Any]
+) -> Result:
+    """What comes first of a stream; its work is ended where the client has gone before.
+
+    Raises:
+        Abandoned: it has.
+    """
+    coming, leaving = asyncio.ensure_future(event), asyncio.ensure_future(gone(request.receive))
+    try:
+        await asyncio.wait((coming, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if coming.done():
+            return coming.result()
+        watch.abandon()
+        work.cancel()
+        raise Abandoned
+    finally:
+        for task in (coming, leaving):
+            task.cancel()
