@@ -75,20 +75,17 @@ class Overdue(Exception):
     """The work took longer than it may."""
 
 
-def unheard(choice: int, piece: str) -> None:
-    """Where nobody listens to pieces of text."""
-
-
 class Watch:
     """How far work may go on, and who hears of it. Any thread may abandon it."""
 
-    def __init__(self, said: Callable[[int, str], None] = unheard) -> None:
+    def __init__(self, said: Callable[[int, str], None] | None = None) -> None:
         """Work may go on for ever until `begin`.
 
         Args:
-            said: hears the number of a choice and the next piece of its text, in the thread that works.
+            said: hears the number of a choice and the next piece of its text, in the thread that works; None where
+                nobody listens.
         """
-        self.said = said
+        self._said = said
         self._abandoned = threading.Event()
         self._deadline = float("inf")
 
@@ -99,6 +96,16 @@ class Watch:
     def abandon(self) -> None:
         """Nobody waits any more."""
         self._abandoned.set()
+
+    @property
+    def listening(self) -> bool:
+        """Whether anybody hears pieces of text."""
+        return self._said is not None
+
+    def say(self, number: int, piece: str) -> None:
+        """Tell the next piece of a choice's text; an empty one is none."""
+        if self._said is not None and piece:
+            self._said(number, piece)
 
     def check(self) -> None:
         """Called often by who works.

@@ -162,7 +162,7 @@ def budget(fields: Fields, limits: Limits) -> int:
     names = ("max_completion_tokens", "max_tokens")
     asked = {name: fields[name] for name in names if fields.get(name) is not None}
     if len(set(map(str, asked.values()))) > 1:
-        raise Refusal("'max_tokens' and 'max_completion_tokens' differ; send one", param="max_tokens")
+        raise Refusal("'max_tokens' and 'max_completion_tokens' differ; send one", param="max_tokens", code="invalid_value")
     for name in asked:
         return whole_number(fields, name, 1, limits.most_budget_tokens) or 0
     return limits.budget_tokens
@@ -220,8 +220,6 @@ def _stream_usage(fields: Fields, stream: bool) -> bool:
     if not isinstance(options, dict):
         raise wrong("stream_options", "an object", options)
     if not stream:
-        raise Refusal("'stream_options' is for streams alone", param="stream_options")
+        raise Refusal("'stream_options' is for streams alone", param="stream_options", code="invalid_value")
     check_known(options, ("include_usage", "include_obfuscation"))
     return truth(options, "include_usage", False)
-
-

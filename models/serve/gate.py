@@ -52,9 +52,7 @@ class Gate:
         # All keys are compared, and each in constant time.
         right = [hmac.compare_digest(key.encode(), given.strip().encode("utf-8", "replace")) for key in self.keys]
         if kind.lower() != "bearer" or not any(right):
-            raise Refusal(
-                "a valid key is needed: Authorization: Bearer KEY", status=401, code="invalid_api_key"
-            )
+            raise Refusal("a valid key is needed: Authorization: Bearer KEY", status=401, code="invalid_api_key")
 
     async def body(self, request: Request) -> bytes:
         """The body of a request.
@@ -88,5 +86,3 @@ class Gate:
 
     def _too_large(self) -> Refusal:
         return Refusal(f"the body has more than {self.body_bytes:,} bytes", status=413, code="body_too_large")
-
-

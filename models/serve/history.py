@@ -121,7 +121,9 @@ def _content(content: Any, where: str) -> str:
         kind = part.get("type")
         if kind not in TEXT_PARTS:
             raise Refusal(
-                f"'{named}' is of type {shown(kind)}: a compressor reads text alone", param=named, code="unsupported_value"
+                f"'{named}' is of type {shown(kind)}: a compressor reads text alone",
+                param=named,
+                code="unsupported_value",
             )
         if not isinstance(part.get("text"), str):
             raise wrong(f"{named}.text", "text", part.get("text"))

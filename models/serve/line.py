@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from models.serve.backend import Watch
 from models.serve.refusal import Refusal
@@ -31,7 +31,7 @@ class Line:
         self.most_waiting = most_waiting
         self.seconds = seconds
         self.working = False
-        self._outstanding: dict[Future[object], Watch] = {}
+        self._outstanding: dict[Future[Any], Watch] = {}
         self._changing = threading.Lock()
         self._closed = False
         self._mean_seconds = 1.0
@@ -67,7 +67,7 @@ class Line:
                     retry_seconds=self._retry_seconds(),
                 )
             future: Future[Result] = self._pool.submit(self._begin, task, watch)
-            self._outstanding[future] = watch  # pyright: ignore[reportArgumentType] (futures are read alone here)
+            self._outstanding[future] = watch
         future.add_done_callback(self._leave)
         try:
             return await asyncio.wrap_future(future)
@@ -109,7 +109,7 @@ class Line:
 
     def _leave(self, future: Future[Result]) -> None:
         with self._changing:
-            self._outstanding.pop(future, None)  # pyright: ignore[reportArgumentType] (as above)
+            self._outstanding.pop(future, None)
 
     def _retry_seconds(self) -> int:
         """About when half of the line will be through."""

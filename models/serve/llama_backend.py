@@ -5,6 +5,7 @@ and the prompt come from the adapter's folder. What messages carry cannot be tol
 llama.cpp gives no log-probabilities of given tokens.
 """
 
+import importlib
 import secrets
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from models.serve.backend import Choice, Task, Watch, Written
 from models.serve.reading import Reader
 
 DEFAULT_WINDOW = 16_384
-"""Tokens that are read where neither the file nor the user says less: llama.cpp takes the memory for them at its start."""
+"""Tokens that are read where neither the file nor the user says less: llama.cpp takes memory for all at once."""
 
 PASS_TOKENS = 256
 """Tokens that llama.cpp reads at a time; between two passes it can be told to stop."""
@@ -155,14 +156,13 @@ class _Heard:
         self._say(self.text)
 
     def _say(self, text: str) -> None:
-        if further := text[self._said :]:
-            self._watch.said(self._number, further)
-            self._said = len(text)
+        self._watch.say(self._number, text[self._said :])
+        self._said = len(text)
 
 
 def _start(file: Path, window: int, threads: int, subject: str) -> Any:
     try:
-        import xllamacpp
+        xllamacpp: Any = importlib.import_module("xllamacpp")
     except ImportError as error:
         raise ModelError(f"{subject}: llama.cpp is not installed; pip install xllamacpp") from error
     settings = xllamacpp.CommonParams()

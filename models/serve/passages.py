@@ -92,9 +92,7 @@ def source_passages(document: str, message: str) -> list[Passage]:
     common = Counter(stem for stems in words for stem in stems)
     wanted = {stem: math.log(1 + len(spans) / common[stem]) for stem in _stems(message) if common[stem]}
     # Of two sentences that share the same words the shorter one is nearer.
-    shared = [
-        sum(wanted[stem] for stem in stems & wanted.keys()) / math.sqrt(1 + len(stems) / 32) for stems in words
-    ]
+    shared = [sum(wanted[stem] for stem in stems & wanted.keys()) / math.sqrt(1 + len(stems) / 32) for stems in words]
     nearest = max(shared, default=0.0)
     order = sorted(range(len(spans)), key=lambda number: (-shared[number], number))
     chosen = sorted(

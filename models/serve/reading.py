@@ -130,7 +130,7 @@ class Pieces:
         self._ids.append(token_id)
         sure = self._reader.text(self._ids).rstrip("�").rstrip()
         if self._whole_words:
-            sure = sure.rpartition(" ")[0]
+            sure = sure.rpartition(" ")[0].rstrip()
         return self._further(sure)
 
     def rest(self, text: str) -> str:

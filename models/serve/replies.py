@@ -43,8 +43,7 @@ class ChatReply:
     def endings(self, written: Written) -> list[dict[str, Any]]:
         """The last pieces: why each choice ended, and the usage where it was asked for."""
         last = [
-            self._chunk(number, {}, finish_reason(choice), _of_choice(choice))
-            | {"shorthand": self._shorthand(written)}
+            self._chunk(number, {}, finish_reason(choice), _of_choice(choice)) | {"shorthand": self._shorthand(written)}
             for number, choice in enumerate(written.choices)
         ]
         if self.request.stream_usage:

@@ -81,8 +81,8 @@ def address(taken: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(app: Starlette, line: Line, taken: socket.socket) -> None:
-    """Serve until SIGTERM, which is an ordinary end, or SIGINT, which is raised as `KeyboardInterrupt` behind it."""
+def server_of(app: Starlette, line: Line) -> uvicorn.Server:
+    """The server of an application, which runs on a bound socket."""
     config = uvicorn.Config(
         app,
         http=_Protocol,
@@ -94,10 +94,15 @@ def serve(app: Starlette, line: Line, taken: socket.socket) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )
+    return _Server(config, line)
+
+
+def serve(app: Starlette, line: Line, taken: socket.socket) -> None:
+    """Serve until SIGTERM, which is an ordinary end, or SIGINT, which is raised as `KeyboardInterrupt` behind it."""
     # uvicorn raises a signal again once it has ended.
     signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        _Server(config, line).run([taken])
+        server_of(app, line).run([taken])
     finally:
         line.stop(ABANDON_SECONDS)
         print("stopped", file=sys.stderr)

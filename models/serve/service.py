@@ -29,9 +29,7 @@ class Service:
         metrics: what was done.
     """
 
-    def __init__(
-        self, backend: Backend, limits: Limits, line: Line, predictor: Predictor | None = None
-    ) -> None:
+    def __init__(self, backend: Backend, limits: Limits, line: Line, predictor: Predictor | None = None) -> None:
         """Fix what is served.
 
         Args:
@@ -52,8 +50,8 @@ class Service:
         """
         return (await self._work(task, watch, None))[0]
 
-    async def write_and_answer(self, task: Task, question: str, watch: Watch) -> tuple[Written, Answers | None]:
-        """Messages, and what the predictor makes of the first; None without a predictor.
+    async def write_and_answer(self, task: Task, question: str | None, watch: Watch) -> tuple[Written, Answers | None]:
+        """Messages, and what the predictor makes of the first; None without a predictor or a question.
 
         Raises:
             Refusal, Abandoned: as `write`.

@@ -62,8 +62,8 @@ class TorchBackend:
 
         def heard(number: int, token: int) -> None:
             watch.check()
-            if token != self.reader.end_token_id and (piece := pieces[number].add(token)):
-                watch.said(number, piece)
+            if watch.listening and token != self.reader.end_token_id:
+                watch.say(number, pieces[number].add(token))
 
         with _watched(self.compressor.model, watch):
             replies = generate(
@@ -76,13 +76,14 @@ class TorchBackend:
                 [task.seed],
                 heard,
             )
-            texts = [self.reader.text(reply.token_ids) for reply in replies]
-            for number, text in enumerate(texts):
-                if rest := pieces[number].rest(text):
-                    watch.said(number, rest)
-            return Written(
-                tuple(self._choice(task, prompt, reply) for reply in replies), len(prompt.ids), prompt.truncated_tokens
-            )
+            for number, reply in enumerate(replies):
+                watch.say(number, pieces[number].rest(self.reader.text(reply.token_ids)))
+            # Equal messages carry the same, which is told once.
+            keys = [(reply.ended, *reply.token_ids) for reply in replies]
+            choices = {
+                key: self._choice(task, prompt, reply) for key, reply in dict(zip(keys, replies, strict=True)).items()
+            }
+        return Written(tuple(choices[key] for key in keys), len(prompt.ids), prompt.truncated_tokens)
 
     def _choice(self, task: Task, prompt: Prompt, reply: Reply) -> Choice:
         message = Message(self.reader.text(reply.token_ids), reply.token_ids, reply.ended, reply.log_probs)

@@ -64,8 +64,7 @@ class UpstreamBackend:
             sampling = Sampling(task.budget_tokens, task.temperature, task.seed + number if task.temperature else None)
             completion, read = self._complete(text, sampling, watch)
             message = completion.text.strip()
-            if message:
-                watch.said(number, message)
+            watch.say(number, message)
             choices.append(Choice(message, completion.tokens or 0, completion.finish_reason != "length"))
         return Written(tuple(choices), read, None, found + more)
 

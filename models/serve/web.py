@@ -1,7 +1,9 @@
 """The web server: OpenAI's paths, the page and its own path, counts and health."""
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 from collections.abc import Awaitable, Callable, Coroutine
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -28,10 +30,10 @@ SEND_SECONDS = 30.0
 """How long a client may take to accept a piece of a stream before it counts as gone."""
 
 PAGE_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "default-src 'none'; script-src 'sha256-{}'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What the page may do: run its own script, and ask this server."""
+"""What the page may do: run its own script, known by its hash, and ask this server."""
 
 Result = TypeVar("Result")
 
@@ -69,6 +71,8 @@ class _Web:
     def __init__(self, service: Service, gate: Gate) -> None:
         self.service, self.gate = service, gate
         self._page = files("models.serve").joinpath("page.html").read_text(encoding="utf-8")
+        script = self._page.partition("<script>")[2].partition("</script>")[0]
+        self._script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
     def guarded(self, handler: Handler) -> Handler:
         """A handler behind the gate, whose refusals are replies and whose replies are counted."""
@@ -95,8 +99,12 @@ class _Web:
 
     async def page(self, request: Request) -> Response:
         """The page to try it."""
-        headers = {"Content-Security-Policy": PAGE_POLICY, "Referrer-Policy": "no-referrer"}
-        return HTMLResponse(self._page, headers=headers | {"X-Content-Type-Options": "nosniff"})
+        headers = {
+            "Content-Security-Policy": PAGE_POLICY.format(self._script_hash),
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+        }
+        return HTMLResponse(self._page, headers=headers)
 
     async def health(self, request: Request) -> Response:
         """Whether the server is there."""
@@ -169,7 +177,7 @@ def refused(refusal: Refusal) -> Response:
 
 
 def failure(error: InputError) -> Refusal:
-    """What a backend's failure is to a client: an upstream's refusal of the request is one, all else is no fault of it."""
+    """What a backend's failure is to a client: its own fault only where a server upstream refused the request."""
     status = error.status if isinstance(error, EndpointError) else None
     if status in (400, 413, 422):
         return Refusal(one_line(error), status=400, code="upstream_refused")
@@ -211,7 +219,11 @@ class _Stream(Response):
         self._service, self._asked, self._reply = service, asked, reply
         self._events: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        self._watch = Watch(lambda *piece: loop.call_soon_threadsafe(self._events.put_nowait, piece))
+
+        def said(number: int, piece: str) -> None:
+            loop.call_soon_threadsafe(self._events.put_nowait, (number, piece))
+
+        self._watch = Watch(said)
 
     async def begun(self, request: Request) -> "Response":
         """The stream, once its first piece is there or nothing more will come."""
