@@ -162,7 +162,9 @@ def budget(fields: Fields, limits: Limits) -> int:
     names = ("max_completion_tokens", "max_tokens")
     asked = {name: fields[name] for name in names if fields.get(name) is not None}
     if len(set(map(str, asked.values()))) > 1:
-        raise Refusal("'max_tokens' and 'max_completion_tokens' differ; send one", param="max_tokens", code="invalid_value")
+        raise Refusal(
+            "'max_tokens' and 'max_completion_tokens' differ; send one", param="max_tokens", code="invalid_value"
+        )
     for name in asked:
         return whole_number(fields, name, 1, limits.most_budget_tokens) or 0
     return limits.budget_tokens

@@ -26,6 +26,9 @@ DEFAULT_WINDOW = 16_384
 PASS_TOKENS = 256
 """Tokens that llama.cpp reads at a time; between two passes it can be told to stop."""
 
+ERRORS_ALONE = 1
+"""llama.cpp's verbosity at which it says nothing of ordinary work."""
+
 
 class LlamaBackend:
     """llama.cpp with one model."""
@@ -170,6 +173,7 @@ def _start(file: Path, window: int, threads: int, subject: str) -> Any:
     settings.n_ctx, settings.n_parallel, settings.warmup = window, 1, False
     settings.n_batch = settings.n_ubatch = PASS_TOKENS
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
+    settings.verbosity = ERRORS_ALONE
     # Prompts of earlier requests are not kept.
     settings.cache_ram_mib = 0
     # It listens on loopback as well, where nobody else is to be served.

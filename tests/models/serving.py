@@ -75,8 +75,9 @@ class Running:
         """The error of a reply that has to be a refusal in OpenAI's shape."""
         return error_of(self.post(path, **fields), status)
 
-    def metric(self, name: str) -> float:
-        lines = self.client.get("/metrics").text.splitlines()
+    def metric(self, name: str, key: str = "") -> float:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        lines = self.client.get("/metrics", headers=headers).text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(f"shorthand_{name}"))
 
 

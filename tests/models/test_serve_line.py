@@ -95,8 +95,8 @@ def test_beyond_the_line_clients_are_told_to_come_back() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_work_of_a_client_that_has_gone_is_given_up(stream: bool) -> None:
-    with held_server() as (held, backend, server):
-        for _ in range(2):
+    with held_server() as (held, _, server):
+        for _attempt in range(2):
             with pytest.raises(httpx2.ReadTimeout):
                 httpx2.post(server.url + CHAT, json=ASK | {"stream": stream}, timeout=0.5)
         wait_until(lambda: held.given_up == 2)
