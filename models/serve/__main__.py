@@ -94,6 +94,7 @@ def _add_compressor(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (default: all cores)")
     group.add_argument("--predictor", metavar="MODEL", help="a model that answers on the page from the message alone")
     group.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible server that runs the predictor")
+    group.add_argument("--question", metavar="TEXT", help="what a history without a question is compressed for")
     group.add_argument("--no-bits", action="store_true", help="do not tell what messages carry: half of the time")
 
 
@@ -109,7 +110,7 @@ def _add_server(group: argparse._ArgumentGroup) -> None:
         "--seconds", type=float, default=300.0, metavar="S", help="longest work for one request (default %(default)g)"
     )
     group.add_argument(
-        "--body-mib", type=float, default=4.0, metavar="M", help="largest body of a request (default %(default)g MiB)"
+        "--body-mib", type=float, default=2.0, metavar="M", help="largest body of a request (default %(default)g MiB)"
     )
     group.add_argument(
         "--body-seconds", type=float, default=30.0, metavar="S", help="longest time of a body (default %(default)g)"

@@ -18,6 +18,9 @@ from models.serve.refusal import Refusal
 MOST_CHOICES = 8
 """The most messages of one request: they are written together, from one reading of the document."""
 
+DEFAULT_QUESTION = "What should be remembered?"
+"""What a history without a question of its own is compressed for."""
+
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "frequency_penalty": (0,),
@@ -90,7 +93,7 @@ class Limits:
     most_budget_tokens: int
     hidden: bool = False
     bits: bool = True
-    default_question: str = "What should be remembered?"
+    default_question: str = DEFAULT_QUESTION
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Gate:
 
     keys: Sequence[str] = ()
     hosts: Sequence[str] = LOOPBACK
-    body_bytes: int = 4 << 20
+    body_bytes: int = 2 << 20
     body_seconds: float = 30.0
 
     def check(self, request: Request) -> None:

@@ -14,7 +14,7 @@ from models.loading import load_tokenizer, quiet_libraries
 from models.naming import ModelError, gguf_file, names_adapter
 from models.predictor import Predictor
 from models.serve.backend import Backend
-from models.serve.chat_request import Limits
+from models.serve.chat_request import DEFAULT_QUESTION, Limits
 from models.serve.line import Line
 from models.serve.service import Service
 
@@ -69,7 +69,8 @@ def load(options: argparse.Namespace) -> Service:
         backend.budget_tokens,
         backend.most_budget_tokens,
         backend.hidden,
-        bits=not options.no_bits,
+        not options.no_bits,
+        options.question or DEFAULT_QUESTION,
     )
     return Service(backend, limits, Line(options.queue, options.seconds), predictor)
 

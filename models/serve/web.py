@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -91,6 +92,8 @@ class _Web:
                 reply = Response(status_code=499)
             except InputError as error:
                 reply = refused(failure(error))
+            except Exception:  # not raised further, for the connection would be closed behind the reply
+                reply = refused(mistaken())
             route = request.scope["route"]
             self.service.metrics.count("requests_total", path=route.path, status=str(reply.status_code))
             return reply
@@ -153,9 +156,9 @@ class _Web:
         return reply
 
     async def failed(self, request: Request, error: Exception) -> Response:
-        """A mistake of this program; Starlette raises it again behind the reply, for whoever runs the server."""
+        """A mistake of this program outside of any path."""
         self.service.metrics.count("requests_total", path="other", status="500")
-        return refused(Refusal("the server made a mistake", status=500, code="internal_error"))
+        return refused(mistaken())
 
     async def _fields(self, request: Request) -> Fields:
         return parse(await self.gate.body(request))
@@ -174,6 +177,12 @@ class _Web:
 def refused(refusal: Refusal) -> Response:
     """A refusal as a reply."""
     return Json(refusal.body(), status_code=refusal.status, headers=refusal.headers())
+
+
+def mistaken() -> Refusal:
+    """What a client is told of a mistake of this program; whoever runs it is shown where, and nothing of a request."""
+    traceback.print_exc()
+    return Refusal("the server made a mistake", status=500, code="internal_error")
 
 
 def failure(error: InputError) -> Refusal:
@@ -270,6 +279,9 @@ class _Stream(Response):
             return
         except InputError as error:
             await out(event(failure(error).body()), more=False)
+            return
+        except Exception:
+            await out(event(mistaken().body()), more=False)
             return
         for ending in self._reply.endings(written):
             await out(event(ending))

@@ -138,6 +138,20 @@ def test_a_stream_that_fails_halfway_says_so_in_its_last_event() -> None:
     assert '"The zinc"' in blocks[1] and "generation_timeout" in blocks[-1] and "[DONE]" not in blocks[-1]
 
 
+def test_a_mistake_of_the_program_is_told_without_its_details() -> None:
+    def script(task: Task, watch: Watch) -> str:
+        if task.budget_tokens == 2:
+            watch.say(0, "The zinc")
+        raise KeyError("secret")
+
+    with running(service_of(Scripted(script))) as server:
+        assert error_of(server.post(**ASK), 500)["code"] == "internal_error"
+        error_of(server.post(**ASK, stream=True), 500)
+        halfway = server.post(**ASK, stream=True, max_tokens=2).text
+        assert "internal_error" in halfway and "[DONE]" not in halfway and "secret" not in halfway
+        assert server.client.get("/health").status_code == 200
+
+
 def test_a_client_that_does_not_read_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.serve.web.SEND_SECONDS", 0.5)
 
