@@ -82,8 +82,8 @@ def test_beyond_the_line_clients_are_told_to_come_back() -> None:
     with held_server(queue=2) as (held, backend, server):
         inside = [later(lambda: server.post(**ASK)) for _ in range(3)]
         wait_until(lambda: server.metric("waiting") == 2)
-        for fields in (ASK, ASK | {"stream": True}):
-            reply = server.post(**fields)
+        for stream in (False, True):
+            reply = server.post(**ASK, stream=stream)
             error = error_of(reply, 429)
             assert error["type"] == "rate_limit_error" and 1 <= int(reply.headers["retry-after"]) <= 60
         assert server.client.get("/health").status_code == 200 and server.metric("working") == 1
