@@ -90,6 +90,9 @@ def _add_compressor(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--gguf", metavar="FILE", help="llama.cpp: the compressor as a GGUF file")
     group.add_argument("--upstream", metavar="URL", help="upstream: the server, http://.../v1")
     group.add_argument("--budget", type=int, metavar="N", help="tokens of a message where a request names none")
+    group.add_argument(
+        "--most-budget", type=int, default=4096, metavar="N", help="largest budget of a request (default %(default)s)"
+    )
     group.add_argument("--window", type=int, metavar="N", help="llama.cpp and upstream: tokens that the model reads")
     group.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (default: all cores)")
     group.add_argument("--predictor", metavar="MODEL", help="a model that answers on the page from the message alone")
@@ -130,9 +133,9 @@ def mistake(options: argparse.Namespace) -> str | None:
         return "--window: is for --backend llama.cpp and upstream"
     if options.endpoint is not None and options.predictor is None:
         return "--endpoint: needs --predictor, the name of the model on that server"
-    for name in ("budget", "window", "threads"):
+    for name in ("budget", "most_budget", "window", "threads"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
-            return f"--{name} {getattr(options, name)}: should be at least 1"
+            return f"--{name.replace('_', '-')} {getattr(options, name)}: should be at least 1"
     for name, least in (("queue", 0), ("seconds", 0.001), ("body_mib", 0.001), ("body_seconds", 0.001)):
         if not least <= getattr(options, name) < float("inf"):
             return f"--{name.replace('_', '-')} {getattr(options, name)}: should be at least {least:g}"

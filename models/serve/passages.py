@@ -26,6 +26,9 @@ LEAST_SHARE = 0.25
 
 _WORD = re.compile(r"\w+")
 
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{2,}")
+"""Japanese, Chinese and Korean are compared by pairs of letters: words have no spaces, or many endings."""
+
 
 @dataclass(frozen=True)
 class Passage:
@@ -109,4 +112,5 @@ def source_passages(document: str, message: str) -> list[Passage]:
 
 
 def _stems(text: str) -> set[str]:
-    return {word[:STEM] for word in _WORD.findall(text.lower())}
+    pairs = {run[start : start + 2] for run in _UNSPACED.findall(text) for start in range(len(run) - 1)}
+    return {word[:STEM] for word in _WORD.findall(_UNSPACED.sub(" ", text.lower()))} | pairs

@@ -43,7 +43,8 @@ class ChatReply:
     def endings(self, written: Written) -> list[dict[str, Any]]:
         """The last pieces: why each choice ended, and the usage where it was asked for."""
         last = [
-            self._chunk(number, {}, finish_reason(choice), _of_choice(choice)) | {"shorthand": self._shorthand(written)}
+            self._chunk(number, {}, finish_reason(choice), _of_choice(choice))
+            | {"shorthand": self._shorthand(written, number)}
             for number, choice in enumerate(written.choices)
         ]
         if self.request.stream_usage:
@@ -62,10 +63,10 @@ class ChatReply:
         piece = {**self.head, "object": "chat.completion.chunk", "choices": [choice]}
         return piece | ({"usage": None} if self.request.stream_usage else {})
 
-    def _shorthand(self, written: Written) -> dict[str, Any]:
-        """What OpenAI's format has no place for; of several choices the first one's figures."""
+    def _shorthand(self, written: Written, number: int = 0) -> dict[str, Any]:
+        """What OpenAI's format has no place for, with the figures of one choice."""
         return {
-            **_of_choice(written.choices[0]),
+            **_of_choice(written.choices[number]),
             "truncated_tokens": written.truncated_tokens,
             "budget_tokens": self.request.task.budget_tokens,
             "unread_messages": self.request.unread_messages,

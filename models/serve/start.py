@@ -64,10 +64,14 @@ def load(options: argparse.Namespace) -> Service:
         raise ModelError(
             f"a budget of {backend.budget_tokens} tokens leaves no room to read; at most {backend.most_budget_tokens}"
         )
+    # Memory for a whole budget is taken before the first token is written.
+    most = min(backend.most_budget_tokens, options.most_budget)
+    if backend.budget_tokens > most:
+        raise ModelError(f"a budget of {backend.budget_tokens} tokens is more than --most-budget {most}")
     limits = Limits(
         options.name or _name(options),
         backend.budget_tokens,
-        backend.most_budget_tokens,
+        most,
         backend.hidden,
         not options.no_bits,
         options.question or DEFAULT_QUESTION,

@@ -165,6 +165,8 @@ def test_passages_are_the_sentences_that_share_most_word_for_word() -> None:
     found = source_passages(document, "Zinc: 52; gout: Marlodd")
     assert [passage.text.strip() for passage in found] == ["The zinc was 52.", "Her gout needs Marlodd, twice a day."]
     assert all(document[passage.start :].startswith(passage.text) for passage in found)
+    chinese = "病房很安静。锌的含量是五十二。今天下雨了。"
+    assert [passage.text for passage in source_passages(chinese, "锌的含量")] == ["锌的含量是五十二。"]
     assert source_passages(document, "xyz") == [] == source_passages("", "zinc")
 
 

@@ -58,8 +58,10 @@ def test_options_change_what_is_served(adapter: str) -> None:
     )
     limits = service.limits
     assert (limits.model, limits.budget_tokens, limits.bits, limits.default_question) == ("x/y", 9, False, "Sum up.")
-    with pytest.raises(ModelError, match="leaves no room"):
-        load(parse(["--adapter", adapter, "--budget", "1900"]))
+    assert load(parse(["--adapter", adapter, "--most-budget", "30"])).limits.most_budget_tokens == 30
+    for arguments, reason in ((["--budget", "1900"], "no room"), (["--most-budget", "19"], "--most-budget 19")):
+        with pytest.raises(ModelError, match=reason):
+            load(parse(["--adapter", adapter, *arguments]))
 
 
 def test_llama_cpp_is_sent_the_adapters_prompt(adapter: str, tmp_path: Path) -> None:
