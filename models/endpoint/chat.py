@@ -67,6 +67,7 @@ class Completion:
         log_probs: log p of each token of the reply, thoughts included, nats; None where they were not asked for or not
             given.
         thoughts: whether thoughts in front of the reply were cut off.
+        read_tokens: the request's tokens, as the server counts them; None where it does not.
     """
 
     text: str
@@ -74,6 +75,7 @@ class Completion:
     tokens: int | None
     log_probs: tuple[float, ...] | None = None
     thoughts: bool = False
+    read_tokens: int | None = field(default=None, compare=False)
 
 
 class _Message(BaseModel):
@@ -120,6 +122,7 @@ class ChatReply(BaseModel):
             tokens=self.usage.completion_tokens if self.usage else None,
             log_probs=None if content is None else tuple(token.logprob for token in content),
             thoughts=text != said,
+            read_tokens=self.usage.prompt_tokens if self.usage else None,
         )
 
 

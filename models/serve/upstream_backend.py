@@ -62,22 +62,24 @@ class UpstreamBackend:
         choices, read = [], 0
         for number in range(task.n):
             sampling = Sampling(task.budget_tokens, task.temperature, task.seed + number if task.temperature else None)
-            completion, read = self._complete(text, sampling, watch)
+            completion = self._complete(text, sampling, watch)
+            read = completion.read_tokens or 0
             message = completion.text.strip()
             watch.say(number, message)
             choices.append(Choice(message, completion.tokens or 0, completion.finish_reason != "length"))
         return Written(tuple(choices), read, None, found + more)
 
-    def _complete(self, text: str, sampling: Sampling, watch: Watch) -> tuple[Completion, int]:
-        before = self.endpoint.counts["tokens read"]
-        completion = _waited(lambda: self.endpoint.complete([{"role": "user", "content": text}], sampling), watch)
-        if completion.tokens is None:
-            raise EndpointError(f"{self.endpoint.name}: it does not count the tokens it writes, so no budget holds")
+    def _complete(self, text: str, sampling: Sampling, watch: Watch) -> Completion:
+        completion: Completion = _waited(
+            lambda: self.endpoint.complete([{"role": "user", "content": text}], sampling), watch
+        )
+        if completion.tokens is None or completion.read_tokens is None:
+            raise EndpointError(f"{self.endpoint.name}: it does not count its tokens, so that no budget can be held")
         if completion.tokens > sampling.max_tokens:
             raise EndpointError(
                 f"{self.endpoint.name}: wrote {completion.tokens} tokens where {sampling.max_tokens} were allowed"
             )
-        return completion, self.endpoint.counts["tokens read"] - before
+        return completion
 
 
 def neutralised(text: str) -> tuple[str, int]:
