@@ -1,6 +1,10 @@
 """What a client is refused with: a status and OpenAI's shape of an error."""
 
+import traceback
 from typing import Any
+
+from data.errors import InputError, one_line
+from models.endpoint import EndpointError
 
 
 class Refusal(Exception):
@@ -41,3 +45,17 @@ class Refusal(Exception):
         """Headers that go with it."""
         headers = {} if self.retry_seconds is None else {"Retry-After": str(self.retry_seconds)}
         return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
+
+
+def mistaken() -> Refusal:
+    """What a client is told of a mistake of this program; whoever runs it is shown where, and nothing of a request."""
+    traceback.print_exc()
+    return Refusal("the server made a mistake", status=500, code="internal_error")
+
+
+def failure(error: InputError) -> Refusal:
+    """What a backend's failure is to a client: its own fault only where a server upstream refused the request."""
+    status = error.status if isinstance(error, EndpointError) else None
+    if status in (400, 413, 422):
+        return Refusal(one_line(error), status=400, code="upstream_refused")
+    return Refusal(one_line(error), status=502 if isinstance(error, EndpointError) else 500, code="backend_failed")

@@ -1,42 +1,33 @@
 """The web server: OpenAI's paths, the page and its own path, counts and health."""
 
-import asyncio
 import base64
-import contextlib
 import hashlib
-import traceback
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from data.errors import InputError, one_line
-from models.endpoint import EndpointError
-from models.serve.backend import Abandoned, Watch, Written
-from models.serve.chat_request import ChatRequest, check_model, read_chat
+from models.serve.backend import Abandoned, Watch
+from models.serve.chat_request import check_model, read_chat
 from models.serve.fields import Fields, parse
 from models.serve.gate import Gate
 from models.serve.page_request import page_reply, read_page
-from models.serve.refusal import Refusal
-from models.serve.replies import DONE, ChatReply, encoded, event
+from models.serve.refusal import Refusal, failure, mistaken
+from models.serve.replies import ChatReply, encoded
 from models.serve.service import Service
-
-SEND_SECONDS = 30.0
-"""How long a client may take to accept a piece of a stream before it counts as gone."""
+from models.serve.stream import Stream, unless_gone
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'sha256-{}'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """What the page may do: run its own script, known by its hash, and ask this server."""
-
-Result = TypeVar("Result")
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -133,7 +124,7 @@ class _Web:
         asked = read_chat(await self._fields(request), self.service.limits)
         reply = ChatReply(asked, self.service.limits.model)
         if asked.stream:
-            return await _Stream(self.service, asked, reply).begun(request)
+            return await Stream(self.service, asked, reply).begun(request)
         watch = Watch()
         written = await unless_gone(request, watch, self.service.write(asked.task, watch))
         return Json(reply.whole(written))
@@ -177,133 +168,3 @@ class _Web:
 def refused(refusal: Refusal) -> Response:
     """A refusal as a reply."""
     return Json(refusal.body(), status_code=refusal.status, headers=refusal.headers())
-
-
-def mistaken() -> Refusal:
-    """What a client is told of a mistake of this program; whoever runs it is shown where, and nothing of a request."""
-    traceback.print_exc()
-    return Refusal("the server made a mistake", status=500, code="internal_error")
-
-
-def failure(error: InputError) -> Refusal:
-    """What a backend's failure is to a client: its own fault only where a server upstream refused the request."""
-    status = error.status if isinstance(error, EndpointError) else None
-    if status in (400, 413, 422):
-        return Refusal(one_line(error), status=400, code="upstream_refused")
-    return Refusal(one_line(error), status=502 if isinstance(error, EndpointError) else 500, code="backend_failed")
-
-
-async def gone(receive: Receive) -> None:
-    """Returns once the client has closed its connection; what else arrives is dropped."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def unless_gone(request: Request, watch: Watch, work: Coroutine[Any, Any, Result]) -> Result:
-    """What the work gives; it is abandoned as soon as the client has gone.
-
-    Raises:
-        Abandoned: it has.
-    """
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone(request.receive))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise Abandoned
-    finally:
-        watch.abandon()
-        for task in (working, leaving):
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await leaving
-
-
-class _Stream(Response):
-    """A reply in pieces, as server-sent events. What is refused before the first piece is an ordinary refusal."""
-
-    def __init__(self, service: Service, asked: ChatRequest, reply: ChatReply) -> None:
-        super().__init__(media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        del self.headers["content-length"]
-        self._service, self._asked, self._reply = service, asked, reply
-        self._events: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def said(number: int, piece: str) -> None:
-            loop.call_soon_threadsafe(self._events.put_nowait, (number, piece))
-
-        self._watch = Watch(said)
-
-    async def begun(self, request: Request) -> "Response":
-        """The stream, once its first piece is there or nothing more will come."""
-        self._work = asyncio.ensure_future(self._service.write(self._asked.task, self._watch))
-        self._work.add_done_callback(lambda _: self._events.put_nowait(None))
-        self._first = await unless_gone_quietly(request, self._watch, self._events.get(), self._work)
-        if self._first is None:
-            self._work.result()
-        return self
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the pieces as they come; the work is abandoned where the client goes away or does not read."""
-        leaving = asyncio.ensure_future(gone(receive))
-        sending = asyncio.ensure_future(self._send(send))
-        try:
-            await asyncio.wait((leaving, sending), return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
-            else:
-                self._service.metrics.count("abandoned_total")
-        except TimeoutError:
-            self._service.metrics.count("abandoned_total")
-        finally:
-            self._watch.abandon()
-            for task in (self._work, leaving, sending):
-                task.cancel()
-
-    async def _send(self, send: Send) -> None:
-        async def out(content: bytes, more: bool = True) -> None:
-            message = {"type": "http.response.body", "body": content, "more_body": more}
-            await asyncio.wait_for(send(message), SEND_SECONDS)
-
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        for number in range(self._asked.task.n):
-            await out(event(self._reply.opening(number)))
-        piece = self._first
-        while piece is not None:
-            await out(event(self._reply.piece(*piece)))
-            piece = await self._events.get()
-        try:
-            written: Written = await self._work
-        except Refusal as refusal:
-            await out(event(refusal.body()), more=False)
-            return
-        except InputError as error:
-            await out(event(failure(error).body()), more=False)
-            return
-        except Exception:
-            await out(event(mistaken().body()), more=False)
-            return
-        for ending in self._reply.endings(written):
-            await out(event(ending))
-        await out(DONE, more=False)
-
-
-async def unless_gone_quietly(
-    request: Request, watch: Watch, event: Coroutine[Any, Any, Result], work: asyncio.Future[Any]
-) -> Result:
-    """What comes first of a stream; its work is ended where the client has gone before.
-
-    Raises:
-        Abandoned: it has.
-    """
-    coming, leaving = asyncio.ensure_future(event), asyncio.ensure_future(gone(request.receive))
-    try:
-        await asyncio.wait((coming, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if coming.done():
-            return coming.result()
-        watch.abandon()
-        work.cancel()
-        raise Abandoned
-    finally:
-        for task in (coming, leaving):
-            task.cancel()

@@ -153,7 +153,7 @@ def test_a_mistake_of_the_program_is_told_without_its_details() -> None:
 
 
 def test_a_client_that_does_not_read_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.serve.web.SEND_SECONDS", 0.5)
+    monkeypatch.setattr("models.serve.stream.SEND_SECONDS", 0.5)
 
     def script(task: Task, watch: Watch) -> str:
         for _ in range(200 if task.budget_tokens == 50 else 0):
