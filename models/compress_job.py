@@ -66,9 +66,14 @@ class Work:
         elif trained is not None and compressor.budget_tokens not in (trained.budget_tokens, *trained.asked_budgets):
             budgets = f"{compressor.budget_tokens} tokens instead of the {trained.budget_tokens}"
             _say(f"note: a budget of {budgets} that the adapter was trained with")
-        return compressor, self._load_predictor("" if trained is None else trained.answer_instruction)
+        return compressor, self.load_predictor("" if trained is None else trained.answer_instruction)
 
-    def _load_predictor(self, instruction: str) -> Predictor | None:
+    def load_predictor(self, instruction: str) -> Predictor | None:
+        """The predictor, told ``instruction`` after the question; None where none is named.
+
+        Raises:
+            InputError: the model or the server cannot be used.
+        """
         if self.predictor is None:
             return None
         if self.endpoint is not None:

@@ -27,6 +27,7 @@ COMMANDS = {
     "eval.report": ["-m", "eval.report"],
     "eval.synthesise": ["-m", "eval.synthesise"],
     "models.compress": ["-m", "models.compress"],
+    "models.serve": ["-m", "models.serve"],
     "train.benchmark": ["-m", "train.benchmark"],
     "train.study": ["-m", "train.study"],
 }
@@ -43,6 +44,8 @@ REFUSALS = [
     ("eval.rounds", ["--config", "no-such.yaml"], "config 'no-such.yaml': no such file"),
     ("eval.judge", ["--labels", "labels.jsonl", "--model", "judge"], "--endpoint and --model go together"),
     ("models.compress", ["miniature/none", "--document", "x", "--question", "Which?"], "no such embedded model"),
+    ("models.serve", ["--adapter", "miniature/none"], "no such embedded model"),
+    ("models.serve", ["--adapter", "miniature/qwen2-small", "--key", "short"], "a key should have at least 8"),
     ("models.compress", ["a/b", "--document", "no-such.txt", "--question", "Which?"], "document 'no-such.txt'"),
 ]
 

@@ -57,7 +57,7 @@ def test_it_holds_every_recipe_template_and_weight_of_the_checkout(wheel: Path) 
 
 
 def test_its_commands_run_away_from_the_checkout(installed: Path, tmp_path: Path) -> None:
-    for module in ("train.run", "eval.run", "eval.sweep", "models.compress"):
+    for module in ("train.run", "eval.run", "eval.sweep", "models.compress", "models.serve"):
         help_text = run(installed, tmp_path, "-m", module, "--help")
         assert help_text.returncode == 0, help_text.stderr
         assert "usage" in help_text.stdout

@@ -4,7 +4,7 @@ Each prompt draws from a generator of its own, so that its replies do not depend
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import NamedTuple
@@ -55,6 +55,7 @@ def generate(
     group_size: int = 1,
     temperature: float = 0.0,
     seeds: Sequence[int] | None = None,
+    heard: Callable[[int, int], None] | None = None,
 ) -> list[Reply]:
     """``group_size`` replies to each prompt, those of one prompt next to each other.
 
@@ -66,6 +67,7 @@ def generate(
         group_size: replies to each prompt.
         temperature: 0 takes the most likely token.
         seeds: one a prompt; needed above temperature 0.
+        heard: told the number of a reply and its next token, as soon as it is written; what it raises ends all replies.
 
     Raises:
         ValueError: a prompt of fewer than two tokens, a limit below 1, or no seeds to sample with.
@@ -82,7 +84,9 @@ def generate(
     for batch in _batches(prompts, group_size, max_new_tokens):
         order = [index for family in batch for index in family.prompts]
         generators = _generators(seeds, order) if temperature > 0 else None
-        rows = _decode(plain, prompts, batch, max_new_tokens, end_token_id, group_size, temperature, generators)
+        numbers = [index * group_size + number for index in order for number in range(group_size)]
+        told = None if heard is None else _numbered(heard, numbers)
+        rows = _decode(plain, prompts, batch, max_new_tokens, end_token_id, group_size, temperature, generators, told)
         for number, index in enumerate(order):
             replies[index] = rows[number * group_size : (number + 1) * group_size]
     if not all(isfinite(log_prob) for group in replies for reply in group for log_prob in reply.log_probs):
@@ -167,6 +171,7 @@ def _decode(
     group_size: int,
     temperature: float,
     generators: list[torch.Generator] | None,
+    heard: Callable[[int, int], None] | None,
 ) -> list[Reply]:
     """One batch: rows whose reply has ended leave it, so that a short reply costs what it is worth."""
     prefixes = [prompts[family.prompts[0]][: family.shared] for family in batch]
@@ -186,6 +191,8 @@ def _decode(
         for row, token, log_prob in zip(alive.tolist(), tokens.tolist(), chosen.tolist(), strict=True):
             written[row].append(token)
             log_probs[row].append(log_prob)
+            if heard is not None:
+                heard(row, token)
         keep = tokens != end_token_id
         if step == max_new_tokens - 1 or not keep.any():
             break
@@ -194,6 +201,11 @@ def _decode(
             decoding.select(keep.nonzero()[:, 0])
         logits = project(decoding.step(tokens))
     return [_reply(ids, values, end_token_id) for ids, values in zip(written, log_probs, strict=True)]
+
+
+def _numbered(heard: Callable[[int, int], None], numbers: list[int]) -> Callable[[int, int], None]:
+    """The same listener, told rows of a batch by the numbers of their replies."""
+    return lambda row, token: heard(numbers[row], token)
 
 
 def _reply(ids: list[int], log_probs: list[float], end_token_id: int) -> Reply:

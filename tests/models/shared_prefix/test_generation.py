@@ -89,6 +89,26 @@ def test_what_prompts_begin_with_in_common_is_read_once(model: PreTrainedModel) 
     assert sum(read) == len(prompt) - 1 + 3
 
 
+def test_every_token_is_heard_as_it_is_written_until_the_listener_ends_it(model: PreTrainedModel) -> None:
+    asked = [*families(4), *prompts(3)]
+    heard: dict[int, list[int]] = {}
+
+    def hear(number: int, token: int) -> None:
+        heard.setdefault(number, []).append(token)
+
+    replies = generate(model, asked, 6, END, 2, temperature=1.0, seeds=range(len(asked)), heard=hear)
+    assert [heard[number] for number in range(len(replies))] == [
+        reply.token_ids + [END] * reply.ended for reply in replies
+    ]
+
+    def stop(number: int, token: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        generate(model, asked, 6, END, heard=stop)
+    assert generate(model, asked, 6, END, 2, temperature=1.0, seeds=range(len(asked))) == replies
+
+
 def test_a_prompt_that_cannot_be_split_is_refused(model: PreTrainedModel) -> None:
     with pytest.raises(ValueError, match="prompts must have two tokens"):
         generate(model, [[5]], 5, END)
