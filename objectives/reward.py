@@ -146,7 +146,7 @@ def _component_metrics(
     present = values[~values.isnan()]
     return {
         f"rewards/{name}/mean": present.mean().item(),
-        f"rewards/{name}/std": present.std(correction=0).item(),
+        f"rewards/{name}/std": present.std(correction=0).item() if len(present) else math.nan,
         f"rewards/{name}/group_constant": group_constant_share(filled, group_size),
         f"missing/{name}": float(len(values) - len(present)),
     }

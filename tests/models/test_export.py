@@ -137,7 +137,7 @@ def test_a_predictor_is_exported_with_its_own_prompt(tmp_path: Path) -> None:
         ({"bias": "all"}, "trains biases"),
     ],
 )
-def test_what_no_product_holds_is_refused_by_name(change: dict[str, object], said: str) -> None:
+def test_what_no_product_holds_is_refused_by_name(change: dict[str, Any], said: str) -> None:
     model, _ = load_model(f"miniature/{MEMBER}")
     adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **(PLAIN | change)))
     with pytest.raises(ModelError, match=said):
