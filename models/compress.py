@@ -13,15 +13,14 @@ the base model without adapter, than no document does; null where that cannot be
 
 import argparse
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 
 from data.errors import InputError, os_error
 from models.adapter_settings import read_settings
 from models.compress_input import Item, read_document, read_lines
 from models.gguf_header import read_header
+from models.help_page import command_parser
 from models.naming import ModelError, adapter_folder, gguf_file, model_folder, names_adapter
 
 EXAMPLES = (
@@ -58,14 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; argparse ends the program where it is wrong."""
-    width = shutil.get_terminal_size().columns - 2  # as argparse wraps the rest of the page
-    paragraphs = (__doc__ or "").replace("``", "'").split("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m models.compress",
-        description="\n\n".join(textwrap.fill(" ".join(paragraph.split()), width) for paragraph in paragraphs),
-        epilog="examples:\n" + "\n".join(f"  {example}" for example in EXAMPLES),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("python -m models.compress", __doc__ or "", EXAMPLES)
     parser.add_argument("adapter", help="folder of a trained adapter, or a model to use untrained")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--document", metavar="FILE", help="a UTF-8 text file; - reads standard input")

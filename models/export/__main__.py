@@ -8,13 +8,12 @@ prompt that the model has to be sent, are in the export's README.md; ``prompt.js
 """
 
 import argparse
-import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import InputError, os_error
+from models.help_page import command_parser
 from models.naming import adapter_folder
 
 EXAMPLES = (
@@ -65,14 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; argparse ends the program where it is wrong."""
-    width = shutil.get_terminal_size().columns - 2  # as argparse wraps the rest of the page
-    paragraphs = (__doc__ or "").replace("``", "'").split("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m models.export",
-        description="\n\n".join(textwrap.fill(" ".join(paragraph.split()), width) for paragraph in paragraphs),
-        epilog="examples:\n" + "\n".join(f"  {example}" for example in EXAMPLES),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("python -m models.export", __doc__ or "", EXAMPLES)
     parser.add_argument("--adapter", required=True, metavar="FOLDER", help="a run's compressor or trained_predictor")
     parser.add_argument("--to", required=True, choices=TARGETS, help="what is written")
     parser.add_argument("--output", metavar="FOLDER", help="where to (default: the adapter's folder and the target)")

@@ -18,14 +18,13 @@ With --mcp the tools ``compress`` and ``expand`` are served on standard input an
 import argparse
 import importlib.util
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import InputError, one_line, os_error
 from models.gguf_header import read_header
+from models.help_page import command_parser
 from models.naming import ModelError, adapter_folder, gguf_file, model_folder, names_adapter
 
 EXAMPLES = (
@@ -67,14 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; argparse ends the program where it is wrong."""
-    width = shutil.get_terminal_size().columns - 2  # as argparse wraps the rest of the page
-    paragraphs = (__doc__ or "").replace("``", "'").split("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m models.serve",
-        description="\n\n".join(textwrap.fill(" ".join(paragraph.split()), width) for paragraph in paragraphs),
-        epilog="examples:\n" + "\n".join(f"  {example}" for example in EXAMPLES),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("python -m models.serve", __doc__ or "", EXAMPLES)
     _add_compressor(parser.add_argument_group("the compressor"))
     _add_server(parser.add_argument_group("the server"))
     options = parser.parse_args(arguments)
