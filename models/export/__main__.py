@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             packings=tuple(options.packing),
             output=output,
             base=options.model,
-            verified=not options.no_verify,
+            verified=options.verify,
             prompts=options.prompts,
             tokens=options.tokens,
             sample=options.sample,
@@ -76,7 +76,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=["f16"],
         help="how a GGUF file stores weights, a file each: 32, 16, 8.5, 5 or 4.5 bits (default f16)",
     )
-    parser.add_argument("--no-verify", action="store_true", help="leave the proof out; the card says so")
+    parser.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="have the runtime prove that it computes the same; without, the card says so",
+    )
     parser.add_argument("--prompts", type=_count, default=10, metavar="N", help="prompts of the proof (default 10)")
     parser.add_argument("--tokens", type=_count, default=40, metavar="N", help="tokens after each (default 40)")
     parser.add_argument("--sample", metavar="FILE", help="questions with answers, as of the task records")
