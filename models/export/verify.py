@@ -57,7 +57,9 @@ class Arrived:
         if self.change_nats < LEAST_CHANGE_NATS:
             return f"the adapter changes log-probabilities by {self.change_nats:.1g} nats, too little to prove anything"
         if self.slope < 0.5:
-            return f"the adapter is not applied: {self.slope:.0%} of its change arrives"
+            # A base that came from a packed file lies on that packing's grid, and a small change is rounded back to it.
+            why = "" if exact else ", or packing has rounded it away (export it beside its base, as gguf-lora)"
+            return f"the adapter is not applied{why}: {self.slope:.0%} of its change arrives"
         if exact and self.error_share > EXACT_ERROR:
             return f"the runtime computes another change than the adapter's: it misses {self.error_share:.0%} of it"
         if not SLOPES[0] <= self.slope <= SLOPES[1]:

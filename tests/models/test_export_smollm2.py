@@ -28,10 +28,17 @@ def exported(folder: Path, *arguments: str) -> list[dict]:
 
 
 def test_a_merged_model_in_float16_writes_the_same_tokens_and_packed_ones_carry_the_adapter(tmp_path: Path) -> None:
-    half, eight, four = exported(tmp_path / "gguf", "--to", "gguf", "--packing", "f16", "q8_0", "q4_1")
+    half, eight, four = exported(tmp_path / "gguf", "--to", "gguf", "--packing", "f16", "q8_0", "q4_0")
     assert half["equal_prompts"] == 4 and half["largest_difference"] < 0.1 and half["arrived"]["error_share"] < 0.05
     assert eight["problem"] is None and four["problem"] is None
     assert eight["arrived"]["error_share"] < four["arrived"]["error_share"]
+
+
+def test_packing_a_merged_model_as_its_base_was_packed_rounds_the_adapter_away_and_is_found(tmp_path: Path) -> None:
+    arguments = ["--adapter", ADAPTER, "--output", str(tmp_path / "gguf"), "--to", "gguf", "--packing", "q4_1"]
+    assert main([*arguments, "--prompts", "2", "--tokens", "4"]) == 1
+    [proof] = json.loads((tmp_path / "gguf" / "proof.json").read_text())["proofs"]
+    assert "packing has rounded it away" in proof["verification"]["problem"]
 
 
 def test_a_base_from_a_gguf_file_is_exported_as_that_file_and_a_lora(tmp_path: Path) -> None:
