@@ -22,7 +22,6 @@ from models.export.mlx_runtime import Mlx
 from models.export.runtime import Runtime
 from models.export.torch_runtime import Torch
 from models.export.trained import Trained
-from models.loading import load_model
 from models.naming import ADAPTER_CONFIG, WEIGHTS_FILE
 
 Target = Literal["peft", "merged", "gguf", "gguf-lora", "mlx", "ollama"]
@@ -90,7 +89,7 @@ def write_files(trained: Trained, target: Target, packings: tuple[Packing, ...],
         _write_peft(trained, folder)
     elif target == "merged":
         trained.merged().save_pretrained(folder)
-        _save_tokenizer(trained, folder)
+        trained.tokenizer.save_pretrained(str(folder))
     elif target == "mlx":
         write_mlx_model(trained.merged(), trained.tokenizer, folder / "merged")
         write_mlx_adapter(trained.adapted, folder / "adapter")
@@ -141,9 +140,8 @@ def _merged_gguf(name: str, packing: Packing, window: int) -> Runnable:
 
 def _mlx_adapter(trained: Trained, folder: Path) -> Mlx:
     """The adapter's files on the base alone, which is written for the proof and is no part of the export."""
-    plain, tokenizer = load_model(trained.base, "float32", "cpu", trained.settings.base.revision)
     with tempfile.TemporaryDirectory() as beside:
-        write_mlx_model(plain, tokenizer, Path(beside) / "base")
+        write_mlx_model(trained.plain(), trained.tokenizer, Path(beside) / "base")
         return Mlx(Path(beside) / "base", folder / "adapter")
 
 
@@ -153,13 +151,8 @@ def _write_base(trained: Trained, packing: Packing, folder: Path) -> None:
     if trained.base_gguf is not None:
         shutil.copyfile(trained.base_gguf, path)
         return
-    plain, tokenizer = load_model(trained.base, "float32", "cpu", trained.settings.base.revision)
-    prompt = trained.device_prompt
-    write_model(path, plain, tokenizer, packing, prompt.end_token_id, prompt.template(), portable_name(trained.base))
-
-
-def _save_tokenizer(trained: Trained, folder: Path) -> None:
-    trained.tokenizer.save_pretrained(str(folder))
+    prompt, name = trained.device_prompt, portable_name(trained.base)
+    write_model(path, trained.plain(), trained.tokenizer, packing, prompt.end_token_id, prompt.template(), name)
 
 
 def _write_peft(trained: Trained, folder: Path) -> None:
@@ -180,7 +173,7 @@ def _write_peft(trained: Trained, folder: Path) -> None:
     )
     config.save_pretrained(str(folder))
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    _save_tokenizer(trained, folder)
+    trained.tokenizer.save_pretrained(str(folder))
     write_settings(folder, trained.settings)
 
 

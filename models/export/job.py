@@ -73,6 +73,8 @@ def export(job: Job) -> bool:
     check_target(trained, job.target)
     is_compressor = trained.settings.role == "compressor"
     samples = load_sample(job.sample, trained.base, job.questions) if is_compressor and job.verified else []
+    if not samples and (job.sample or job.predictor):
+        _say("note: no messages are measured: that takes a compressor, a proof, and a sample (--sample)")
     predictor = None
     if job.predictor is not None and samples:
         predictor = load_predictor(job.predictor, trained.settings.answer_instruction)

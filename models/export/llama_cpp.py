@@ -1,7 +1,6 @@
 """llama.cpp as a runtime: a GGUF file, with or without a LoRA beside it, through the bindings ``xllamacpp``."""
 
 import json
-import os
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -114,12 +113,3 @@ class LlamaCpp:
         if "error" in reply:
             raise ModelError(f"llama.cpp: {one_line(reply['error'])}")
         return reply["choices"][0]["logprobs"]["content"]
-
-
-def installed() -> bool:
-    """Whether the bindings can be imported."""
-    try:
-        metadata.version("xllamacpp")
-    except metadata.PackageNotFoundError:
-        return False
-    return os.name == "posix"

@@ -29,6 +29,7 @@ class Trained:
     Attributes:
         folder: the adapter's.
         base: the base model's name, as `models.loading.load_model` takes it.
+        revision: the base's branch, tag or commit on the hub; None where it has none.
         adapted: the base in float32 on the CPU, with the adapter.
         tokenizer: the base's.
         settings: what the adapter was trained with.
@@ -37,6 +38,7 @@ class Trained:
 
     folder: Path
     base: str
+    revision: str | None
     adapted: PeftModel
     tokenizer: PreTrainedTokenizerBase
     settings: AdapterSettings
@@ -62,15 +64,25 @@ class Trained:
         base = model or stored.base
         if not base:
             raise ModelError(f"adapter {adapter!r} does not name its base model: give --model")
-        plain, tokenizer = load_model(base, "float32", "cpu", stored.settings.base.revision if model is None else None)
+        # A base that is given in the place of the adapter's own is at no revision of that one.
+        revision = stored.settings.base.revision if model is None else None
+        plain, tokenizer = load_model(base, "float32", "cpu", revision)
         adapted = load_adapter(plain, stored, base)
         prompt = device_prompt(adapted, tokenizer, stored.settings)
-        return cls(Path(adapter), base, adapted, tokenizer, stored.settings, prompt)
+        return cls(Path(adapter), base, revision, adapted, tokenizer, stored.settings, prompt)
 
     @property
     def base_gguf(self) -> Path | None:
         """The GGUF file that the base came from; None where it came from elsewhere."""
         return gguf_file(self.base)
+
+    def plain(self) -> PreTrainedModel:
+        """The base in float32, read anew.
+
+        Raises:
+            ModelError: it can no longer be loaded.
+        """
+        return load_model(self.base, "float32", "cpu", self.revision)[0]
 
     def merged(self) -> PreTrainedModel:
         """A plain model with the adapter added to its weights, in float32, the base read anew.
@@ -78,8 +90,7 @@ class Trained:
         Raises:
             ModelError: the base can no longer be loaded.
         """
-        plain, _ = load_model(self.base, "float32", "cpu", self.settings.base.revision)
-        return merge_adapter(load_adapter(plain, read_adapter(self.folder), self.base))
+        return merge_adapter(load_adapter(self.plain(), read_adapter(self.folder), self.base))
 
     def prompt_ids(self, text: str, question: str) -> list[int]:
         """The prompt of a document (for a predictor: of a message) and a question, as in training."""
