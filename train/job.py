@@ -120,14 +120,16 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     seconds = {"predictor_warm_start": loaded - start} if predictor_warm else {}
     seconds |= {"warm_start": warmed - loaded} if warm else {}
     seconds |= {"before": evaluated - warmed, "training": trained - evaluated, "after": time.time() - trained}
-    check_fingerprints(hashes, fingerprints(models), config.is_joint)
+    hashes_after = fingerprints(models)
+    moved = check_fingerprints(hashes, hashes_after, config.is_joint)
     tell_of_server(models.channel.predictor)
     if is_main():
         settings = save_trained(config, models, folder / "compressor")
         save_trained_predictor(config, models, folder / TRAINED_PREDICTOR)
         meta = {
             "seconds": seconds,
-            "hashes": fingerprints(models),
+            "hashes": hashes_after,
+            "moved": moved,
             **({"start": "warm start" if warm else "starting adapter"} if baselines else {}),
             **({"warm_start": warm} if warm else {}),
             **({"predictor_warm_start": predictor_warm} if predictor_warm else {}),

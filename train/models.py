@@ -190,27 +190,34 @@ def fingerprints(models: Models) -> dict[str, str]:
     return hashes
 
 
-def check_fingerprints(before: dict[str, str], after: dict[str, str], predictor_learns: bool = False) -> None:
-    """Refuse to report on a run in which a frozen parameter moved; say so where the adapter did not.
+def check_fingerprints(before: dict[str, str], after: dict[str, str], predictor_learns: bool = False) -> list[str]:
+    """Refuse to report on a run in which a frozen parameter moved; say so where an adapter that learns did not.
+
+    Returns:
+        What moved, by the names of `fingerprints`.
 
     Raises:
         RuntimeError: naming what moved.
     """
-    check_frozen(before, after, predictor_learns)
-    if before == after:
+    moved = check_frozen(before, after, predictor_learns)
+    if not moved:
         say("the adapter is unchanged: within no group did the messages differ in reward", sys.stderr)
+    elif predictor_learns and len(moved) == 1:
+        say(f"of compressor and predictor one has learned: {moved[0]} alone has changed", sys.stderr)
+    return moved
 
 
-def check_frozen(before: dict[str, str], after: dict[str, str], predictor_learns: bool = False) -> None:
-    """Refuse to go on where a frozen parameter moved.
+def check_frozen(before: dict[str, str], after: dict[str, str], predictor_learns: bool = False) -> list[str]:
+    """Refuse to go on where a frozen parameter moved; otherwise what moved, by the names of `fingerprints`.
 
     Raises:
         RuntimeError: naming what moved.
     """
-    changed = {name for name in before if before[name] != after[name]}
-    learned = {"adapter", "predictor_adapter"} if predictor_learns else {"adapter"}
-    if frozen := sorted(changed - learned):
-        raise RuntimeError(f"training must change {sorted(learned)} and nothing else, but it changed {frozen}")
+    changed = sorted(name for name in before if before[name] != after[name])
+    learned = ["adapter", "predictor_adapter"] if predictor_learns else ["adapter"]
+    if frozen := [name for name in changed if name not in learned]:
+        raise RuntimeError(f"training must change {learned} and nothing else, but it changed {frozen}")
+    return changed
 
 
 def save_trained_predictor(config: Config, models: Models, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Replies of servers on the disk, so that what was answered once is not asked again."""
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,8 +16,9 @@ Reply = TypeVar("Reply", bound=BaseModel)
 class ReplyCache:
     """Replies by the hash of what was asked, one JSON line each, appended as they come.
 
-    Several processes may append to one file; each knows what stood there when it opened it, and what it added itself. A
-    line is written by one call, so that a process that is killed leaves whole lines.
+    Several processes may append to one file. Whoever does not know a reply looks at what the others have added since,
+    so that none is asked for that another process has. A line is written by one call, so that a process that is killed
+    leaves whole lines.
 
     Attributes:
         path: the file.
@@ -41,6 +43,7 @@ class ReplyCache:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise EndpointError(f"cache {self.path}: cannot be opened ({reason})") from error
+        self._seen = len(content)
         for line in content.splitlines():
             self._read(line)
         if self.damaged and not self._replies and b"\n" in content.strip(b"\0"):
@@ -53,7 +56,13 @@ class ReplyCache:
         return len(self._replies)
 
     def get(self, key: str, kind: type[Reply]) -> Reply | None:
-        """The reply cached under ``key``; None where there is none, or what is there is no reply, which is counted."""
+        """The reply cached under ``key``; None where there is none, or what is there is no reply, which is counted.
+
+        Raises:
+            EndpointError: the file cannot be read any more.
+        """
+        if key not in self._replies:
+            self._catch_up()
         cached = self._replies.get(key)
         if cached is None:
             return None
@@ -82,6 +91,19 @@ class ReplyCache:
                 raise EndpointError(f"cache {self.path}: cannot be written to (the disk is full)")
             self._opening = b""
             self._replies[key] = content
+
+    def _catch_up(self) -> None:
+        """Read what was added since the last look, by this process or another, as far as its lines are whole."""
+        with self._lock:
+            try:
+                size = os.fstat(self._file.fileno()).st_size
+                added = os.pread(self._file.fileno(), max(size - self._seen, 0), self._seen)
+            except OSError as error:
+                raise EndpointError(f"cache {self.path}: cannot be read ({error.strerror})") from error
+            whole = added[: added.rfind(b"\n") + 1]
+            self._seen += len(whole)
+            for line in whole.splitlines():
+                self._read(line)
 
     def _read(self, line: bytes) -> None:
         try:

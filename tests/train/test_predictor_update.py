@@ -18,6 +18,7 @@ from models.adapter_switch import adapter_at_work
 from models.compressor import Message
 from models.fingerprint import is_base, parameter_hash
 from models.predictor import Query
+from tests.train.test_joint_run import SHARED, checkpoint_hashes
 from tests.train.test_survival import arguments, results
 from tests.train.test_warm_start import TINY, prepared
 from train.asked import own_questions
@@ -28,7 +29,6 @@ from train.models import Models, fingerprints
 from train.predictor_update import PredictorUpdate
 from train.run import main
 
-SHARED = ("predictor.model=miniature/qwen2-small", "predictor.shared_base=true")
 UPDATE = "train.predictor_update={learning_rate: 1.0e-3, batch_size: 4}"
 
 
@@ -250,7 +250,7 @@ def test_a_joint_run_goes_on_bit_for_bit_and_leaves_both_adapters(tmp_path: Path
     )
     trained = tmp_path / "trained_predictor" / "adapter_model.safetensors"
     assert main(arguments(tmp_path, *joint)) == 0
-    whole, weights_of_whole = results(tmp_path), trained.read_bytes()
+    whole, weights_of_whole, last = results(tmp_path), trained.read_bytes(), checkpoint_hashes(tmp_path, 4)
     # As after a kill at the second step, with everything later gone.
     for name in ("compressor", "trained_predictor", "checkpoints/checkpoint-3", "checkpoints/checkpoint-4"):
         shutil.rmtree(tmp_path / name, ignore_errors=True)
@@ -262,6 +262,8 @@ def test_a_joint_run_goes_on_bit_for_bit_and_leaves_both_adapters(tmp_path: Path
         records.write_text("".join(line for line in lines if '"after"' not in line))
     assert main(arguments(tmp_path, *joint)) == 0
     assert results(tmp_path) == whole and trained.read_bytes() == weights_of_whole
+    assert checkpoint_hashes(tmp_path, 4) == last
+    assert json.loads((tmp_path / "results.json").read_text())["meta"]["moved"] == ["adapter", "predictor_adapter"]
     assert any(tensor.abs().sum() > 0 for name, tensor in load_file(trained).items() if "lora_B" in name)
 
 
@@ -271,6 +273,7 @@ def test_a_compressor_that_waits_for_its_turn_stays_as_it_is(tmp_path: Path) -> 
     assert main(arguments(tmp_path, more)) == 0
     compressor = load_file(tmp_path / "compressor" / "adapter_model.safetensors")
     assert not any(tensor.any() for name, tensor in compressor.items() if "lora_B" in name)
+    assert json.loads((tmp_path / "results.json").read_text())["meta"]["moved"] == ["predictor_adapter"]
     predictor = load_file(tmp_path / "trained_predictor" / "adapter_model.safetensors")
     assert any(tensor.any() for name, tensor in predictor.items() if "lora_B" in name)
     from_run = ["predictor.model=miniature/llama-medium", f"predictor.adapter={tmp_path}/trained_predictor"]

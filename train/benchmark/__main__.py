@@ -7,6 +7,9 @@ case and an interrupted run goes on from it; beside it lie ``growth.json`` and a
 
 With ``--model`` a real model is measured on the CPU: prefill, decoding, scoring and update in tokens a second, and as a
 share of the rate of the model's own matrix products; ``model.json`` is written.
+
+With ``--pair`` the memory is measured that a recipe's compressor and predictor need on one base, beside one model alone
+and two models; ``pair.json`` is written.
 """
 
 import argparse
@@ -52,7 +55,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--threads", type=int, default=1, help="threads of torch; with one, seconds are those on the processor"
     )
     real.add_argument("--stock", action="store_true", help="a whole step beside stock TRL's as well, in minutes")
+    pair = parser.add_argument_group("a pair on one base, on a CPU", "its memory beside that of one model")
+    pair.add_argument(
+        "--pair", nargs="+", metavar=("RECIPE", "KEY=VALUE"), help="a training's recipe, and keys that are changed"
+    )
     options = parser.parse_args(arguments)
+    if options.pair and options.model:
+        parser.error("--pair takes its model from the recipe: compressor.model=NAME")
     for name in ("repeats", "threads"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
@@ -61,6 +70,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def work(options: argparse.Namespace) -> int:
     """Measure, once the command line has been read: the libraries that takes are imported here."""
+    if options.pair is not None:
+        from train.benchmark import pair_memory
+
+        pair_memory.run(options.out, options.pair[0], options.pair[1:])
+        return 0
     if options.model is not None:
         from train.benchmark import real_model
 

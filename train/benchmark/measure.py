@@ -142,12 +142,12 @@ def warm_up(subject: Subject, way: Callable[[], None]) -> tuple[float, float | N
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     # 5 sets the high-water mark back to what is resident now (man 5 proc).
     reset.write_text("5")
-    before = _status_megabytes("VmRSS")
+    before = status_megabytes("VmRSS")
     seconds = seconds_of(subject, way)
-    return seconds, _status_megabytes("VmHWM") - before
+    return seconds, status_megabytes("VmHWM") - before
 
 
-def _status_megabytes(field: str) -> float:
+def status_megabytes(field: str) -> float:
     """A memory figure of this process, as Linux gives it."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024 / 1e6

@@ -30,6 +30,20 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     assert len(cache.read_text().splitlines()) == 7
 
 
+def test_what_another_process_was_answered_meanwhile_is_not_asked_again(tmp_path: Path) -> None:
+    cache = tmp_path / "cache.jsonl"
+    with serving(echo_of_the_question) as server:
+        # Both have opened the file before anything stands in it, as the processes of one run do.
+        one, other = (Endpoint(server.url, "m", cache=cache) for _ in range(2))
+        first = one.complete_all([say("a"), say("b")], GREEDY)
+        assert other.complete_all([say("b"), say("a"), say("c")], GREEDY)[:2] == first[::-1]
+        with cache.open("ab") as file:
+            file.write(b'{"key": "half of a line that is being wr')
+        assert one.complete(say("c"), GREEDY).text == "C" and len(server.asked) == 3
+    assert one.counts["from the cache"] == 1 and other.counts["from the cache"] == 2
+    assert one.counts["damaged cache lines"] == other.counts["damaged cache lines"] == 0
+
+
 def test_a_batch_that_fails_loses_nothing_of_what_was_answered(tmp_path: Path) -> None:
     def fails_on_c(asked: Asked, number: int) -> Answer:
         text = asked.body["messages"][0]["content"]
