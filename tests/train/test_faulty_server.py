@@ -16,7 +16,7 @@ from train.run import main
 pytestmark = pytest.mark.command
 
 FAULTS: dict[int, Fault] = {2: "error", 6: "busy", 10: "stall", 14: "cut off", 18: "half"}
-IN_TURN = [FAULTS.get(number) for number in range(20)]
+IN_TURN: list[Fault | None] = [FAULTS.get(number) for number in range(20)]
 """Each of five faults befalls one of twenty requests."""
 
 PATIENCE = 6

@@ -48,6 +48,7 @@ def test_a_pair_on_one_base_holds_one_model_and_two_adapters(tmp_path: Path, ran
 
 
 @pytest.mark.command
+@pytest.mark.slow
 def test_the_command_measures_the_three_and_writes_its_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
