@@ -100,9 +100,7 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     train_samples = Pieces.of(fit(train_documents, models.compressor, "train", say)).samples
     check_count(config, train_samples)
     eval_samples = fit(eval_documents, models.compressor, "evaluate", say)
-    tell_evidence(config, train_samples, "train", say)
-    tell_evidence(config, eval_samples, "evaluate", say)
-    warn_of_overlap(train_samples, eval_samples)
+    tell_of_questions(config, train_samples, eval_samples)
     report_to = start_wandb(config, folder) if is_main() else []
     hashes = fingerprints(models)
     resumed = find_start(folder)
@@ -120,15 +118,14 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     seconds = {"predictor_warm_start": loaded - start} if predictor_warm else {}
     seconds |= {"warm_start": warmed - loaded} if warm else {}
     seconds |= {"before": evaluated - warmed, "training": trained - evaluated, "after": time.time() - trained}
-    hashes_after = fingerprints(models)
-    moved = check_fingerprints(hashes, hashes_after, config.is_joint)
+    moved = check_fingerprints(hashes, hashes := fingerprints(models), config.is_joint)
     tell_of_server(models.channel.predictor)
     if is_main():
         settings = save_trained(config, models, folder / "compressor")
         save_trained_predictor(config, models, folder / TRAINED_PREDICTOR)
         meta = {
             "seconds": seconds,
-            "hashes": hashes_after,
+            "hashes": hashes,
             "moved": moved,
             **({"start": "warm start" if warm else "starting adapter"} if baselines else {}),
             **({"warm_start": warm} if warm else {}),
@@ -143,6 +140,13 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
         mark_finished(folder)
         print(f"adapter: {folder / 'compressor'}")
     PartialState().wait_for_everyone()
+
+
+def tell_of_questions(config: Config, train_samples: Sequence[Sample], eval_samples: Sequence[Sample]) -> None:
+    """Say what the user has to know of the questions before anything is computed from them."""
+    tell_evidence(config, train_samples, "train", say)
+    tell_evidence(config, eval_samples, "evaluate", say)
+    warn_of_overlap(train_samples, eval_samples)
 
 
 def warn_of_overlap(train_samples: Sequence[Sample], eval_samples: Sequence[Sample]) -> None:
