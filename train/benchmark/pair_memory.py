@@ -142,6 +142,6 @@ def table(found: Sequence[Held]) -> str:
     for one in found:
         resident = ["", ""]
         if one.resident is not None and alone.resident is not None:
-            resident = [f"{one.resident:.1f}", f"{one.resident / alone.resident:.2f}"]
+            resident = [f"{one.resident:.1f}", f"{one.resident / alone.resident:.3f}"]
         lines.append([one.kind, f"{one.parameters:.1f}", f"{one.parameters / alone.parameters:.3f}", *resident])
     return aligned(lines)
