@@ -127,25 +127,39 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     (check_frozen if untrained else check_fingerprints)(hashes, fingerprints(models), config.is_joint)
     tell_of_server(models.channel.predictor)
     if is_main():
-        settings = save_trained(config, models, folder / "compressor")
-        save_trained_predictor(config, models, folder / TRAINED_PREDICTOR)
+        parts = {"warm_start": warm, "predictor_warm_start": predictor_warm, "kept": kept and kept._asdict()}
         meta = {
             "seconds": seconds,
             "hashes": fingerprints(models),
             **({"start": "warm start" if warm else "starting adapter"} if baselines else {}),
-            **({"kept": kept._asdict()} if kept else {}),
-            **({"warm_start": warm} if warm else {}),
-            **({"predictor_warm_start": predictor_warm} if predictor_warm else {}),
+            **{name: part for name, part in parts.items() if part},
             "config": config.model_dump(mode="json"),
             **provenance(),
         }
-        records = {name: [*before[name], *after[name]] for name in before}
-        results = finish(config, records, meta, {"baselines": baselines} if baselines else None)
-        write_card(folder / "compressor", config, settings, results)
-        log_results(results, config.name, folder)
-        mark_finished(folder)
-        print(f"adapter: {folder / 'compressor'}")
+        leave(config, models, {name: [*before[name], *after[name]] for name in before}, meta, baselines)
     PartialState().wait_for_everyone()
+
+
+def leave(
+    config: Config,
+    models: Models,
+    records: Mapping[str, Sequence[Record]],
+    meta: Mapping[str, Any],
+    baselines: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write what a run leaves: adapters, records, results, report and card; the main process alone.
+
+    Raises:
+        OSError: the run folder cannot be written.
+    """
+    folder = config.folder
+    settings = save_trained(config, models, folder / "compressor")
+    save_trained_predictor(config, models, folder / TRAINED_PREDICTOR)
+    results = finish(config, records, meta, {"baselines": baselines} if baselines else None)
+    write_card(folder / "compressor", config, settings, results)
+    log_results(results, config.name, folder)
+    mark_finished(folder)
+    print(f"adapter: {folder / 'compressor'}")
 
 
 def warn_of_overlap(train_samples: Sequence[Sample], eval_samples: Sequence[Sample]) -> None:
@@ -200,7 +214,7 @@ def train_adapter(
     resumed: str | None,
     watched: Sequence[Sample] = (),
 ) -> Kept | None:
-    """Train the adapter; which one is left, None where that is the one of the last step.
+    """Train the adapter, where there are steps; which one is left, None where that is the one of the last step.
 
     Args:
         config: the run's.
@@ -213,6 +227,8 @@ def train_adapter(
     Raises:
         KeyboardInterrupt: a signal ended the training early; a checkpoint has been saved.
     """
+    if not config.train.steps:
+        return None
     by_id = {sample.id: sample for sample in samples}
     update = build_update(config, models)
     trainer = build_trainer(
