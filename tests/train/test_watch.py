@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from eval.evaluation import Evaluation
+from tests.local_server import Answer, Asked, chat, serving
 from tests.train.test_run import ENVIRONMENT, deepspeed
 from tests.train.test_survival import arguments, forget_the_end, results
 from train import watch as watching
@@ -210,6 +211,35 @@ def test_what_is_measured_is_what_an_evaluation_of_that_adapter_measures(
     assert {record["temperature"] for record in records} == {0.0}
 
 
+def test_a_servers_fault_in_a_measurement_loses_no_step_and_is_measured_when_the_run_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, run = [True], tmp_path / "run"
+
+    def script(asked: Asked, _: int) -> Answer:
+        trained, watched = (
+            len(file.read_text().splitlines()) if file.exists() else 0
+            for file in (run / METRICS_FILE, run / watching.FILE)
+        )
+        # Two steps and the start are logged: what is asked next is asked by the second measurement.
+        fails = broken[0] and trained == 3 and watched == 1
+        return Answer("<html>", 200) if fails else Answer(chat(f"Answer: {len(str(asked.body)) % 3}"))
+
+    with serving(script) as server:
+        # Steps so large that the greedy messages change: what was asked before is answered from a file.
+        given = (KEEP, f"predictor={{endpoint: '{server.url}', model: m, retries: 0}}", "train.save_every=100")
+        given = (*given, "train.learning_rate=0.05")
+        assert main(arguments(run, *given)) == 2
+        error = capsys.readouterr().err
+        assert f"goes on from {run / CHECKPOINTS / 'checkpoint-2'}" in error and "Traceback" not in error
+        assert [line["step"] for line in held_out(run)] == [0]
+        broken[0] = False
+        assert main(arguments(run, *given)) == 0
+        assert main(arguments(tmp_path / "whole", *given)) == 0
+    assert [line["step"] for line in held_out(run)] == [0, 2, 4]
+    assert results(run) == results(tmp_path / "whole")
+
+
 def test_watch_on_a_finished_run_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert main(arguments(run, "train.steps=1")) == 0
@@ -246,12 +276,17 @@ def test_two_processes_measure_and_keep_what_one_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_predictor_that_learns_is_kept_with_the_compressor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_predictor_that_learns_is_kept_with_the_compressor_and_found_again_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     planted(monkeypatch, {0: 0.5, 2: 0.9, 4: 0.3})
-    joint = ("train.predictor_update={learning_rate: 1.0e-3, batch_size: 2}", "train.keep_checkpoints=4")
-    assert main(arguments(tmp_path / "whole", KEEP, *joint)) == 0
-    planted(monkeypatch, {0: 0.5, 2: 0.9})
-    assert main(arguments(tmp_path / "short", KEEP, *joint, "train.steps=2", "train.warmup_steps=0")) == 0
-    names = [tmp_path / run / "trained_predictor" / "adapter_model.safetensors" for run in ("whole", "short")]
-    assert weights(names[0]) == weights(names[1])
-    assert adapter(tmp_path / "whole") == adapter(tmp_path / "short")
+    run, update = tmp_path / "run", "train.predictor_update={learning_rate: 1.0e-3, batch_size: 2}"
+    for killed in (False, True):
+        if killed:
+            forget_the_end(run)
+            shutil.rmtree(run / CHECKPOINTS / "checkpoint-4")
+        assert main(arguments(run, KEEP, update)) == 0
+        start, best, last = (json.loads(line)["adapter"].split() for line in (run / watching.FILE).open())
+        assert all(len({*hashes}) == 3 for hashes in zip(start, best, last, strict=True))
+        hashes = json.loads((run / "results.json").read_text())["meta"]["hashes"]
+        assert [hashes["adapter"], hashes["predictor_adapter"]] == best
