@@ -50,6 +50,9 @@ STAGE = "held out"
 FIGURES = ("accuracy", "message_tokens", "information_bits", "information_ceiling_bits", "bits_per_token")
 """The figures of an evaluation that are measured here too; see `eval.analysis.density`."""
 
+ROUNDING = 1e-9
+"""By how much sums of shares are off: one wrong answer of forty is a standard error of a fortieth, and no more."""
+
 Figures = Mapping[str, float | None]
 
 
@@ -268,7 +271,7 @@ def fallen(step: int, figures: Figures, earlier: Sequence[Mapping[str, Any]]) ->
     if now is None or error is None or lead is None:
         return None
     before = lead[_name("accuracy")]
-    if before - now <= error:
+    if before - now <= error + ROUNDING:
         return None
     return (
         f"step {step}: held-out accuracy has fallen to {percent(now)}, {100 * (before - now):.1f} points below the "

@@ -123,6 +123,8 @@ def test_the_best_line_is_the_later_of_equal_ones_and_never_one_without_a_figure
 def test_a_fall_is_told_where_it_exceeds_the_standard_error() -> None:
     earlier = [line(0, 0.5), line(2, 0.8), line(4, 0.7)]
     assert fallen(6, line(6, 0.76), earlier) is None
+    # A thousandth of a billionth more is the rounding of sums.
+    assert fallen(6, line(6, 0.975, error=0.025), [line(0, 1.0)]) is None and 1.0 - 0.975 > 0.025
     assert fallen(6, line(6, 0.9), earlier) is None and fallen(0, line(0, 0.0), []) is None
     assert fallen(6, line(6, 0.6, error=None), earlier) is None and fallen(6, line(6, None), earlier) is None
     assert fallen(6, line(6, 0.6), earlier) == (
