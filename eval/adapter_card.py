@@ -8,6 +8,7 @@ from pathlib import Path
 
 from configs.sections import Recipe
 from data.writing import write_text
+from eval.report.facts import kept_text
 from eval.report.formats import printable
 from eval.report.markdown import escaped
 from eval.report.results import Results, Summary
@@ -35,7 +36,7 @@ def write_card(folder: Path, recipe: Recipe, settings: AdapterSettings, results:
     parts = [
         _front_matter(settings),
         f"# {recipe.name}: a compressor of documents",
-        _purpose(recipe, settings),
+        _purpose(recipe, settings, kept_text(results.get("meta", {}).get("kept"))),
         "## Measured",
         _measured(recipe, results),
         "## Prompt and limits",
@@ -55,7 +56,7 @@ def _front_matter(settings: AdapterSettings) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
-def _purpose(recipe: Recipe, settings: AdapterSettings) -> str:
+def _purpose(recipe: Recipe, settings: AdapterSettings, kept: str) -> str:
     base = settings.base
     at = f" at revision `{base.revision}`" if base.revision else ""
     hashes = ", ".join(f"{name} `{digest[:16]}`" for name, digest in base.parameters.items())
@@ -66,6 +67,7 @@ def _purpose(recipe: Recipe, settings: AdapterSettings) -> str:
         f"- Base model: {escaped(base.model)}{at}; SHA-256 of its parameters begins with {hashes}\n"
         f"- Predictor, the model that answers from messages: {escaped(portable_name(recipe.predictor.model))}\n"
         f"- Trained by Shorthand {settings.version or '(not installed as a package)'}, in {settings.dtype}"
+        + (f"\n- Adapter of {kept}, on questions that were neither trained on nor measured below" if kept else "")
     )
 
 

@@ -69,6 +69,8 @@ class Evaluation:
         information_questions: how many questions of each task have the information of their messages measured; None is
             all of them.
         costs: whether records say what their message and answer took.
+        score_gold: whether the predictor scores the gold answers, for the task information; it costs about as much as
+            answering.
     """
 
     negatives: NegativeCounts
@@ -79,6 +81,7 @@ class Evaluation:
     arrangement: Arrangement = AS_IT_IS
     information_questions: int | None = None
     costs: bool = False
+    score_gold: bool = True
 
     def run(
         self, samples: Sequence[Sample], write: Write, channel: Channel, origin: Origin, log: RecordLog[Record]
@@ -92,6 +95,26 @@ class Evaluation:
             origin: how the messages are made, for every record.
             log: holds the batches that are done, whoever did them; each is added as soon as it is.
         """
+        records = self.share(samples, write, channel, origin, log)
+        return sorted(gather_object(records), key=lambda record: record["id"])
+
+    def share(
+        self,
+        samples: Sequence[Sample],
+        write: Write,
+        channel: Channel,
+        origin: Origin,
+        log: RecordLog[Record] | None = None,
+    ) -> list[Record]:
+        """What this process does of `run`: the records of every so many batches, in the order of these.
+
+        Args:
+            samples: see `run`.
+            write: see `run`.
+            channel: see `run`.
+            origin: see `run`.
+            log: see `run`; None keeps none, and shows no progress.
+        """
         state = PartialState()
         batches = self.batches(samples)[state.process_index :: state.num_processes]
         pools, measured = documents_by_task(samples), self.measured(samples)
@@ -101,19 +124,20 @@ class Evaluation:
         records: list[Record] = []
         with tqdm(
             total=sum(map(len, batches)),
-            initial=sum(len(batch) for batch in batches if log.holds(key, batch)),
+            initial=sum(len(batch) for batch in batches if log is not None and log.holds(key, batch)),
             desc=f"evaluating {origin['stage']}{', greedy' if origin['temperature'] == 0 else ''}",
             dynamic_ncols=True,
-            disable=not state.is_main_process,
+            disable=log is None or not state.is_main_process,
         ) as bar:
             for batch in batches:
-                logged = log.records(key, batch)
+                logged = None if log is None else log.records(key, batch)
                 if logged is None:
                     pool = pools[batch[0].document.task]
-                    logged = log.add(key, batch, self.batch(batch, write, channel, origin, pool, measured))
+                    logged = self.batch(batch, write, channel, origin, pool, measured)
+                    logged = logged if log is None else log.add(key, batch, logged)
                     bar.update(len(batch))
                 records += logged
-        return sorted(gather_object(records), key=lambda record: record["id"])
+        return records
 
     def measured(self, samples: Sequence[Sample]) -> frozenset[str]:
         """The ids of the questions whose messages' information is measured: drawn evenly by the seed, for each task."""
@@ -164,7 +188,8 @@ class Evaluation:
         columns = self.columns(pieces.samples, parts_of(pool))
         parts = pieces.by_sample(messages)
         answering = AnswerWatch(channel.predictor)
-        readings = channel.answer(samples, [joined(own_parts) for own_parts in parts], during=answering)
+        answered_from = [joined(own_parts) for own_parts in parts]
+        readings = channel.answer(samples, answered_from, self.score_gold, during=answering)
         chosen = [measured is None or samples[owner].id in measured for owner in pieces.owners]
         carried = measure(
             channel.scorers, pieces, messages, columns, torch.tensor(chosen), self.skip_long_messages, self.diagnostics

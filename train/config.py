@@ -29,6 +29,7 @@ from train.starting import (
     as_started,
 )
 from train.vllm_config import VllmConfig, check_vllm
+from train.watch_config import WatchConfig, check_watch
 
 MOST_GENERATED = 200_000
 """The most documents that a run generates by itself: minutes of work, and gigabytes of memory."""
@@ -156,6 +157,10 @@ class Config(Recipe):
     reward: RewardConfig = RewardConfig()
     """What a message is paid for."""
 
+    watch: WatchConfig | None = None
+    """Held-out figures while it trains, of greedy messages; null, the default, measures none, and ``watch={}`` takes
+    the values below."""
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         check_all(
@@ -167,6 +172,7 @@ class Config(Recipe):
             partial(check_vllm, self.train.sampler, self.train.vllm, self.compressor),
             partial(check_reward, self.reward, self.compressor.budget_tokens, self.train.steps),
             partial(check_update, self.train, self.train.group_size, self.reward.token_information),
+            partial(check_watch, self.watch, self.reward),
         )
         return self
 

@@ -5,14 +5,11 @@ Written for TRL 1.16 and Trainer of transformers 5: `_save_checkpoint` is theirs
 `_compute_loss` are theirs, with a look at what comes out.
 """
 
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import numpy
-import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -22,6 +19,7 @@ from trl import GRPOTrainer
 from data.writing import other_writers
 from train.checkpoint import CheckpointError, drop_old, partial_folder, publish
 from train.guard import Guard
+from train.random_state import RandomState
 
 
 class GuardedGRPOTrainer(GRPOTrainer):
@@ -48,11 +46,11 @@ class GuardedGRPOTrainer(GRPOTrainer):
         # Where the checkpoint that is being written goes; None between checkpoints.
         self._partial: Path | None = None
         self._saved_step: int | None = None
-        self._random_state: tuple[Any, ...] = ()
+        self._random_state: RandomState | None = None
         self._tokens_seen = 0
         self._batch: list[dict[str, Any]] = []
-        # Writes what else a checkpoint has to hold, into its folder.
-        self.save_beside: Callable[[Path], None] | None = None
+        # Each writes something else that a checkpoint has to hold into its folder.
+        self.save_beside: list[Callable[[Path], None]] = []
         self.add_callback(_StepEnds(self))
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
@@ -90,8 +88,7 @@ class GuardedGRPOTrainer(GRPOTrainer):
         Raises:
             DivergenceError: too many in a row were.
         """
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        self._random_state = (random.getstate(), numpy.random.get_state(), torch.get_rng_state(), cuda)
+        self._random_state = RandomState.now()
         self._tokens_seen = self.state.num_input_tokens_seen
         decode = cast(Any, self.processing_class).decode
         batch = [{**line, "message": decode(line["message_ids"])} for line in self._batch] if self.guard.refuses else []
@@ -104,14 +101,9 @@ class GuardedGRPOTrainer(GRPOTrainer):
         Every process calls this, or none. The messages of the step are not part of it: it will be taken again.
         """
         step = self.state.global_step
-        if not self._random_state or step == 0 or step == self._saved_step:
+        if self._random_state is None or step == 0 or step == self._saved_step:
             return None
-        python, numbers, tensors, cuda = self._random_state
-        random.setstate(python)
-        numpy.random.set_state(numbers)
-        torch.set_rng_state(tensors)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
+        self._random_state.put_back()
         self.state.num_input_tokens_seen = self._tokens_seen
         self._save_checkpoint(cast(nn.Module, self.model), None)
         return self.checkpoints / f"checkpoint-{step}"
@@ -135,8 +127,8 @@ class GuardedGRPOTrainer(GRPOTrainer):
                 written, self._partial = self._partial / f"checkpoint-{step}", None
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                if self.save_beside is not None:
-                    self.save_beside(written)
+                for save in self.save_beside:
+                    save(written)
                 publish(written, checkpoints, _mean_reward(self.state.log_history, self._saved_step or 0))
                 drop_old(checkpoints, self.kept_checkpoints)
             self.accelerator.wait_for_everyone()

@@ -54,6 +54,7 @@ from train.signals import StopOnSignal
 from train.tracking import ProgressBar, log_results, start_wandb
 from train.trainer import build_trainer
 from train.warm_start import warm_start, warm_start_predictor
+from train.watch import Kept, Watch
 
 
 def run(config: Config, fresh: bool) -> int:
@@ -91,15 +92,16 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     """
     # Whether a server is there is known in seconds.
     probe_predictors([config.predictor], config.folder)
-    train_documents, eval_documents = read_questions(config, say)
+    questions = read_questions(config, say)
     start = time.time()
-    answering, predictor_warm = warm_start_predictor(config, Pieces.of(samples_of(train_documents)).samples)
+    answering, predictor_warm = warm_start_predictor(config, Pieces.of(samples_of(questions.trained)).samples)
     models = load_models(answering)
     loaded = time.time()
     # A document in parts is compressed part by part, as at evaluation: each is a context of its own.
-    train_samples = Pieces.of(fit(train_documents, models.compressor, "train", say)).samples
+    train_samples = Pieces.of(fit(questions.trained, models.compressor, "train", say)).samples
     check_count(config, train_samples)
-    eval_samples = fit(eval_documents, models.compressor, "evaluate", say)
+    eval_samples = fit(questions.evaluated, models.compressor, "evaluate", say)
+    watched_samples = fit(questions.watched, models.compressor, "watch", say) if questions.watched else []
     tell_of_questions(config, train_samples, eval_samples)
     report_to = start_wandb(config, folder) if is_main() else []
     hashes = fingerprints(models)
@@ -111,34 +113,30 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     baselines = evaluate_base(config, eval_samples, models, log)
     before = evaluate_stage(config, eval_samples, models, REFERENCE, log)
     evaluated = time.time()
+    kept = None
     if config.train.steps:
-        train_adapter(config, models, train_samples, report_to, resumed)
+        kept = train_adapter(config, models, train_samples, report_to, resumed, watched_samples)
     trained = time.time()
     after = evaluate_stage(config, eval_samples, models, MEASURED, log)
     seconds = {"predictor_warm_start": loaded - start} if predictor_warm else {}
     seconds |= {"warm_start": warmed - loaded} if warm else {}
     seconds |= {"before": evaluated - warmed, "training": trained - evaluated, "after": time.time() - trained}
-    moved = check_fingerprints(hashes, hashes := fingerprints(models), config.is_joint)
+    untrained = kept is not None and kept.step == 0
+    check = check_frozen if untrained else check_fingerprints
+    moved = check(hashes, hashes := fingerprints(models), config.is_joint)
     tell_of_server(models.channel.predictor)
     if is_main():
-        settings = save_trained(config, models, folder / "compressor")
-        save_trained_predictor(config, models, folder / TRAINED_PREDICTOR)
+        parts = {"warm_start": warm, "predictor_warm_start": predictor_warm, "kept": kept and kept._asdict()}
         meta = {
             "seconds": seconds,
             "hashes": hashes,
             "moved": moved,
             **({"start": "warm start" if warm else "starting adapter"} if baselines else {}),
-            **({"warm_start": warm} if warm else {}),
-            **({"predictor_warm_start": predictor_warm} if predictor_warm else {}),
+            **{name: part for name, part in parts.items() if part},
             "config": config.model_dump(mode="json"),
             **provenance(),
         }
-        records = {name: [*before[name], *after[name]] for name in before}
-        results = finish(config, records, meta, {"baselines": baselines} if baselines else None)
-        write_card(folder / "compressor", config, settings, results)
-        log_results(results, config.name, folder)
-        mark_finished(folder)
-        print(f"adapter: {folder / 'compressor'}")
+        leave(config, models, {name: [*before[name], *after[name]] for name in before}, meta, baselines)
     PartialState().wait_for_everyone()
 
 
@@ -147,6 +145,28 @@ def tell_of_questions(config: Config, train_samples: Sequence[Sample], eval_samp
     tell_evidence(config, train_samples, "train", say)
     tell_evidence(config, eval_samples, "evaluate", say)
     warn_of_overlap(train_samples, eval_samples)
+
+
+def leave(
+    config: Config,
+    models: Models,
+    records: Mapping[str, Sequence[Record]],
+    meta: Mapping[str, Any],
+    baselines: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write what a run leaves: adapters, records, results, report and card; the main process alone.
+
+    Raises:
+        OSError: the run folder cannot be written.
+    """
+    folder = config.folder
+    settings = save_trained(config, models, folder / "compressor")
+    save_trained_predictor(config, models, folder / TRAINED_PREDICTOR)
+    results = finish(config, records, meta, {"baselines": baselines} if baselines else None)
+    write_card(folder / "compressor", config, settings, results)
+    log_results(results, config.name, folder)
+    mark_finished(folder)
+    print(f"adapter: {folder / 'compressor'}")
 
 
 def warn_of_overlap(train_samples: Sequence[Sample], eval_samples: Sequence[Sample]) -> None:
@@ -194,9 +214,14 @@ def evaluate_base(
 
 
 def train_adapter(
-    config: Config, models: Models, samples: Sequence[Sample], report_to: list[str], resumed: str | None
-) -> None:
-    """Train the adapter.
+    config: Config,
+    models: Models,
+    samples: Sequence[Sample],
+    report_to: list[str],
+    resumed: str | None,
+    watched: Sequence[Sample] = (),
+) -> Kept | None:
+    """Train the adapter, where there are steps; which one is left, None where that is the one of the last step.
 
     Args:
         config: the run's.
@@ -204,10 +229,13 @@ def train_adapter(
         samples: questions to write messages for.
         report_to: where Trainer reports metrics, in its own terms.
         resumed: the folder of the checkpoint to go on from; None starts anew.
+        watched: the questions that the configuration's section ``watch`` measures on.
 
     Raises:
         KeyboardInterrupt: a signal ended the training early; a checkpoint has been saved.
     """
+    if not config.train.steps:
+        return None
     by_id = {sample.id: sample for sample in samples}
     update = build_update(config, models)
     trainer = build_trainer(
@@ -219,21 +247,45 @@ def train_adapter(
         MessageReward(config, models.compressor, models.channel, by_id, predictor_update=update),
         report_to,
     )
+    assert isinstance(trainer, GuardedGRPOTrainer)
     if update is not None:
-        assert isinstance(trainer, GuardedGRPOTrainer)
-        trainer.save_beside = lambda folder: update.save(folder / PREDICTOR_UPDATE)
+        trainer.save_beside.append(lambda folder: update.save(folder / PREDICTOR_UPDATE))
         if resumed is not None:
             update.load(Path(resumed) / PREDICTOR_UPDATE)
+    watch = None if config.watch is None else Watch(config, config.watch, models, watched)
+    if watch is not None:
+        trainer.add_callback(watch)
+        trainer.save_beside.append(watch.kept.save)
+        if resumed is not None:
+            watch.kept.load(Path(resumed))
+    kept = take_steps(config, trainer, watch, resumed)
+    models.adapted.eval()
+    # A process that leaves takes the others along, for the launcher ends them: so none leaves before all have saved.
+    PartialState().wait_for_everyone()
+    if trainer.state.global_step < config.train.steps:
+        raise KeyboardInterrupt
+    return kept
+
+
+def take_steps(config: Config, trainer: GuardedGRPOTrainer, watch: Watch | None, resumed: str | None) -> Kept | None:
+    """Take the steps that are left, unless a signal ends them early; see `train_adapter`.
+
+    Raises:
+        CheckpointError: the checkpoint holds code.
+        EndpointError: the predictor's server failed; what was trained has been saved.
+    """
     try:
         trainer.train(resume_from_checkpoint=resumed)
+        done = trainer.state.global_step >= config.train.steps
+        return watch.finish(trainer.state) if watch is not None and done else None
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{resumed}: holds an object that is code, and is not loaded; remove that folder, and the same command "
             "goes on from the checkpoint before it"
         ) from error
     except EndpointError as error:
-        saved = trainer.save_after_error() if isinstance(trainer, GuardedGRPOTrainer) else None
-        raise EndpointError(f"{error}; the same command goes on from {saved or resumed or 'the start'}") from error
+        trainer.save_after_error()
+        raise EndpointError(f"{error}; the same command goes on from {stand(config.folder)}") from error
     finally:
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, StopOnSignal):
@@ -241,11 +293,6 @@ def train_adapter(
             if isinstance(callback, ProgressBar):
                 # What is printed next begins a line of its own.
                 callback.on_train_end()
-    models.adapted.eval()
-    # A process that leaves takes the others along, for the launcher ends them: so none leaves before all have saved.
-    PartialState().wait_for_everyone()
-    if trainer.state.global_step < config.train.steps:
-        raise KeyboardInterrupt
 
 
 def build_update(config: Config, models: Models) -> PredictorUpdate | None:

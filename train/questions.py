@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from configs.build import evaluation_request, read_documents, telling
 from configs.sections import TaskConfig
@@ -13,6 +14,7 @@ from eval.parts import Pieces
 from models.loading import load_tokenizer
 from models.prompts import ChatFormat
 from train.config import Config
+from train.watched_documents import hold_back
 
 PAID_BY_METRIC = ("accuracy", "length")
 """Weights of the reward that pay where an answer is scored: length counts where the answer is right."""
@@ -44,8 +46,22 @@ def training_request(config: Config, task: TaskConfig) -> Request:
     )
 
 
-def read_questions(config: Config, say: Callable[[str], None]) -> tuple[list[Document], list[Document]]:
-    """The documents to train and to evaluate on, as they are before the compressor cuts them to its window.
+class Questions(NamedTuple):
+    """The documents of a run, each with its questions, as they are before the compressor cuts them to its window.
+
+    Attributes:
+        trained: those to train on.
+        evaluated: those of the evaluations before and after.
+        watched: those that early warning measures on; empty without it.
+    """
+
+    trained: list[Document]
+    evaluated: list[Document]
+    watched: list[Document]
+
+
+def read_questions(config: Config, say: Callable[[str], None]) -> Questions:
+    """The documents to train, to evaluate and to watch on.
 
     Args:
         config: the run's.
@@ -53,18 +69,23 @@ def read_questions(config: Config, say: Callable[[str], None]) -> tuple[list[Doc
 
     Raises:
         ModelError: the compressor has no usable tokenizer, which counts the tokens of contexts.
-        DataError: documents cannot be read, or there are too few questions for a step.
-        ConfigError: no training question is scored by a metric, and the reward pays for nothing else.
+        DataError: documents cannot be read, or there are too few questions for a step or documents to watch.
+        ConfigError: no training question is scored by a metric, and the reward pays for nothing else, or the adapter is
+            to be kept by what no metric gives.
     """
     chat = ChatFormat(load_tokenizer(config.compressor.model, config.compressor.revision))
     told = telling(config.compressor)
     documents = read_documents(config, chat, "train", training_request, say, told)
+    evaluated = read_documents(config, chat, "evaluate", evaluation_request, say, told)
+    watched: list[Document] = []
+    if config.watch is not None:
+        documents, watched = hold_back(config, config.watch, chat, documents, evaluated, say, told)
     # A document in parts is as many contexts.
     samples = Pieces.of(samples_of(documents)).samples
     check_count(config, samples)
     check_metrics(config, samples, say)
     tell_of_contexts(config, samples, say)
-    return documents, read_documents(config, chat, "evaluate", evaluation_request, say, told)
+    return Questions(documents, evaluated, watched)
 
 
 def check_count(config: Config, samples: Sequence[Sample]) -> None:

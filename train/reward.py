@@ -19,7 +19,6 @@ from models.compressor import Compressor, Message
 from models.endpoint import EndpointError
 from models.predictor import AnswerScore
 from models.scorer import NO_CONTEXT, Scores
-from objectives.length import length_reward
 from objectives.mutual_information import (
     Estimate,
     contrastive,
@@ -36,14 +35,12 @@ from train.asked import Asked, asked_budget, own_questions, questions_of_documen
 from train.columns import StepColumns
 from train.config import Config
 from train.predictor_update import PredictorUpdate
+from train.reward_components import basic_components, share_of_ceiling
 from train.server_metrics import server_metrics
 from train.weights import StepWeights
 
 PRIOR_RATE_BITS = 10.0
 """The unit of the rate against the prior, in bits: about what a key and its value weigh, so that 1 is a fact told."""
-
-MIN_CEILING_NATS = 1e-6
-"""The least ceiling that a share is taken of: a ceiling of 0 becomes a share of 0, not a division by zero."""
 
 
 class MessageReward:
@@ -279,14 +276,9 @@ class MessageReward:
         information = contrastive(log_probs, columns.own, columns.valid)
         upper = leave_one_out(log_probs, columns.own, columns.valid)
         group_size = self.config.train.group_size
-        floor = self.config.reward.information_floor
-        components = {
-            "accuracy": accuracy,
-            "information": _share_of_ceiling(information).clamp(min=floor),
-            "length": length_reward(tokens, accuracy, budgets, self.config.reward.length_gate, group_size),
-        }
+        components = basic_components(accuracy, information, tokens, budgets, self.config.reward, group_size)
         if gold_scored:
-            components["task_information"] = _share_of_ceiling(task).clamp(min=floor)
+            components["task_information"] = share_of_ceiling(task).clamp(min=self.config.reward.information_floor)
         if self.weights.readability:
             components["readability"] = nats_to_bits(_mean_of_tokens(scores)) / PRIOR_RATE_BITS
         if self.weights.prior_rate:
@@ -379,11 +371,3 @@ def _log_probs(scores: Sequence[AnswerScore | None]) -> Float[Tensor, " question
 def _or_nan(value: float | None) -> float:
     """The value as tensors hold it: NaN is missing."""
     return torch.nan if value is None else value
-
-
-def _share_of_ceiling(estimate: Estimate) -> Float[Tensor, " messages"]:
-    """Terms as a share of the most that the estimator can show; what is not finite is missing."""
-    if estimate.ceiling is None:
-        raise ValueError("an estimate without a ceiling has no share of it")
-    share = estimate.terms / estimate.ceiling.clamp(min=MIN_CEILING_NATS)
-    return share.where(share.isfinite(), torch.nan)

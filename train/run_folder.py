@@ -36,6 +36,9 @@ def identity(config: Config) -> str:
         OSError: these weights cannot be read.
     """
     keys = config.model_dump(mode="json", exclude=FREE)
+    if config.watch is None:
+        # A run that was begun before the key existed is the run that it was.
+        del keys["watch"]
     # Under the same name another adapter may lie there by the next start.
     for name, adapter in (("starting", config.compressor.adapter), ("predictor", config.predictor.adapter)):
         if adapter is not None:

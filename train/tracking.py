@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from configs.tree import ConfigError
 from data.errors import one_line
 from eval.report.page import report_tables
 from eval.report.results import Results, Summary
+from eval.report.training_curves import is_watched
 from train.config import Config
 from train.step_lines import StepLines
 
@@ -109,6 +110,34 @@ def _overall(results: Summary, prefix: str = "") -> dict[str, float | None]:
     }
 
 
+HELD_OUT = "held_out/"
+"""What the names of figures begin with that are measured on held-out questions while a run trains."""
+
+
+def log_held_out(folder: Path, state: TrainerState, figures: Mapping[str, float | None]) -> None:
+    """Add a line of held-out figures to what a checkpoint remembers, to ``metrics.jsonl`` and to W&B.
+
+    Trainer's own way would put its metrics of the step under way into the line, and then lack them in their own.
+
+    Args:
+        folder: the run folder.
+        state: Trainer's, the same in every process; it knows the step.
+        figures: by names that begin with ``HELD_OUT``; None is missing.
+    """
+    line = {"step": state.global_step, **figures}
+    state.log_history.append(cast(Any, line))
+    if state.is_world_process_zero:
+        StepLines(folder / METRICS_FILE).add(state.global_step, [figures])
+        if wandb.run is not None:
+            shown = {name: value for name, value in figures.items() if value is not None}
+            wandb.log({**shown, "train/global_step": state.global_step})
+
+
+def held_out_lines(log_history: Sequence[Logs]) -> list[dict[str, Any]]:
+    """The lines of held-out figures among what Trainer has logged, each with its step."""
+    return [dict(line) for line in log_history if is_watched(line)]
+
+
 class MetricsFile(TrainerCallback):
     """Appends a line for each logged step; a resumed run has the lines up to the checkpoint it goes on from."""
 
@@ -119,13 +148,21 @@ class MetricsFile(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Keep the lines up to the step that training goes on from, as the checkpoint has them."""
         if state.is_world_process_zero:
-            logged = [(int(log["step"]), _numbers(log)) for log in state.log_history if "reward" in log]
+            lines = [(log, _line(log)) for log in cast(list[Logs], state.log_history)]
+            logged = [(int(log["step"]), line) for log, line in lines if line is not None]
             self.lines.restore(state.global_step, logged)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Logs, **__: Any) -> None:
         """Append one line of plain numbers."""
         if state.is_world_process_zero and "reward" in logs:
             self.lines.add(state.global_step, [_numbers(logs)])
+
+
+def _line(logs: Logs) -> dict[str, float | None] | None:
+    """The line that was written of something logged; None where none was."""
+    if is_watched(logs):
+        return {name: value for name, value in logs.items() if name != "step"}
+    return _numbers(logs) if "reward" in logs else None
 
 
 def _numbers(logs: Logs) -> dict[str, float | None]:

@@ -215,6 +215,24 @@ def interval(estimate: Estimate, level: float = 0.95) -> Interval:
     return Interval(estimate.value, low, high)
 
 
+def standard_error(estimate: Estimate) -> float | None:
+    """The standard error of an estimate over documents, in its unit; None where fewer than two of them carry weight.
+
+    The infinitesimal jackknife with the factor n / (n - 1): for a mean of one observation a document it is s / sqrt(n).
+    Where all documents agree and the limits are known, it is how far Wilson's interval of one standard error reaches
+    towards the farther of them, never 0.
+    """
+    if not math.isfinite(estimate.value) or estimate.documents < 2:
+        return None
+    factor = estimate.documents / (estimate.documents - 1)
+    error = math.sqrt(factor * float(np.sum(estimate.influence**2)))
+    if error > SAME * max(1.0, abs(estimate.value)):
+        return error
+    if estimate.limits is None:
+        return None
+    return max(abs(end - estimate.value) for end in estimate.limits) / (estimate.documents + 1)
+
+
 def _where_all_agree(estimate: Estimate, level: float) -> Interval:
     """The interval of a mean that is the same in all of n documents.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from eval.report.formats import number
+from eval.report.formats import number, percent
 
 SHORT_COMMIT = 10
 """Letters of a commit that are shown: enough to find it in any repository."""
@@ -24,12 +24,29 @@ def facts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Predictor", _model(_at(meta, "config", "predictor"))),
         ("Scorer", _model(_at(meta, "config", "scorer"), "the compressor's base")),
         ("Training", f"{steps} steps of {contexts} contexts with {messages} messages" if steps and contexts else ""),
+        ("Adapter", kept_text(meta.get("kept"))),
         ("Seed", _text(_at(meta, "config", "seed"))),
         ("Commit", _commit(meta)),
         ("Machine", _machine(meta.get("machine"))),
         ("Versions", _versions(meta.get("versions"))),
     )
     return [(name, text) for name, text in found if text]
+
+
+def kept_text(kept: Any) -> str:
+    """Which step an adapter is of, where a run has chosen it by held-out figures; empty where it has not."""
+    step, steps, by, value = (_at(kept, key) for key in ("step", "steps", "by", "value"))
+    if step is None:
+        return ""
+    return (
+        f"step {step} of {steps}, the best by held-out {by} ({percent(value) if by == 'accuracy' else number(value)})"
+    )
+
+
+def kept_step(meta: Mapping[str, Any]) -> int | None:
+    """The step whose adapter a run has left, where it has chosen one; else None."""
+    step = _at(meta, "kept", "step")
+    return step if isinstance(step, int) else None
 
 
 def configuration(meta: Mapping[str, Any]) -> str:

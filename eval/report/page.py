@@ -30,7 +30,7 @@ from eval.report.costs import cost_table
 from eval.report.diagnostics import diagnostics_table
 from eval.report.drawing import Drawing
 from eval.report.example import RULE, example
-from eval.report.facts import configuration, facts, others
+from eval.report.facts import configuration, facts, kept_step, others
 from eval.report.formats import value_text
 from eval.report.headline import headline
 from eval.report.latex import latex
@@ -56,7 +56,7 @@ from eval.report.run_files import json_lines, read_results, with_whole_character
 from eval.report.samples import browser_data, chosen_pairs, script_json
 from eval.report.sentence_counts import sentence_table
 from eval.report.tables import Table, result_tables
-from eval.report.training_curves import smoothing_window, training_curves
+from eval.report.training_curves import is_watched, smoothing_window, training_curves
 from eval.report.training_messages import training_messages
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -161,6 +161,8 @@ def render(
         files: what else of the run folder is shown or named, by the template's names.
     """
     script, meta = asset("page.js"), results.get("meta", {})
+    kept = kept_step(meta)
+    steps = [line for line in metrics if not is_watched(line)]
     return (
         _environment()
         .get_template("page.html")
@@ -172,8 +174,10 @@ def render(
             data=script_json(data),
             data_scale=data["scale"],
             shown=_shown(len(data["pairs"]), total, is_compared(results)),
-            curves=training_curves(metrics, results["overall"]),
-            window=smoothing_window(len(metrics)),
+            curves=training_curves(metrics, results["overall"], kept),
+            window=smoothing_window(len(steps)),
+            watched=len(steps) < len(metrics),
+            kept=kept,
             facts=facts(meta),
             configuration=configuration(meta),
             meta=others(meta),

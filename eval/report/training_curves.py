@@ -1,6 +1,6 @@
 """The pictures of training: one panel for each group of metrics, over the steps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ class Panel:
         is_share: a share is shown in percent.
         ceiling: the key of the most that the line could be, drawn dashed.
         figure: the figure of an evaluation that measures the same on held-out questions.
+        watched: the key of the same of greedy messages about held-out questions, measured while training.
     """
 
     title: str
@@ -48,10 +49,15 @@ class Panel:
     is_share: bool = False
     ceiling: str = ""
     figure: FigureName | None = None
+    watched: str = ""
 
+
+HELD_OUT = "held_out/"
+"""What the keys of figures begin with that are measured on held-out questions while a run trains; they have lines of
+their own in ``metrics.jsonl``."""
 
 PANELS = (
-    Panel("Reward", (Line("reward"),)),
+    Panel("Reward", (Line("reward"),), watched="held_out/reward"),
     Panel(
         "Reward by component",
         (
@@ -60,15 +66,16 @@ PANELS = (
             Line("rewards/length/mean", Colour.THIRD, "length"),
         ),
     ),
-    Panel("Accuracy", (Line("accuracy"),), is_share=True, figure="accuracy"),
-    Panel("Tokens a message", (Line("message_tokens"),), figure="message_tokens"),
+    Panel("Accuracy", (Line("accuracy"),), is_share=True, figure="accuracy", watched="held_out/accuracy"),
+    Panel("Tokens a message", (Line("message_tokens"),), figure="message_tokens", watched="held_out/message_tokens"),
     Panel(
         "Information a message, lower bound, bits",
         (Line("information_bits"),),
         ceiling="information_ceiling_bits",
         figure="information_bits",
+        watched="held_out/information_bits",
     ),
-    Panel("Bits per token", (Line("bits_per_token"),), figure="bits_per_token"),
+    Panel("Bits per token", (Line("bits_per_token"),), figure="bits_per_token", watched="held_out/bits_per_token"),
     Panel("Task information, bits", (Line("task_information_bits"),), figure="task_information_bits"),
     Panel("Messages at the ceiling", (Line("saturated_share"),), is_share=True, figure="saturated_share"),
     Panel("Leave-one-out value, bits", (Line("information_upper_bits"),), figure="information_upper_bits"),
@@ -82,21 +89,50 @@ def smoothing_window(steps: int) -> int:
     return max(1, steps // 20)
 
 
-def training_curves(metrics: Sequence[Mapping[str, Any]], held_out: Stages | None = None) -> list[Drawing]:
+@dataclass(frozen=True)
+class HeldOut:
+    """What is known of held-out questions, to be drawn beside the course of training.
+
+    Attributes:
+        ends: the figures of sampled messages before and after; None where they are not to be drawn.
+        watched: the lines of greedy messages, measured while training.
+        kept: the step whose adapter the run has left; None where that is the last one.
+    """
+
+    ends: Stages | None
+    watched: Sequence[Mapping[str, Any]]
+    kept: int | None
+
+
+def is_watched(line: Mapping[str, Any]) -> bool:
+    """Whether a line of ``metrics.jsonl`` holds figures of held-out questions, and none of the training itself."""
+    return any(key.startswith(HELD_OUT) for key in line)
+
+
+def training_curves(
+    metrics: Sequence[Mapping[str, Any]], held_out: Stages | None = None, kept: int | None = None
+) -> list[Drawing]:
     """One drawing per panel that has data: every step faint, its running mean in full colour with its last value.
 
     Args:
         metrics: the lines of ``metrics.jsonl``; of several lines of one step the last counts, as after a resumption.
         held_out: the figures of sampled messages about held-out documents, drawn as rings at both ends of training.
+        kept: the step whose adapter the run has left, where it was chosen; None is the last one.
     """
-    by_step = {int(line["step"]): line for line in metrics if _is_number(line.get("step"))}
-    lines = [by_step[step] for step in sorted(by_step)]
-    drawings = (_training_curve(panel, lines, index, held_out) for index, panel in enumerate(PANELS))
+    lines = _by_step(line for line in metrics if not is_watched(line))
+    known = HeldOut(held_out, _by_step(line for line in metrics if is_watched(line)), kept)
+    drawings = (_training_curve(panel, lines, index, known) for index, panel in enumerate(PANELS))
     return [drawing for drawing in drawings if drawing is not None]
 
 
+def _by_step(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The lines in the order of their steps, of several of one step the last."""
+    by_step = {int(line["step"]): line for line in lines if _is_number(line.get("step"))}
+    return [by_step[step] for step in sorted(by_step)]
+
+
 def _training_curve(
-    panel: Panel, metrics: Sequence[Mapping[str, Any]], index: int, held_out: Stages | None
+    panel: Panel, metrics: Sequence[Mapping[str, Any]], index: int, held_out: HeldOut
 ) -> Drawing | None:
     series = [(line, *_series(metrics, line.key)) for line in panel.lines]
     series = [(line, steps, values) for line, steps, values in series if len(steps)]
@@ -110,7 +146,10 @@ def _training_curve(
             _draw_line(axes, line.colour, line_steps, values, window)
         if _draw_ceiling(axes, *_series(metrics, panel.ceiling)):
             legend.append(("ceiling, dashed", Colour.MUTED.custom_property))
-        _draw_held_out(axes, panel, steps, held_out)
+        _draw_ends(axes, panel, steps, held_out)
+        if watched := _draw_watched(axes, panel, held_out):
+            legend = [("sampled, trained on", Colour.AFTER.custom_property), *legend]
+            legend.append(("greedy, held out", Colour.SECOND.custom_property))
         set_round_ticks(axes.yaxis, 4)
         if panel.is_share:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -119,7 +158,8 @@ def _training_curve(
         _write_last_values(axes, panel, [_running_mean(values, window)[-1] for _, _, values in series])
         svg = inline_svg(figure, f"curve{index}", panel.title)
     ends = "; ".join(f"{line.name} {_ends(values)}".strip() for line, _, values in series)
-    return Drawing(panel.title, svg, tuple(legend), f"Over steps {steps[0]:.0f} to {steps[-1]:.0f}: {ends}.")
+    told = f"Over steps {steps[0]:.0f} to {steps[-1]:.0f}: {ends}.{watched}"
+    return Drawing(panel.title, svg, tuple(legend), told)
 
 
 def _step_ticks(first: int, last: int) -> list[int]:
@@ -134,16 +174,27 @@ def _draw_ceiling(axes: Axes, steps: Steps, values: Steps) -> bool:
     return len(steps) > 0
 
 
-def _draw_held_out(axes: Axes, panel: Panel, steps: Steps, held_out: Stages | None) -> None:
-    """Rings at step 0 and at the last step."""
-    if held_out is None or panel.figure is None:
+def _draw_watched(axes: Axes, panel: Panel, held_out: HeldOut) -> str:
+    """Diamonds where greedy messages were measured, and an upright line at the step that is kept; both in words."""
+    steps, values = _series(held_out.watched, panel.watched)
+    if not len(steps):
+        return ""
+    axes.plot(steps, values, color=Colour.SECOND, linewidth=1.0, marker="D", markersize=3.2, clip_on=False, zorder=3)
+    told = f" Greedy and held out, steps {steps[0]:.0f} to {steps[-1]:.0f}: {_ends(values)}."
+    if held_out.kept is None:
+        return told
+    axes.axvline(held_out.kept, color=Colour.MUTED, linewidth=0.8)
+    return f"{told} The adapter of step {held_out.kept} is kept."
+
+
+def _draw_ends(axes: Axes, panel: Panel, steps: Steps, held_out: HeldOut) -> None:
+    """Rings at step 0 and at the step whose adapter is measured in the end."""
+    if held_out.ends is None or panel.figure is None:
         return
-    ends: tuple[tuple[Stage, float, Colour], ...] = (
-        ("before", 0.0, Colour.BEFORE),
-        ("after", float(steps[-1]), Colour.AFTER),
-    )
+    last = float(steps[-1]) if held_out.kept is None else float(held_out.kept)
+    ends: tuple[tuple[Stage, float, Colour], ...] = (("before", 0.0, Colour.BEFORE), ("after", last, Colour.AFTER))
     for stage, step, colour in ends:
-        figure = held_out[stage].get(panel.figure)
+        figure = held_out.ends[stage].get(panel.figure)
         if figure and figure["value"] is not None:
             value = figure["value"]
             axes.plot(step, value, marker="o", markersize=6, fillstyle="none", color=colour, clip_on=False, zorder=4)

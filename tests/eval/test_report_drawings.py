@@ -68,6 +68,19 @@ def test_held_out_figures_are_rings_at_both_ends() -> None:
     assert "var(--before)" in tokens.svg and "var(--before)" not in reward.svg
 
 
+def test_what_is_watched_is_drawn_beside_what_is_sampled_with_the_step_that_is_kept() -> None:
+    steps = [{"step": step, "reward": 1.0, "message_tokens": 9.0, "learning_rate": 0.1} for step in range(1, 9)]
+    watched = [{"step": step, "held_out/message_tokens": 12.0 - step} for step in (0, 4, 8)]
+    plain = training_curves(steps)
+    reward, tokens = training_curves([watched[0], *steps, *watched[1:]], kept=4)
+    # A line of its own leaves the line of the same step, and the window of the running mean, as they were.
+    assert reward == plain[0] and reward.legend == ()
+    assert [name for name, _ in tokens.legend] == ["sampled, trained on", "greedy, held out"]
+    told = "Greedy and held out, steps 0 to 8: from 12 to 4. The adapter of step 4 is kept."
+    assert tokens.description == f"Over steps 1 to 8: from 9 to 9. {told}"
+    assert "var(--second)" in tokens.svg and "var(--second)" not in plain[1].svg
+
+
 def test_a_long_run_makes_a_small_figure() -> None:
     drawings = training_curves([{"step": step, "reward": step % 7} for step in range(20_000)])
     assert len(drawings[0].svg) < 30_000

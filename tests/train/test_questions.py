@@ -46,8 +46,8 @@ def test_too_few_questions_for_a_step_are_refused_before_any_model_is_loaded(
 
 def test_as_many_questions_as_a_step_has_contexts_are_enough(tmp_path: Path) -> None:
     source = records(tmp_path / "own.jsonl", 6)
-    trained, evaluated = read_questions(recipe(source, "train.contexts_per_step=6"), print)
-    assert [len(document.questions) for document in trained] == [3, 3] and len(evaluated) == 2
+    trained, evaluated, watched = read_questions(recipe(source, "train.contexts_per_step=6"), print)
+    assert [len(document.questions) for document in trained] == [3, 3] and len(evaluated) == 2 and not watched
     with pytest.raises(DataError, match=r"^6 training questions, fewer than train\.contexts_per_step = 7"):
         read_questions(recipe(source, "train.contexts_per_step=7"), print)
 
