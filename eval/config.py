@@ -30,7 +30,7 @@ class EvaluatedConfig(WriterConfig):
     """The exact number of sentences a message is asked for, as in the study; null leaves it to the model."""
 
 
-UNTRAINED = ("untrained", "untrained-brief", "first-sentence", "best-of-n")
+UNTRAINED = ("untrained", "untrained-brief", "first-sentence", "repeat-free", "best-of-n")
 """Baselines written by the evaluated compressor's model without its adapter."""
 
 CUT = "compressor-cut"
@@ -63,6 +63,7 @@ class BaselineConfig(Section):
         "untrained",
         "untrained-brief",
         "first-sentence",
+        "repeat-free",
         "best-of-n",
         "compressor-cut",
         "compressor-asked",
@@ -70,9 +71,10 @@ class BaselineConfig(Section):
     """no-context and full-context have no budget; head and head-and-tail cut; bm25, embedding (by the compressor's
     model) and minilm (by all-MiniLM-L6-v2) choose sentences. The others are written by the compressor's model without
     its adapter: untrained as the compressor is told, untrained-brief told to be brief, first-sentence keeps the first
-    sentence of untrained, best-of-n the best of several by information and length. compressor-cut is
-    what the compressor itself writes, adapter and all: cut at several budgets it is a curve beside theirs.
-    compressor-asked is what it writes when its prompt asks for these budgets, which it must have been trained with."""
+    sentence of untrained, repeat-free each of its sentences once, best-of-n the best of several by information and
+    length. compressor-cut is what the compressor itself writes, adapter and all: cut at several budgets it is a curve
+    beside theirs. compressor-asked is what it writes when its prompt asks for these budgets, which it must have been
+    trained with."""
 
     budgets: Budgets | None = None
     """The most tokens a message may have, its end token included: each gives one point of the curve. ``compressor``
@@ -101,10 +103,10 @@ class BaselineConfig(Section):
     @model_validator(mode="after")
     def _keys_apply(self) -> Self:
         readers = {
-            "decoding": (*UNTRAINED[:3], CUT, ASKED),
+            "decoding": (*UNTRAINED[:4], CUT, ASKED),
             "instruction": UNTRAINED[1:2],
-            "samples": UNTRAINED[3:],
-            "length_weight": UNTRAINED[3:],
+            "samples": UNTRAINED[4:],
+            "length_weight": UNTRAINED[4:],
         }
         for key, names in readers.items():
             # A recipe that was written out names every key.

@@ -12,7 +12,7 @@ from configs.command import say
 from data.sample import Sample
 from eval.baselines.minilm import load_minilm
 from eval.baselines.retrieval import Embedder, Retrieval, bm25_relevance
-from eval.baselines.untrained import AskedFor, BestOfN, FirstSentence, Rival, Untrained
+from eval.baselines.untrained import AskedFor, BestOfN, KeptSentences, Rival, Untrained, distinct, first
 from eval.baselines.writers import Baseline, FullContext, LLMLingua2, NoContext, Truncation
 from eval.config import ASKED, BUDGETS, CUT, WITHOUT_BUDGET, WRITTEN, BaselineConfig, EvaluationConfig
 from eval.evaluation import Write, documents_by_task
@@ -167,7 +167,8 @@ def build_rival(setting: Setting, baseline: BaselineConfig) -> Rival:
             baseline.length_weight,
         )
     untrained = setting.untrained(baseline.instruction if baseline.name == "untrained-brief" else "", temperature)
-    return FirstSentence(untrained) if baseline.name == "first-sentence" else untrained
+    rules = {"first-sentence": first, "repeat-free": distinct}
+    return KeptSentences(untrained, rules[baseline.name]) if baseline.name in rules else untrained
 
 
 def build_baseline(

@@ -5,7 +5,7 @@ token. Each message is written once, whatever the budgets.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -125,11 +125,13 @@ class AskedFor:
         return by_compressor(self.compressor.under(budget_tokens), self._temperature, self._seed)(samples)
 
 
-class FirstSentence:
-    """The first sentence of every message of an untrained model: the rule that keeps the first statement."""
+class KeptSentences:
+    """Some of the sentences of every message of an untrained model: a rule that costs nothing."""
 
-    def __init__(self, untrained: Untrained) -> None:
+    def __init__(self, untrained: Untrained, keep: Callable[[list[str]], list[str]]) -> None:
+        """Keep what ``keep`` leaves of a message's sentences, such as `first` or `distinct`."""
         self._untrained = untrained
+        self._keep = keep
         self._budget = Budget(untrained.compressor.tokenizer)
 
     @property
@@ -138,15 +140,26 @@ class FirstSentence:
         return self._untrained.compressor
 
     def write(self, samples: Sequence[Sample], budget_tokens: int) -> list[Message]:
-        """See `Rival.write`; a message that has no second sentence stays as it is."""
+        """See `Rival.write`; a message of which nothing is left out stays as it is."""
         whole = self._untrained.write(samples, self.compressor.budget_tokens)
-        return [self._untrained.cut(self._first(message), budget_tokens) for message in whole]
+        return [self._untrained.cut(self._kept(message), budget_tokens) for message in whole]
 
-    def _first(self, message: Message) -> Message:
-        first = next((piece.strip() for piece in sentences(message.text) if piece.strip()), "")
-        if first == message.text:
+    def _kept(self, message: Message) -> Message:
+        written = [piece.strip() for piece in sentences(message.text) if piece.strip()]
+        kept = self._keep(written)
+        if kept == written:
             return message
-        return self._budget.message(first, message.truncated_tokens, message.effort)
+        return self._budget.message(" ".join(kept), message.truncated_tokens, message.effort)
+
+
+def first(written: list[str]) -> list[str]:
+    """The first sentence alone."""
+    return written[:1]
+
+
+def distinct(written: list[str]) -> list[str]:
+    """Every sentence where it stands first, without its repeats."""
+    return list(dict.fromkeys(written))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from data.miniature.documents import make_document
 from data.sample import Sample, samples_of
 from data.sentences import count_sentences
-from eval.baselines.untrained import BestOfN, FirstSentence, Untrained
+from eval.baselines.untrained import BestOfN, KeptSentences, Untrained, distinct, first
 from eval.config import BaselineConfig
 from eval.evaluation import Evaluation, documents_by_task
 from models.channel import BoundScorer, Channel
@@ -24,7 +24,8 @@ from tests.eval.small_evaluation import evaluated, logged, write_adapter
 MODEL = "miniature/qwen2-small"
 RIVALS = (
     "baselines=[{name: untrained, budgets: [trained, compressor]}, {name: untrained, decoding: sampled}, "
-    "{name: untrained-brief}, {name: first-sentence}, {name: best-of-n, samples: 3}, {name: bm25, budgets: [trained]}]"
+    "{name: untrained-brief}, {name: first-sentence}, {name: repeat-free}, "
+    "{name: best-of-n, samples: 3}, {name: bm25, budgets: [trained]}]"
 )
 
 
@@ -55,17 +56,29 @@ def test_messages_are_written_once_for_all_budgets(monkeypatch: pytest.MonkeyPat
     writer, calls = untrained(), []
     original = Compressor.write
     monkeypatch.setattr(Compressor, "write", lambda *given, **keys: calls.append(1) or original(*given, **keys))
-    first = writer.write(samples(), 20)
-    assert FirstSentence(writer).write(samples(), 6) and writer.write(samples(), 20) == first and len(calls) == 1
+    written = writer.write(samples(), 20)
+    assert KeptSentences(writer, first).write(samples(), 6) and KeptSentences(writer, distinct).write(samples(), 6)
+    assert writer.write(samples(), 20) == written and len(calls) == 1
 
 
 def test_the_first_sentence_is_what_is_left_of_a_message() -> None:
     writer = untrained(budget=64)
-    for whole, first in zip(writer.write(samples(), 64), FirstSentence(writer).write(samples(), 64), strict=True):
-        assert whole.text.startswith(first.text) and count_sentences(first.text) <= 1
-        assert first.tokens <= whole.tokens and (first.ended or first == whole)
+    rule = KeptSentences(writer, first)
+    for whole, kept in zip(writer.write(samples(), 64), rule.write(samples(), 64), strict=True):
+        assert whole.text.startswith(kept.text) and count_sentences(kept.text) <= 1
+        assert kept.tokens <= whole.tokens and (kept.ended or kept == whole)
     message = Message("Zinc was 41. Iron was 7.", [1] * 9, False, [])
-    assert FirstSentence(writer)._first(message).text == "Zinc was 41."
+    assert rule._kept(message).text == "Zinc was 41."
+
+
+def test_a_loop_is_said_once() -> None:
+    writer = untrained(budget=64)
+    rule = KeptSentences(writer, distinct)
+    loop = Message("Zinc was 41. Iron was 7. Zinc was 41. Iron was 7. Zinc", [1] * 20, False, [])
+    kept = rule._kept(loop)
+    assert kept.text == "Zinc was 41. Iron was 7. Zinc" and kept.ended
+    once = Message("Zinc was 41. Iron was 7.", [1] * 9, True, [])
+    assert rule._kept(once) == once
 
 
 def test_best_of_n_takes_the_shortest_where_only_length_counts_and_the_most_informative_where_it_does_not() -> None:
@@ -104,6 +117,7 @@ def test_every_rival_has_accuracy_tokens_information_and_density_with_intervals_
     budgets = list(dict.fromkeys([trained, 12]))
     expected: list[Any] = [("untrained, greedy", budget) for budget in budgets]
     expected += [("untrained, sampled", 12), ("untrained-brief, greedy", 12), ("first-sentence, greedy", 12)]
+    expected += [("repeat-free, greedy", 12)]
     assert named == [*expected, ("best of 3", 12), ("bm25", trained)]
     for entry in found["baselines"]:
         for figure in ("accuracy", "message_tokens", "information_bits", "bits_per_token"):
