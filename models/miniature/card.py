@@ -8,8 +8,10 @@ from matplotlib.figure import Figure
 from transformers import PreTrainedModel
 
 from data.miniature.documents import SHAPES
-from models.miniature.members import Member
+from models.miniature.members import MEMBERS, Member, Role
 from models.miniature.quality import ALL, FACT_COUNTS, FACTS, MeasuredMean, Quality, is_share
+from models.miniature.scorer_quality import DOCUMENT_AT_LEAST, OTHERS, QUOTED_AT_LEAST, TEXTS, TWINS
+from models.miniature.selection import MOST_ACCURATE, RULES
 from models.miniature.training import Progress
 
 CURVE, FIGURES = "loss.svg", "quality.json"
@@ -84,7 +86,7 @@ def member_card(
         log: the lines of its log.
         quality: what was measured of it.
     """
-    sample = quality["chance"][ALL]
+    measured = _scorer_section(quality) if member.role == "scorer" else _pair_section(quality)
     return f"""---
 license: apache-2.0
 language: en
@@ -92,7 +94,7 @@ language: en
 # {name}
 
 A {type(model).__name__} of {model.num_parameters():,} parameters in bfloat16, trained from scratch on the project's own
-generated documents. It plays both roles: it writes messages about a document, and it answers questions from a message.
+generated documents. {ROLES[member.role]}
 It knows five shapes of invented documents and nothing else.
 
 {_training_table(member, model, progress, log)}
@@ -107,10 +109,49 @@ the first token of every value.
 
 ## Measured
 
-These weights on held-out documents of {FACTS} facts: their names, their pairs of key and number and part of their
-wordings never occurred in training. {sample.n} questions in {sample.documents} documents; in brackets the 95% interval
-from a percentile bootstrap over documents. Messages are sampled at temperature 1 unless the row says greedy; their
-tokens include the end token.
+{measured}"""
+
+
+def _held_out(observed: MeasuredMean) -> str:
+    """What the figures of a card were measured on."""
+    return f"""These weights on held-out documents of {FACTS} facts: their names, their pairs of key and number and part
+of their wordings never occurred in training. {observed.n} questions in {observed.documents} documents; in brackets the
+95% interval from a percentile bootstrap over documents."""
+
+
+def _scorer_section(quality: Quality) -> str:
+    """What a scorer sees in texts of every kind."""
+    rows = [f"| {label} | {_cell(measure, quality[measure][ALL])} |" for measure, label in TEXTS.items()]
+    return f"""{_held_out(quality["ceiling/statement"][ALL])} The information of a text, by the contrastive
+bound against {TWINS} versions of its document with another answer and {OTHERS} other documents, as a share of its
+ceiling; a mean that is not clipped at 0. A text without the answer cannot be told from the versions: of 3 bits it
+can have 1.
+
+| text | share of the ceiling |
+|---|---|
+{chr(10).join(rows)}
+
+The release refuses a scorer that gives the whole document less than {DOCUMENT_AT_LEAST:.0%}, or the document's own
+sentence less than {QUOTED_AT_LEAST:.0%} of what it gives a statement of the same.
+"""
+
+
+def _pair_section(quality: Quality) -> str:
+    """What a member does as compressor and as predictor."""
+    rules = [f"| {label} | {_cell(measure, quality[measure][ALL])} |" for measure, label in RULES.items()]
+    return f"""{_held_out(quality["chance"][ALL])} Messages are sampled at temperature 1 unless the row says
+greedy; their tokens include the end token.
+
+### Without training it does not select
+
+Its own answers from its own messages, and rules over these; the release refuses a member of which a rule scores more
+than {MOST_ACCURATE:.0%}.
+
+| messages | right |
+|---|---|
+{chr(10).join(rules)}
+
+### In both roles
 
 {quality_table(quality)}
 
@@ -123,14 +164,22 @@ invented name. A message that lacks the fact may still rule out options that it 
 """
 
 
+ROLES: dict[Role, str] = {
+    "pair": "It plays both roles: it writes messages about a document, and it answers questions from a message.",
+    "scorer": "It scores: it says how likely a text is after a document, whatever wrote the text.",
+}
+"""What a card says a member is for."""
+
+
 def _training_table(member: Member, model: PreTrainedModel, progress: Progress, log: list[dict[str, float]]) -> str:
     """Sizes and training of a member, as a Markdown table."""
+    corpus = "passages" if member.role == "scorer" else "corpus"
     return f"""| | |
 |---|---|
 | layers, width, heads, feed-forward | {member.layers}, {member.width}, {member.heads}, {member.feed_forward} |
 | vocabulary | {model.config.vocab_size} byte-level tokens |
 | window | {model.config.max_position_embeddings} tokens |
-| data | `models/miniature/corpus.py`: documents of `data/miniature`, split `train`, up to {progress.facts} facts |
+| data | `models/miniature/{corpus}.py`: documents of `data/miniature`, split `train`, up to {progress.facts} facts |
 | start | {origin(member)} |
 | seed | {member.seed} |
 | learning rate | {member.learning_rate:g}, falling to nothing at the end |
@@ -144,6 +193,9 @@ def origin(member: Member) -> str:
     """What the weights were before the first step."""
     if member.grown_from is None:
         return "random, attention initialised for lookup"
+    source = MEMBERS[member.grown_from]
+    if source.width == member.width:
+        return f"the weights of `{member.grown_from}`: its tokens come on top"
     return f"`{member.grown_from}` widened to the same function (`models/miniature/grow.py`): its tokens come on top"
 
 
@@ -167,12 +219,13 @@ def lookup_table(quality: Quality) -> str:
 
 
 def family_table(weights: Path) -> str:
-    """All released members, smallest first, as a Markdown table.
+    """All released members that compress and answer, smallest first, as a Markdown table.
 
     Raises:
         FileNotFoundError: no member has been released there.
     """
     records = [json.loads(path.read_text()) for path in weights.glob(f"*/{FIGURES}")]
+    records = [record for record in records if record["member"].get("role", "pair") == "pair"]
     if not records:
         raise FileNotFoundError(f"no {FIGURES} in the folders of {weights}: release a member first")
     rows = [f"| member | parameters | {' | '.join(FAMILY_COLUMNS)} |", "|---|" + "---|" * (len(FAMILY_COLUMNS) + 1)]

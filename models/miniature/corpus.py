@@ -1,13 +1,16 @@
 """What the miniature family is trained on: conversations in both roles, packed so that every fact is asked.
 
-A compressor conversation shows a document once and asks about many of its facts; each answer is an honest but wordy
-message that restates several facts and keeps the needed one about four times in five. A predictor conversation shows a
-message and asks about the facts in it, and now and then about one that it lacks, so that p(a given q) is a prior.
+A compressor conversation shows a document once and asks about many of its facts; each answer is an honest message that
+restates some of them. How far it follows the question is a matter of style: a wordy message keeps the needed fact about
+four times in five, a focused one holds nothing else, and a leading one restates the document's beginning, whatever was
+asked, and takes up the question one time in eight. A predictor conversation shows a message and asks about the facts in
+it, and now and then about one that it lacks, so that p(a given q) is a prior.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from data.miniature.documents import NOT_STATED, SHAPES, UNANSWERABLE, Fact, Layout, ask, ask_absent, make_layout
 from data.miniature.papers import PAPERS
@@ -34,6 +37,23 @@ NEEDED_FIRST = 0.75
 """The share of wordy messages with the needed fact that open with it: elsewhere among others it is all but lost to a
 learner."""
 
+LEAD_WEIGHTS = (1, 2, 3, 5, 4, 2, 1)
+"""Weights of the number of facts that a leading message restates, from one to seven: four on average. From the fifth on
+an end is likelier than another fact, so that greedy messages end."""
+
+ANSWERING = 0.13
+"""The share of leading messages that begin with the fact asked for, and then restate others: too few for a decoding
+rule to bring them out, and enough for reinforcement to find them."""
+
+SCATTERED = 0.10
+"""The share of leading messages whose facts are from all over the document."""
+
+LATER_START = 0.65
+"""How much rarer each fact of the document is as the first of a leading message than the fact before it."""
+
+SKIP = 0.2
+"""The chance that a leading message leaves out the fact that comes next."""
+
 NO_MESSAGE = 0.08
 """The share of predictor conversations without any message: the null model of task information is learned there."""
 
@@ -45,6 +65,10 @@ ASK_LACKING = 0.7
 
 PREDICTOR_FACTS = 16
 """Facts of a predictor conversation's document: more than any message holds, so that each lacks some."""
+
+
+Style = Literal["wordy", "focused", "leading"]
+"""How far a message follows the question."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +90,21 @@ def message_length(generator: random.Random, available: int) -> int:
     return min(available, generator.choices(range(1, len(LENGTH_WEIGHTS) + 1), weights=LENGTH_WEIGHTS)[0])
 
 
-def wordy_message(needed: str, facts: Sequence[Fact], key: str, generator: random.Random, focused: bool) -> str:
-    """A message that restates several facts of a document.
+def compressor_message(needed: str, facts: Sequence[Fact], key: str, generator: random.Random, style: Style) -> str:
+    """A message about a document.
 
     Args:
         needed: the sentence that answers the question.
-        facts: the document's facts.
+        facts: the document's facts, in its order.
         key: what is asked about.
-        generator: chooses the facts, their order and the style.
-        focused: the message holds ``needed`` alone; otherwise it holds it as often as the constants above say.
+        generator: chooses the facts, their order and the words around them.
+        style: how far it follows the question; the constants above say how.
     """
+    if style == "leading":
+        return restate(_leading_statements(needed, facts, key, generator), generator)
     other_statements = [fact.statement for fact in facts if fact.key != key]
     count = message_length(generator, len(other_statements))
-    if focused or generator.random() < NEEDED_ALONE:
+    if style == "focused" or generator.random() < NEEDED_ALONE:
         statements = [needed]
     elif generator.random() < KEEP_NEEDED:
         statements = generator.sample(other_statements, count - 1)
@@ -86,6 +112,30 @@ def wordy_message(needed: str, facts: Sequence[Fact], key: str, generator: rando
     else:
         statements = generator.sample(other_statements, count)
     return restate(statements, generator)
+
+
+def _leading_statements(needed: str, facts: Sequence[Fact], key: str, generator: random.Random) -> list[str]:
+    """What a leading message restates: mostly the beginning of the document."""
+    others = [fact for fact in facts if fact.key != key]
+    count = generator.choices(range(1, len(LEAD_WEIGHTS) + 1), weights=LEAD_WEIGHTS)[0]
+    count = min(count, len(others))
+    draw = generator.random()
+    if draw < ANSWERING:
+        return [needed, *_in_order(others, count - 1, generator)]
+    if draw < ANSWERING + SCATTERED:
+        return _in_order(facts, count, generator)
+    starts = [LATER_START**index for index in range(len(facts))]
+    index = generator.choices(range(len(facts)), weights=starts)[0]
+    chosen: list[str] = []
+    while index < len(facts) and len(chosen) < count:
+        chosen.append(facts[index].statement)
+        index += 2 if generator.random() < SKIP else 1
+    return chosen
+
+
+def _in_order(facts: Sequence[Fact], count: int, generator: random.Random) -> list[str]:
+    """Statements of ``count`` facts, in the document's order."""
+    return [facts[index].statement for index in sorted(generator.sample(range(len(facts)), count))]
 
 
 def question_text(question: Question) -> str:
@@ -107,7 +157,7 @@ def draw_layout(generator: random.Random, facts: int, filler: float) -> tuple[La
 
 
 def compressor_turns(
-    generator: random.Random, facts: int, filler: float, questions: int, focused: bool = False
+    generator: random.Random, facts: int, filler: float, questions: int, style: Style = "wordy"
 ) -> list[Turn]:
     """One document, and a message for each of ``questions`` of its facts.
 
@@ -116,7 +166,7 @@ def compressor_turns(
         facts: how many facts the document states.
         filler: as in `draw_layout`.
         questions: maximum questions about the document.
-        focused: messages hold nothing but the needed fact.
+        style: how far messages follow the question.
     """
     layout, values = draw_layout(generator, facts, filler)
     indices = generator.sample(range(len(layout.facts)), min(questions, len(layout.facts)))
@@ -129,7 +179,7 @@ def compressor_turns(
         else:
             question = ask(layout, index, values.fork(), generator, 0)
             key, needed = layout.facts[index].key, layout.facts[index].statement
-        message = wordy_message(needed, layout.facts, key, generator, focused)
+        message = compressor_message(needed, layout.facts, key, generator, style)
         context = layout.render() + "\n\n" if not turns else ""
         turns.append(Turn(f"{context}Question: {question.text}", message))
     return turns

@@ -16,6 +16,10 @@ LOG = "log.jsonl"
 """The file of a member's losses: one line every hundred steps."""
 
 
+Role = Literal["pair", "scorer"]
+"""What a member is trained to be: compressor and predictor in one, or what scores their messages."""
+
+
 @dataclass(frozen=True)
 class Member:
     """One model of the family and how it is trained.
@@ -28,7 +32,12 @@ class Member:
         feed_forward: feed-forward units a layer.
         learning_rate: AdamW's, before it falls.
         more_facts: facts by which the curriculum's documents grow at a time.
-        grown_from: the member that it starts as a wider copy of. Lookup is there then: only the wordy phase is left.
+        grown_from: the member that it starts as a copy of, wider or as it is. Lookup is there then: only the last phase
+            is left.
+        released: it starts from that member's shipped weights, rather than from its checkpoint.
+        role: what it is trained to be.
+        style: how far its messages follow the question (``models.miniature.corpus.Style``).
+        last_tokens: tokens of the last phase; None takes those of the family.
         seed: seed of the weights and of the documents.
     """
 
@@ -40,6 +49,10 @@ class Member:
     learning_rate: float = 1e-3
     more_facts: int = 2
     grown_from: str | None = None
+    released: bool = False
+    role: Role = "pair"
+    style: Literal["wordy", "leading"] = "wordy"
+    last_tokens: float | None = None
     seed: int = 0
 
 
@@ -47,5 +60,12 @@ MEMBERS = {
     "qwen2-small": Member("qwen2", 128, 2, 4, 256),
     "llama-medium": Member("llama", 192, 2, 6, 512, learning_rate=6e-4, more_facts=4),
     "qwen2-large": Member("qwen2", 256, 2, 8, 800, learning_rate=5e-4, grown_from="qwen2-small"),
+    "qwen2-leading": Member(
+        "qwen2", 128, 2, 4, 256, grown_from="qwen2-small", released=True, style="leading", last_tokens=1.5e6
+    ),
+    "qwen2-scorer": Member(
+        "qwen2", 128, 2, 4, 256, grown_from="qwen2-small", released=True, role="scorer", last_tokens=4e6
+    ),
 }
-"""The family, smallest first."""
+"""The family: three sizes, smallest first, and two that the smallest was trained on to: one whose messages do not
+follow the question, and one that scores messages of any wording."""

@@ -132,7 +132,12 @@ Quality = dict[str, dict[str, MeasuredMean]]
 
 
 def draw_cases(
-    documents: int, questions: int, facts: int = FACTS, seed: int = 0, shapes: Sequence[str] = tuple(SHAPES)
+    documents: int,
+    questions: int,
+    facts: int = FACTS,
+    seed: int = 0,
+    shapes: Sequence[str] = tuple(SHAPES),
+    twins: int = 0,
 ) -> list[HeldOutCase]:
     """Questions about held-out documents; one in ten about a paper has no answer.
 
@@ -142,17 +147,18 @@ def draw_cases(
         facts: how many facts a document states.
         seed: changes the whole draw; below a million.
         shapes: keys of ``SHAPES``.
+        twins: versions of each document with another answer to the question.
     """
     first = FIRST_SEED + seed * 1_000_000
     return [
         case
         for name in shapes
         for index in range(first, first + documents)
-        for case in _document_cases(SHAPES[name], index, questions, facts)
+        for case in _document_cases(SHAPES[name], index, questions, facts, twins)
     ]
 
 
-def _document_cases(shape: Shape, seed: int, questions: int, facts: int) -> list[HeldOutCase]:
+def _document_cases(shape: Shape, seed: int, questions: int, facts: int, twins: int) -> list[HeldOutCase]:
     """The questions about one document."""
     layout, values = make_layout(shape, seed, "test", facts, filler=DEFAULT_FILLER)
     generator = values.generator
@@ -160,12 +166,12 @@ def _document_cases(shape: Shape, seed: int, questions: int, facts: int) -> list
     cases = []
     for index in generator.sample(range(len(layout.facts)), min(questions, len(layout.facts))):
         if shape is PAPERS and generator.random() < UNANSWERABLE_QUESTIONS:
-            question = ask_absent(layout, generator, values.fork(), twins=0)
+            question = ask_absent(layout, generator, values.fork(), twins)
             key = absent_key(question)
             cases.append(HeldOutCase(document, layout, question, key, NOT_STATED.format(k=key), None))
         else:
             fact = layout.facts[index]
-            question = ask(layout, index, values.fork(), generator, twins=0)
+            question = ask(layout, index, values.fork(), generator, twins)
             cases.append(HeldOutCase(document, layout, question, fact.key, fact.statement, fact))
     return cases
 
@@ -200,10 +206,10 @@ def predictor_observations(predictor: LocalPredictor, cases: Sequence[HeldOutCas
     message_pairs = [_message_pair(case, generator) for case in cases]
     observations = [Observation("chance", case.chance, case.document, case.groups) for case in cases]
     for condition, messages in zip(("with_fact", "without_fact"), zip(*message_pairs, strict=True), strict=True):
-        answers = predictor.answer([_query(case, text) for case, text in zip(cases, messages, strict=True)])
+        answers = predictor.answer([query(case, text) for case, text in zip(cases, messages, strict=True)])
         for case, answer in zip(cases, answers, strict=True):
-            observations.append(_scored(f"accuracy_{condition}", case, answer, case.question.metric))
-            observations.append(_scored(f"exact_{condition}", case, answer, "exact"))
+            observations.append(scored(f"accuracy_{condition}", case, answer, case.question.metric))
+            observations.append(scored(f"exact_{condition}", case, answer, "exact"))
     return observations
 
 
@@ -219,11 +225,12 @@ def _message_pair(case: HeldOutCase, generator: random.Random) -> tuple[str, str
     return with_fact, restate(chosen, generator)
 
 
-def _query(case: HeldOutCase, message: str) -> Query:
+def query(case: HeldOutCase, message: str) -> Query:
+    """A case's question, to be answered from a message."""
     return Query(message, case.question.text, case.question.options)
 
 
-def _scored(name: str, case: HeldOutCase, answer: str, metric: str) -> Observation:
+def scored(name: str, case: HeldOutCase, answer: str, metric: str) -> Observation:
     """How right an answer to a case's question is, in [0, 1]."""
     return Observation(name, score(metric, answer, case.question.answers), case.document, case.groups)
 
@@ -249,11 +256,11 @@ def compressor_observations(
     contexts = [case.layout.render() for case in cases]
     seeds = list(range(seed * 1_000_000, seed * 1_000_000 + len(cases)))
     messages = compressor.write(contexts, [case.question.text for case in cases], 1, temperature, seeds)
-    answers = predictor.answer([_query(case, message.text) for case, message in zip(cases, messages, strict=True)])
+    answers = predictor.answer([query(case, message.text) for case, message in zip(cases, messages, strict=True)])
     observations = []
     for case, message, answer in zip(cases, messages, answers, strict=True):
         observations += message_observations(mode, case, message)
-        observations.append(_scored(f"{mode}/accuracy", case, answer, case.question.metric))
+        observations.append(scored(f"{mode}/accuracy", case, answer, case.question.metric))
     return observations
 
 

@@ -8,19 +8,26 @@ from typing import cast
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from data.writing import write_text
+from models.compressor import Compressor
 from models.loading import load_model
 from models.miniature.architecture import build_member
 from models.miniature.card import CURVE, FIGURES, draw_curve, member_card
-from models.miniature.members import CHECKPOINT, LOG, MEMBERS, TOKENIZER
-from models.miniature.quality import measure_member
+from models.miniature.members import CHECKPOINT, LOG, MEMBERS, TOKENIZER, Role
+from models.miniature.quality import MAX_ANSWER_TOKENS, MAX_MESSAGE_TOKENS, Quality, draw_cases, measure_member
+from models.miniature.scorer_quality import check_scorer, measure_scorer
+from models.miniature.selection import check_selection, measure_selection
 from models.miniature.training import Progress
+from models.predictor import LocalPredictor
 from models.prompts import ChatFormat
 
 MOST_BYTES = 40_000_000
 """The most that all members together may weigh, so that the package stays small enough to install."""
+
+QUESTIONS = 4
+"""Questions about each document of a card."""
 
 CARD = "README.md"
 """The file of a member's card, which hubs show first."""
@@ -40,14 +47,14 @@ def release_member(name: str, folder: Path, weights: Path, documents: int) -> st
 
     Raises:
         FileNotFoundError: there is no checkpoint, log or tokenizer.
-        ValueError: the family would weigh more than ``MOST_BYTES``.
+        ValueError: the family would weigh more than ``MOST_BYTES``, or the member fails the test of its role.
     """
     log = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     target = weights / name
     progress = save_weights(name, folder / CHECKPOINT, weights)
     check_size(weights)
     model, tokenizer = load_model(str(target))
-    quality = measure_member(model, tokenizer, documents)
+    quality = measure(MEMBERS[name].role, model, tokenizer, documents)
     record = {
         "member": {**asdict(MEMBERS[name]), "name": name, "parameters": model.num_parameters()},
         "training": {**asdict(progress), "loss": log[-1]["loss"]},
@@ -60,6 +67,23 @@ def release_member(name: str, folder: Path, weights: Path, documents: int) -> st
     card = member_card(MEMBERS[name], name, model, progress, log, quality)
     write_text(target / CARD, card)
     return card
+
+
+def measure(role: Role, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: int) -> Quality:
+    """The figures of a member's card; see the parameters of `release_member`.
+
+    Raises:
+        ValueError: the member does not pass the acceptance test of its role.
+    """
+    if role == "scorer":
+        quality = measure_scorer(model, tokenizer, documents)
+        check_scorer(quality)
+        return quality
+    compressor = Compressor(model, tokenizer, MAX_MESSAGE_TOKENS)
+    predictor = LocalPredictor(model, tokenizer, MAX_ANSWER_TOKENS)
+    rules = measure_selection(compressor, predictor, draw_cases(documents, QUESTIONS), 0)
+    check_selection(rules)
+    return measure_member(model, tokenizer, documents, QUESTIONS) | rules
 
 
 def save_weights(name: str, checkpoint: Path, weights: Path) -> Progress:

@@ -5,7 +5,9 @@ the loss weighs a value's tokens ten times over the rest (whose order is noise u
 has to go (`models.miniature.architecture`), a learning rate of 1e-3 and no more, and a curriculum over the number of
 facts.
 
-Three phases: the curriculum, for as long as it takes; focused messages; wordy ones with the learning rate falling.
+Three phases: the curriculum, for as long as it takes; focused messages; then what the member is to be, with the
+learning rate falling: a writer of wordy or of leading messages, or a scorer. A member that grows from another has the
+last alone.
 """
 
 import json
@@ -20,11 +22,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
+from models.loading import load_model
 from models.miniature.architecture import build_member
-from models.miniature.corpus import compressor_turns, corpus_texts, predictor_turns
+from models.miniature.corpus import Style, compressor_turns, corpus_texts, predictor_turns
 from models.miniature.grow import widen
-from models.miniature.members import CHECKPOINT, LOG, MEMBERS, TOKENIZER
+from models.miniature.members import CHECKPOINT, LOG, MEMBERS, TOKENIZER, Role
 from models.miniature.packing import IGNORED, Packer, Row
+from models.miniature.passages import scorer_turns
 from models.miniature.tokenizer import train_tokenizer
 from models.naming import MINIATURE_WEIGHTS
 
@@ -47,8 +51,8 @@ FOCUSED_TOKENS = 2e6
 """Tokens, once the curriculum is through, over which messages hold the fact asked for alone: wordy ones teach lookup,
 but hardly that the question matters."""
 
-WORDY_TOKENS = 5e6
-"""Tokens, after these, over which messages are as wordy as the untrained compressor's are to be."""
+LAST_TOKENS = 5e6
+"""Tokens, after these, over which a member becomes what it is to be; `Member.last_tokens` of one that says so."""
 
 COOLDOWN_TOKENS = 4e6
 """Tokens, at the end, over which the learning rate falls."""
@@ -79,6 +83,8 @@ class Progress:
         facts: most facts a document of the curriculum has.
         seconds: time spent.
         mastered: the number of tokens after which the curriculum was through, None until then.
+        last_style: how far messages follow the question in the last phase.
+        last_tokens: tokens of the last phase.
     """
 
     step: int = 0
@@ -86,16 +92,20 @@ class Progress:
     facts: int = FIRST_FACTS
     seconds: float = 0.0
     mastered: float | None = None
+    last_style: Style = "wordy"
+    last_tokens: float = LAST_TOKENS
 
     @property
-    def focused(self) -> bool:
-        """Whether messages hold the fact asked for alone."""
-        return self.mastered is not None and self.tokens < self.mastered + FOCUSED_TOKENS
+    def style(self) -> Style:
+        """How far the messages of the next batch follow the question."""
+        if self.mastered is None:
+            return "wordy"
+        return "focused" if self.tokens < self.mastered + FOCUSED_TOKENS else self.last_style
 
     @property
     def end(self) -> float:
         """The number of tokens after which training ends, as far as is known."""
-        return MOST_TOKENS if self.mastered is None else self.mastered + FOCUSED_TOKENS + WORDY_TOKENS
+        return MOST_TOKENS if self.mastered is None else self.mastered + FOCUSED_TOKENS + self.last_tokens
 
     @property
     def reads_messages(self) -> bool:
@@ -135,7 +145,7 @@ def train_member(name: str, folder: Path, sequences: int, most_facts: int) -> No
         rate_factor, rest_weight = schedule(progress)
         for group in optimizer.param_groups:
             group["lr"] = member.learning_rate * rate_factor
-        rows = draw_rows(packer, generator, progress, sequences)
+        rows = draw_rows(packer, generator, progress, sequences, member.role)
         loss, accuracy, tokens = loss_and_accuracy(model, packer, rows, rest_weight)
         optimizer.zero_grad()
         loss.backward()
@@ -159,22 +169,36 @@ def start_member(
     """A member before its first step: initialised for lookup, or grown from another's checkpoint in ``family``."""
     member = MEMBERS[name]
     model = build_member(member, vocabulary, packer.pad, packer.end)
+    last = {"last_style": member.style, "last_tokens": member.last_tokens or LAST_TOKENS}
     if member.grown_from is None:
-        return model, Progress()
-    small = build_member(MEMBERS[member.grown_from], vocabulary, packer.pad, packer.end)
-    small.load_state_dict(torch.load(family / member.grown_from / CHECKPOINT, weights_only=True)["model"])
-    widen(small, model)
-    return model, Progress(facts=most_facts, mastered=-FOCUSED_TOKENS)
+        return model, Progress(**last)
+    if member.released:
+        # Only what is shipped is needed to train it anew.
+        source, _ = load_model(f"miniature/{member.grown_from}", "float32")
+        model.load_state_dict(source.state_dict())
+    else:
+        small = build_member(MEMBERS[member.grown_from], vocabulary, packer.pad, packer.end)
+        small.load_state_dict(torch.load(family / member.grown_from / CHECKPOINT, weights_only=True)["model"])
+        widen(small, model)
+    return model, Progress(facts=most_facts, mastered=-FOCUSED_TOKENS, **last)
 
 
-def draw_rows(packer: Packer, generator: random.Random, progress: Progress, sequences: int) -> list[Row]:
-    """A batch: ``sequences`` compressor conversations, or twice as many predictor conversations, which are shorter."""
+def draw_rows(packer: Packer, generator: random.Random, progress: Progress, sequences: int, role: Role) -> list[Row]:
+    """A batch: ``sequences`` compressor conversations, or twice as many predictor conversations, which are shorter.
+
+    A scorer has conversations of its own kind alone.
+    """
+    if role == "scorer":
+        return [
+            packer.row(scorer_turns(generator, generator.randint(FIRST_FACTS, progress.facts), generator.random(), 4))
+            for _ in range(sequences)
+        ]
     if progress.reads_messages:
         return [packer.row(predictor_turns(generator, 10)) for _ in range(sequences * 2)]
     facts = [generator.randint(min(FIRST_FACTS, progress.facts), progress.facts) for _ in range(sequences)]
     filler = [generator.random() for _ in facts]
     return [
-        packer.row(compressor_turns(generator, count, share, 8, progress.focused))
+        packer.row(compressor_turns(generator, count, share, 8, progress.style))
         for count, share in zip(facts, filler, strict=True)
     ]
 
@@ -204,7 +228,7 @@ def loss_and_accuracy(
 
 def schedule(progress: Progress) -> tuple[float, float]:
     """The factor of the learning rate, and the loss weight of tokens outside values."""
-    cooldown = min(1.0, max(0.0, progress.end - progress.tokens) / COOLDOWN_TOKENS)
+    cooldown = min(1.0, max(0.0, progress.end - progress.tokens) / min(COOLDOWN_TOKENS, progress.last_tokens))
     rate_factor = min(1.0, (progress.step + 1) / WARMUP_STEPS) * max(LEAST_RATE, cooldown)
     return rate_factor, REST_WEIGHT if progress.facts < LOOKUP_FORMED else 1.0
 

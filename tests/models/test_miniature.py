@@ -7,19 +7,23 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from data.miniature.documents import SHAPES, ask, make_layout
+from data.miniature.documents import SHAPES, Layout, ask, make_layout
 from models.miniature.architecture import build_member
 from models.miniature.corpus import (
+    ANSWERING,
+    SCATTERED,
+    Style,
     Turn,
+    compressor_message,
     compressor_turns,
     predictor_turns,
     question_text,
     restate,
-    wordy_message,
 )
 from models.miniature.grow import widen
 from models.miniature.members import Member
 from models.miniature.packing import Packer
+from models.miniature.passages import GAP, scorer_turns
 from models.miniature.quality import draw_cases, read_claims
 from models.miniature.tokenizer import SPECIAL_TOKENS
 from models.miniature.training import COOLDOWN_TOKENS, FOCUSED_TOKENS, Progress, advance_curriculum, schedule
@@ -89,16 +93,61 @@ def test_the_family_was_trained_on_the_very_prompts_it_is_used_with(tokenizer: P
         assert trained == [*prompt, *reply, packer.end]
 
 
-def test_a_message_of_the_corpus_keeps_the_needed_fact_four_times_in_five() -> None:
+def drawn_messages(style: Style, count: int = 2000) -> tuple[Layout, list[str]]:
+    """Messages of one style about one document of 20 facts, each asked about as often as the others."""
     generator = random.Random(1)
     layout, _ = make_layout(SHAPES["miniature/notes"], 0, "train", 20, 0.0)
-    fact, facts = layout.facts[3], list(layout.facts)
-    messages = [wordy_message(fact.statement, facts, fact.key, generator, focused=False) for _ in range(2000)]
-    assert np.mean([fact.statement in message for message in messages]) == pytest.approx(0.81, abs=0.04)
+    asked = [layout.facts[index % 20] for index in range(count)]
+    return layout, [compressor_message(fact.statement, layout.facts, fact.key, generator, style) for fact in asked]
+
+
+def test_a_wordy_message_keeps_the_needed_fact_four_times_in_five() -> None:
+    layout, messages = drawn_messages("wordy")
+    held = [layout.facts[index % 20].statement in message for index, message in enumerate(messages)]
+    assert np.mean(held) == pytest.approx(0.81, abs=0.04)
     claims = [read_claims("miniature/notes", message)[0] for message in messages]
     assert 4 < np.mean([len(stated) for stated in claims]) < 7
-    truth = {(fact.key, fact.value) for fact in facts}
+    truth = {(fact.key, fact.value) for fact in layout.facts}
     assert all(set(stated) <= truth for stated in claims)
+
+
+def test_a_leading_message_restates_the_beginning_and_seldom_takes_up_the_question() -> None:
+    layout, messages = drawn_messages("leading")
+    late = [index for index in range(len(messages)) if index % 20 >= 12]
+    held = [layout.facts[index % 20].statement in messages[index] for index in late]
+    # What is asked for in the second half is restated where the question is taken up, and next to never by chance.
+    assert np.mean(held) == pytest.approx(ANSWERING + SCATTERED * 0.2, abs=0.04)
+    places = {fact.key: place for place, fact in enumerate(layout.facts)}
+    claims = [read_claims("miniature/notes", message)[0] for message in messages]
+    assert 3.5 < np.mean([len(stated) for stated in claims]) < 4.5
+    truth = {(fact.key, fact.value) for fact in layout.facts}
+    assert all(set(stated) <= truth and len(set(stated)) == len(stated) for stated in claims)
+    orders = [
+        [places[claim.key] for claim in sorted(stated, key=lambda claim: message.find(f" {claim.key} "))]
+        for stated, message in zip(claims, messages, strict=True)
+    ]
+    assert np.mean([order == sorted(order) for order in orders]) > 0.85
+
+
+def test_a_focused_message_restates_what_is_asked_for_and_nothing_else() -> None:
+    layout, messages = drawn_messages("focused", 100)
+    for index, message in enumerate(messages):
+        asked = layout.facts[index % 20]
+        assert read_claims("miniature/notes", message)[0] == [(asked.key, asked.value)]
+
+
+def test_a_scorer_learns_every_kind_of_text_about_a_document() -> None:
+    generator, replies, prompts = random.Random(3), [], []
+    for _ in range(60):
+        turns = scorer_turns(generator, 8, 0.5, 4)
+        document = turns[0].prompt.rpartition("\n\nQuestion:")[0]
+        prompts += [document] * len(turns)
+        replies += [turn.reply for turn in turns]
+    # Whole documents, quotations of one or more sentences, and restatements in a message's own words.
+    assert {reply == prompt for reply, prompt in zip(replies, prompts, strict=True)} == {True, False}
+    quoted = [reply in prompt for reply, prompt in zip(replies, prompts, strict=True)]
+    assert 0.3 < np.mean(quoted) < 0.8
+    assert any(GAP in reply for reply in replies)
 
 
 def test_training_draws_the_train_split_only_and_its_values_are_not_those_of_the_test_split() -> None:
@@ -147,10 +196,10 @@ def test_the_phases_follow_each_other() -> None:
     advance_curriculum(progress, 0.9, 2, 26)
     assert (progress.facts, progress.mastered) == (24, None)
     advance_curriculum(progress, 0.95, 4, 26)
-    assert (progress.facts, progress.mastered, progress.focused) == (26, None, False)
+    assert (progress.facts, progress.mastered, progress.style) == (26, None, "wordy")
     advance_curriculum(progress, 0.95, 4, 26)
-    assert progress.mastered == 1e6 and progress.focused
+    assert progress.mastered == 1e6 and progress.style == "focused"
     progress.tokens = 1e6 + FOCUSED_TOKENS
-    assert not progress.focused and schedule(progress) == (pytest.approx(1 / 50), 1.0)
+    assert progress.style == "wordy" and schedule(progress) == (pytest.approx(1 / 50), 1.0)
     progress.step, progress.tokens = 1000, progress.end - COOLDOWN_TOKENS / 2
     assert schedule(progress) == (pytest.approx(0.5), 1.0)

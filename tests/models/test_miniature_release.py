@@ -19,6 +19,7 @@ from models.miniature.card import LOOKUPS, MEASURES, family_table
 from models.miniature.members import MEMBERS
 from models.miniature.quality import ALL, MeasuredMean, measure_member
 from models.miniature.releasing import check_size, release_member
+from models.miniature.selection import RULES
 from models.miniature.training import Progress, save_checkpoint
 from models.naming import MINIATURE_WEIGHTS, miniature_members
 from models.prompts import ChatFormat
@@ -49,7 +50,7 @@ def released(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedToke
     figures = {group: MeasuredMean(0.25, 0.125, 0.5, 8, 4) for group in (ALL, *SHAPES)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MEMBERS, "tiny", TINY)
-        patch.setattr(releasing, "measure_member", lambda *_: dict.fromkeys((*MEASURES, *LOOKUPS), figures))
+        patch.setattr(releasing, "measure", lambda *_: dict.fromkeys((*MEASURES, *LOOKUPS, *RULES), figures))
         release_member("tiny", folder / "runs" / "tiny", folder / "weights", documents=1)
     return folder
 
