@@ -45,8 +45,9 @@ class PolicyUpdateConfig(Section):
     difference; there is one where vLLM writes and the adapter has dropout."""
 
 
-GRPO_ALONE = ("beta", "epsilon", "loss_type", "scale_rewards", "importance_sampling_level")
-"""Keys that best of n does not read: it weighs messages by what they gain, and the ratio of probabilities is 1."""
+GRPO_ALONE = ("beta", "epsilon", "loss_type", "importance_sampling_level")
+"""Keys that best of n does not read, and refuses: it weighs messages by what they gain, and the ratio of probabilities
+is 1. ``scale_rewards`` may stand, so that a recipe that has it takes either update: its best stays the best."""
 
 
 def check_update(train: PolicyUpdateConfig, group_size: int, token_information: float) -> None:

@@ -98,7 +98,7 @@ def test_a_dry_run_prints_the_configuration_and_leaves_nothing(
     file.write_text(capsys.readouterr().out)
     assert load_config(str(file)) == load_config("mi_rl.yaml", ["train.steps=3"])
     assert evaluate(["--config", "evaluation.yaml", "compressor.adapter=null", "--dry-run"]) == 0
-    assert "model: miniature/qwen2-small" in capsys.readouterr().out
+    assert "model: miniature/qwen2-leading" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["resolved.yaml"]
 
 

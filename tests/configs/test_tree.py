@@ -185,7 +185,7 @@ def test_a_wrong_list_and_its_wrong_items_are_one_mistake_each() -> None:
 def test_a_module_that_the_model_lacks_is_refused_at_load() -> None:
     text = refusal("compressor.lora.target_modules=[nope, q_proj, k_pro, self_attn.v_proj, lm_head]")
     assert text.startswith(
-        "2 mistakes: (1) compressor.lora.target_modules: 'miniature/qwen2-small' has no module 'nope'"
+        "2 mistakes: (1) compressor.lora.target_modules: 'miniature/qwen2-leading' has no module 'nope'"
     )
     assert text.endswith("has no module 'k_pro'; did you mean 'k_proj'?")
 

@@ -12,7 +12,7 @@ EVIDENCE_BATCH = "information.negatives={counterfactual: 0, batch: 2}"
 """Negatives of tasks that make none of their own."""
 
 
-def write_adapter(folder: Path, seed: int = 0, model: str = "miniature/qwen2-small") -> Path:
+def write_adapter(folder: Path, seed: int = 0, model: str = "miniature/qwen2-leading") -> Path:
     """An adapter in PEFT's format, not the identity that a fresh one is."""
     plain, _ = load_model(model)
     adapted = add_adapter(plain, 4, 32, 0.0, "all-linear", seed)

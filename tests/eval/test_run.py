@@ -173,7 +173,9 @@ def test_a_compressor_held_against_nothing_has_results_and_a_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    found = evaluated(folder, "eval.greedy=true", "baselines=[{name: head, budgets: [8]}]")
+    # Its messages differ in information, so that there is a correlation to be measured.
+    model = "compressor.model=miniature/qwen2-small"
+    found = evaluated(folder, model, "eval.greedy=true", "baselines=[{name: head, budgets: [8]}]")
     assert found["overall"]["before"]["n"] == 0 and found["overall"]["after"]["n"] == 4
     assert found["overall"]["after"]["bits_per_token"]["value"] is not None
     assert [cost["name"] for cost in found["flops"]] == ["compressor, after"]

@@ -25,9 +25,9 @@ ON_A_CPU = (
 
 @pytest.fixture(autouse=True)
 def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An embedded family of two members with a window of 2,048 tokens."""
+    """An embedded family of the members that recipes name, with a window of 2,048 tokens."""
     weights = tmp_path / "weights"
-    for member in ("qwen2-small", "llama-medium"):
+    for member in ("qwen2-leading", "qwen2-scorer", "qwen2-small", "llama-medium"):
         make_model(weights / member, window=2048)
     monkeypatch.setattr(naming, "MINIATURE_WEIGHTS", weights)
     return weights
@@ -256,7 +256,7 @@ def test_a_window_too_small_for_context_and_message_is_refused(tmp_path: Path) -
     small = make_model(tmp_path / "small", window=512)
     assert load_config("mi_rl.yaml", [f"compressor.model={small}", "compressor.max_context_tokens=300"])
     text = refusal(f"compressor.model={small}", "compressor.max_context_tokens=500")
-    assert all(part in text for part in ("compressor.max_context_tokens = 500", "budget_tokens = 128", "window of 512"))
+    assert all(part in text for part in ("compressor.max_context_tokens = 500", "budget_tokens = 64", "window of 512"))
     assert "predictor.max_answer_tokens = 500" in refusal(f"predictor.model={small}", "predictor.max_answer_tokens=500")
     assert "scorer.model" in refusal(f"scorer.model={small}", "compressor.max_context_tokens=500")
 

@@ -26,7 +26,7 @@ from train.checkpoint import CHECKPOINTS, MANIFEST
 from train.models import check_fingerprints, fingerprints
 from train.run import main
 
-SHARED = ("predictor.model=miniature/qwen2-small", "predictor.shared_base=true")
+SHARED = ("predictor.model=miniature/qwen2-leading", "predictor.shared_base=true")
 KINDS = pytest.mark.parametrize("shared", [(), SHARED], ids=["own", "shared"])
 UPDATE = "train.predictor_update={learning_rate: 1.0e-3, batch_size: 4, kl: 0.1}"
 ADAPTERS = ("compressor", "trained_predictor")

@@ -14,7 +14,7 @@ from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
 
 pytestmark = pytest.mark.command
 
-BUDGET = 128
+BUDGET = 64
 
 
 def advantages(folder: Path, monkeypatch: pytest.MonkeyPatch, scale: str) -> list[list[float]]:

@@ -66,10 +66,10 @@ def test_a_run_leaves_a_folder_that_holds_everything(tmp_path: Path, capsys: pyt
     ].keys()
     assert "<html" in (folder / "report.html").read_text().lower()
     assert list(folder.glob("wandb/offline-run-*"))
-    base, _ = load_model("miniature/qwen2-small")
+    base, _ = load_model("miniature/qwen2-leading")
     assert "default" in PeftModel.from_pretrained(base, str(folder / "compressor")).peft_config
     adapter = json.loads((folder / "compressor" / "adapter_config.json").read_text())
-    assert adapter["base_model_name_or_path"] == "miniature/qwen2-small" and adapter["r"] == 16
+    assert adapter["base_model_name_or_path"] == "miniature/qwen2-leading" and adapter["r"] == 16
     assert main(arguments(folder, "eval.greedy=true")) == 0
     assert "is finished" in capsys.readouterr().out
 

@@ -220,7 +220,10 @@ def test_training_starts_from_the_weights_of_an_adapter_that_fits(
     for wrong, said in (
         ("compressor.lora.rank=8", "compressor.lora.rank = 8: compressor.adapter = "),
         ("compressor.lora={alpha: 8}", "compressor.lora.alpha = 8: compressor.adapter = "),
-        ("compressor.lora={target_modules: all-linear}", "does not fit model 'miniature/qwen2-small' with the modules"),
+        (
+            "compressor.lora={target_modules: all-linear}",
+            "does not fit model 'miniature/qwen2-leading' with",
+        ),
         ("compressor={model: miniature/llama-medium}", "whose parameters have other values"),
     ):
         given = [wrong, f"compressor.adapter={adapter}"]

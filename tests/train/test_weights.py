@@ -102,7 +102,7 @@ def multiplier(reward: object) -> Multiplier:
             ],
             r"reward\.schedules\.length: the multiplier",
         ),
-        (["reward.schedules.length={to: 1, to_step: 41}"], r"at most the train\.steps = 40"),
+        (["reward.schedules.length={to: 1, to_step: 81}"], r"at most the train\.steps = 80"),
         (["reward.schedules.length={to: 1, from_step: 9, to_step: 9}"], r"from_step should be below to_step"),
     ],
 )
