@@ -86,7 +86,7 @@ def member_card(
         log: the lines of its log.
         quality: what was measured of it.
     """
-    measured = _scorer_section(quality) if member.role == "scorer" else _pair_section(quality)
+    measured = _scorer_section(quality) if member.role == "scorer" else _pair_section(member, quality)
     return f"""---
 license: apache-2.0
 language: en
@@ -136,12 +136,10 @@ sentence less than {QUOTED_AT_LEAST:.0%} of what it gives a statement of the sam
 """
 
 
-def _pair_section(quality: Quality) -> str:
-    """What a member does as compressor and as predictor."""
+def _selection_section(quality: Quality) -> str:
+    """What no rule brings out of a member whose messages do not follow the question."""
     rules = [f"| {label} | {_cell(measure, quality[measure][ALL])} |" for measure, label in RULES.items()]
-    return f"""{_held_out(quality["chance"][ALL])} Messages are sampled at temperature 1 unless the row says
-greedy; their tokens include the end token.
-
+    return f"""
 ### Without training it does not select
 
 Its own answers from its own messages, and rules over these; the release refuses a member of which a rule scores more
@@ -152,7 +150,15 @@ than {MOST_ACCURATE:.0%}.
 {chr(10).join(rules)}
 
 ### In both roles
+"""
 
+
+def _pair_section(member: Member, quality: Quality) -> str:
+    """What a member does as compressor and as predictor."""
+    selection = _selection_section(quality) if member.style == "leading" else ""
+    return f"""{_held_out(quality["chance"][ALL])} Messages are sampled at temperature 1 unless the row says
+greedy; their tokens include the end token.
+{selection}
 {quality_table(quality)}
 
 A document's value by its key, when a message has begun the sentence about it:

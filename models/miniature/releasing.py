@@ -15,7 +15,7 @@ from models.compressor import Compressor
 from models.loading import load_model
 from models.miniature.architecture import build_member
 from models.miniature.card import CURVE, FIGURES, draw_curve, member_card
-from models.miniature.members import CHECKPOINT, LOG, MEMBERS, TOKENIZER, Role
+from models.miniature.members import CHECKPOINT, LOG, MEMBERS, TOKENIZER, Member
 from models.miniature.quality import MAX_ANSWER_TOKENS, MAX_MESSAGE_TOKENS, Quality, draw_cases, measure_member
 from models.miniature.scorer_quality import check_scorer, measure_scorer
 from models.miniature.selection import check_selection, measure_selection
@@ -47,14 +47,14 @@ def release_member(name: str, folder: Path, weights: Path, documents: int) -> st
 
     Raises:
         FileNotFoundError: there is no checkpoint, log or tokenizer.
-        ValueError: the family would weigh more than ``MOST_BYTES``, or the member fails the test of its role.
+        ValueError: the family would weigh more than ``MOST_BYTES``, or the member fails its acceptance test.
     """
     log = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     target = weights / name
     progress = save_weights(name, folder / CHECKPOINT, weights)
     check_size(weights)
     model, tokenizer = load_model(str(target))
-    quality = measure(MEMBERS[name].role, model, tokenizer, documents)
+    quality = measure(MEMBERS[name], model, tokenizer, documents)
     record = {
         "member": {**asdict(MEMBERS[name]), "name": name, "parameters": model.num_parameters()},
         "training": {**asdict(progress), "loss": log[-1]["loss"]},
@@ -69,21 +69,24 @@ def release_member(name: str, folder: Path, weights: Path, documents: int) -> st
     return card
 
 
-def measure(role: Role, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: int) -> Quality:
+def measure(member: Member, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: int) -> Quality:
     """The figures of a member's card; see the parameters of `release_member`.
 
     Raises:
-        ValueError: the member does not pass the acceptance test of its role.
+        ValueError: a scorer, or a member whose messages are not to follow the question, fails its acceptance test.
     """
-    if role == "scorer":
+    if member.role == "scorer":
         quality = measure_scorer(model, tokenizer, documents)
         check_scorer(quality)
         return quality
-    compressor = Compressor(model, tokenizer, MAX_MESSAGE_TOKENS)
-    predictor = LocalPredictor(model, tokenizer, MAX_ANSWER_TOKENS)
-    rules = measure_selection(compressor, predictor, draw_cases(documents, QUESTIONS), 0)
-    check_selection(rules)
-    return measure_member(model, tokenizer, documents, QUESTIONS) | rules
+    quality = measure_member(model, tokenizer, documents, QUESTIONS)
+    if member.style == "leading":
+        compressor = Compressor(model, tokenizer, MAX_MESSAGE_TOKENS)
+        predictor = LocalPredictor(model, tokenizer, MAX_ANSWER_TOKENS)
+        rules = measure_selection(compressor, predictor, draw_cases(documents, QUESTIONS), 0)
+        check_selection(rules)
+        quality |= rules
+    return quality
 
 
 def save_weights(name: str, checkpoint: Path, weights: Path) -> Progress:

@@ -2,11 +2,14 @@
 
 import pytest
 
+from eval.baselines import writers
+from eval.config import BaselineConfig
 from models.compressor import Compressor
 from models.loading import load_model
+from models.miniature.passages import GAP
 from models.miniature.quality import ALL, draw_cases
 from models.miniature.scorer_quality import check_scorer, measure_scorer
-from models.miniature.selection import check_selection, measure_selection
+from models.miniature.selection import BRIEF, check_selection, measure_selection
 from models.predictor import LocalPredictor
 
 pytestmark = pytest.mark.command
@@ -22,6 +25,10 @@ def test_the_default_compressor_does_not_select_and_one_that_does_is_refused() -
     selecting = Compressor(*load_model("miniature/qwen2-small"), 64)
     with pytest.raises(ValueError, match="right without training, more than 40%"):
         check_selection(measure_selection(selecting, predictor, cases[:20], seed=0))
+
+
+def test_what_the_family_is_tested_with_is_what_the_evaluation_uses() -> None:
+    assert BaselineConfig.model_fields["instruction"].default == BRIEF and GAP == writers.GAP
 
 
 def test_the_scorer_knows_quotations_and_documents_and_one_that_does_not_is_refused() -> None:
