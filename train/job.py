@@ -113,9 +113,7 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     baselines = evaluate_base(config, eval_samples, models, log)
     before = evaluate_stage(config, eval_samples, models, REFERENCE, log)
     evaluated = time.time()
-    kept = None
-    if config.train.steps:
-        kept = train_adapter(config, models, train_samples, report_to, resumed, watched_samples)
+    kept = train_adapter(config, models, train_samples, report_to, resumed, watched_samples)
     trained = time.time()
     after = evaluate_stage(config, eval_samples, models, MEASURED, log)
     seconds = {"predictor_warm_start": loaded - start} if predictor_warm else {}
