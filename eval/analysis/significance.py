@@ -52,8 +52,9 @@ Limits = tuple[float, float]
 SHARE: Limits = (0.0, 1.0)
 """The range of an accuracy or of any other share."""
 
-Method = Literal["bootstrap", "wilson", "constant"]
-"""How an interval was made: ``constant`` has none, since all documents gave one value and its range is unknown."""
+Method = Literal["bootstrap", "wilson", "constant", "student"]
+"""How an interval was made: ``constant`` has none, since all documents gave one value and its range is unknown, and
+``student`` is over runs, not over documents."""
 
 SAME = 1e-9
 """Draws this close to each other, as a share of their size, differ by the rounding of sums alone."""
@@ -213,6 +214,25 @@ def interval(estimate: Estimate, level: float = 0.95) -> Interval:
     if low is not None and low == high:
         return _where_all_agree(estimate, level)
     return Interval(estimate.value, low, high)
+
+
+def over_runs(values: Sequence[float], level: float = 0.95) -> Interval:
+    """The mean over runs that differ by their seed, with Student's interval: as far as further seeds may lie from it.
+
+    Args:
+        values: a figure of each run, or the difference between two runs of one seed.
+        level: confidence of the interval, above 0 and below 1.
+
+    Returns:
+        The mean and its interval; no value of no runs, and no interval of one.
+    """
+    if not values:
+        return Interval(None, None, None, method="student")
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(mean, None, None, method="student")
+    width = float(stdtrit(len(values) - 1, (1 + level) / 2) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return Interval(mean, mean - width, mean + width, method="student")
 
 
 def standard_error(estimate: Estimate) -> float | None:

@@ -15,6 +15,7 @@ from eval.analysis.significance import (
     difference,
     exponential,
     interval,
+    over_runs,
     quotient,
     ratio_of_sums,
 )
@@ -267,3 +268,13 @@ def test_the_interval_of_an_exponential_is_the_exponential_of_the_interval() -> 
     assert plain.low is not None and plain.high is not None
     assert transformed.low == pytest.approx(np.exp(plain.low), rel=1e-3)
     assert transformed.high == pytest.approx(np.exp(plain.high), rel=1e-3)
+
+
+def test_the_interval_over_runs_is_that_of_a_paired_t_test() -> None:
+    differences = [0.02, -0.01, 0.05, 0.03, 0.01]
+    found = over_runs(differences)
+    expected = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
+    assert found.value == pytest.approx(0.02)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert over_runs([0.5]).as_dict() == {"value": 0.5, "low": None, "high": None, "method": "student"}
+    assert over_runs([]).value is None

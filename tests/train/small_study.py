@@ -42,12 +42,19 @@ def configured(folder: Path, **changes: Any) -> StudyConfig:
     return load_config(str(written(folder, **changes)))
 
 
-def messages(name: str, f1: list[float | None], tokens: list[int], baseline: str | None = None) -> Messages:
+def messages(name: str, accuracy: list[float | None], tokens: list[int], baseline: str | None = None) -> Messages:
     bits: list[float | None] = [float(count) / 10 for count in tokens]
-    return Messages(name, baseline, f1, tokens, bits, [value == 1.0 for value in f1], [bool(value) for value in f1])
+    right, known = [value == 1.0 for value in accuracy], [bool(value) for value in accuracy]
+    return Messages(name, baseline, accuracy, tokens, bits, right, known)
 
 
-def plant(config: StudyConfig, member: Member, *written_messages: Messages, documents: list[str] = DOCUMENTS) -> Path:
+def plant(
+    config: StudyConfig,
+    member: Member,
+    *written_messages: Messages,
+    documents: list[str] = DOCUMENTS,
+    metric: str = "qasper_f1",
+) -> Path:
     """The figures of a member as if it had been run: a question a document."""
     made = {
         "date": "2026-01-01T00:00:00+00:00",
@@ -59,7 +66,8 @@ def plant(config: StudyConfig, member: Member, *written_messages: Messages, docu
     questions = [f"miniature/notes/{document}/q" for document in documents]
     tasks = ["miniature/notes"] * len(documents)
     kinds = ["read", "computed"] * (len(documents) // 2)
-    figures = Figures(member.depends.keys, made, questions, tasks, kinds, documents, list(written_messages))
+    metrics = [metric] * len(documents)
+    figures = Figures(member.depends.keys, made, questions, tasks, kinds, metrics, documents, list(written_messages))
     path = figures_path(config.pages_folder, member)
     write_figures(path, figures)
     return path

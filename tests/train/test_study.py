@@ -153,7 +153,7 @@ def test_the_table_is_what_the_questions_say(tmp_path: Path) -> None:
     points = one.baselines["bm25"]
     found = lead([[record for records in one.lines["full"].values() for record in records]], points)
     assert found is not None and found["accuracy"] == full.strongest.lead
-    table, by_kind = tables_of(config, one, list(lines.values()))
+    table, over_seeds, by_kind = tables_of(config, one, list(lines.values()))
     cells = dict(zip(table.columns, table.lines[1], strict=True))
     assert cells["F1"].startswith("75.0% [") and cells["Tokens of warm-start to own"].startswith("2.25 [")
     assert cells["F1 between seeds"] == "17.7 points (62.5% to 87.5%)"
@@ -161,6 +161,9 @@ def test_the_table_is_what_the_questions_say(tmp_path: Path) -> None:
     assert lines["warm-start"].strongest is None and table.lines[0][-1] == "no baseline at this length"
     assert cells["Just the answer"] == "62.5%"
     assert by_kind.columns == ("Messages", "F1, computed", "F1, read") and by_kind.lines[1][0] == "full"
+    # Over two seeds: 0.25 less 0.625 and 0.5 less 0.875, the same tokens.
+    assert over_seeds.lines[0][0] == "without-information" and over_seeds.lines[0][1].startswith("-37.5 [")
+    assert over_seeds.lines[0][2].startswith("+0.00") and over_seeds.lines[0][4] == "2"
     # In both seeds the second and the fourth question are computed: 0.5, 1, 1 and 1.
     assert by_kind.lines[1][1].startswith("87.5% [")
 
@@ -171,7 +174,20 @@ def test_questions_of_one_kind_have_one_table(tmp_path: Path) -> None:
     one = set_of(config)
     for records in (records for seeds in one.lines.values() for seed in seeds.values() for records in seed):
         records["kind"] = "read"
-    assert [table.name for table in tables_of(config, one, lines_of(config, one))] == ["notes"]
+    assert [table.name for table in tables_of(config, one, lines_of(config, one))] == ["notes", "notes-seeds"]
+
+
+def test_what_is_not_scored_by_f1_alone_is_not_called_so_and_without_baselines_none_is_missed(tmp_path: Path) -> None:
+    config = configured(tmp_path, evaluation={"eval.temperature": 0})
+    for member in planned(config):
+        if member.set_name:
+            plant(config, member, messages(member.variant, [1.0, 0.5, 0.0, 1.0], [8] * 4), metric="exact")
+    write_pages(config)
+    results = json.loads((config.pages_folder / "results.json").read_text())
+    assert results["notes"]["full"]["0"]["accuracy"] == 0.625 and "f1" not in results["notes"]["full"]["0"]
+    page = (config.pages_folder / "results.md").read_text()
+    assert "Accuracy against full, points" in page and "F1" not in page and "baseline" not in page
+    assert "from others: 1 counterfactual and 1 batch a question" in page
 
 
 def test_parts_of_an_article_are_resampled_together(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The picture of a set: F1 against message tokens, of the variants, of what they start from, and of every baseline."""
+"""The picture of a set: accuracy against message tokens, of variants, of what they start from, of every baseline."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def write_curve(config: StudyConfig, one: SetFigures, lines: list[Line]) -> str 
         lines: of its table.
 
     Returns:
-        The path of the file from the folder of the pages; None where nothing has both an F1 and a length.
+        The path of the file from the folder of the pages; None where nothing has both an accuracy and a length.
 
     Raises:
         OSError: the file cannot be written.

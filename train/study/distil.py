@@ -43,6 +43,7 @@ def distil(member: Member) -> Figures:
         questions=[record["id"] for record in measured],
         tasks=[record["task"] for record in measured],
         kinds=[record["kind"] for record in measured],
+        metrics=[record["metric"] for record in measured],
         documents=[record["document_id"] for record in measured],
         messages=messages,
     )
@@ -79,7 +80,7 @@ def _messages(name: str, baseline: str | None, records: Sequence[StagedRecord], 
     return Messages(
         name=name,
         baseline=baseline,
-        f1=rounded([record["accuracy"] for record in records]),
+        accuracy=rounded([record["accuracy"] for record in records]),
         tokens=[record["message_tokens"] for record in records],
         bits=rounded([record["information_nats"] for record in records], 1 / math.log(2)),
         is_answer=[is_answer(record["message"], record["answers"]) for record in records],

@@ -16,7 +16,7 @@ from data.writing import json_text, write_text
 from train.study.identity import hash_of, told
 from train.study.members import Member
 
-FORMAT = "shorthand study member, version 2"
+FORMAT = "shorthand study member, version 3"
 """What a file of figures says of itself."""
 
 MEMBERS = "members"
@@ -30,7 +30,7 @@ class Messages:
     Attributes:
         name: the line of the results that they are.
         baseline: the baseline that they are a point of; None where a compressor wrote them.
-        f1: the score of each answer, a share; None where it is missing.
+        accuracy: the score of each answer, a share; None where it is missing.
         tokens: of each message.
         bits: the information that each passes; None where it is missing.
         is_answer: whether it is a gold answer and nothing else.
@@ -40,7 +40,7 @@ class Messages:
 
     name: str
     baseline: str | None
-    f1: list[float | None]
+    accuracy: list[float | None]
     tokens: list[int]
     bits: list[float | None]
     is_answer: list[bool]
@@ -50,7 +50,7 @@ class Messages:
     @property
     def columns(self) -> tuple[Sequence[object], ...]:
         """Everything that there is of each message."""
-        return self.f1, self.tokens, self.bits, self.is_answer, self.holds_answer, *self.readers.values()
+        return self.accuracy, self.tokens, self.bits, self.is_answer, self.holds_answer, *self.readers.values()
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Figures:
         questions: the id of each.
         tasks: the task of each.
         kinds: the task's label of the type of each; empty where it has none.
+        metrics: by what the answer to each is scored, a name in ``objectives.accuracy.METRICS``.
         documents: the document of each, as intervals resample them where they resample documents.
         messages: those of the compressor first, then what it was held against.
     """
@@ -72,6 +73,7 @@ class Figures:
     questions: list[str]
     tasks: list[str]
     kinds: list[str]
+    metrics: list[str]
     documents: list[str]
     messages: list[Messages]
 
@@ -110,7 +112,8 @@ def read_figures(path: Path) -> Figures:
         head, stored = tree.pop("format"), tree.pop("hash")
         messages = [Messages(**one) for one in tree.pop("messages")]
         figures = Figures(**tree, messages=messages)
-        columns = [figures.tasks, figures.kinds, figures.documents, *(c for one in messages for c in one.columns)]
+        of_questions = (figures.tasks, figures.kinds, figures.metrics, figures.documents)
+        columns = [*of_questions, *(column for one in messages for column in one.columns)]
         count = len(figures.questions)
         whole = bool(messages) and count > 0 and all(len(column) == count for column in columns)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from configs.command import say
 from data.writing import write_json, write_text
-from eval.report.formats import Format, figure_text, number, percent, points
+from eval.report.formats import Format, figure_text, number, percent, points, signed
 from eval.report.markdown import blocks, escaped
 from eval.report.results import Figure
 from eval.report.tables import Table
@@ -53,9 +53,16 @@ def heading(config: StudyConfig) -> list[str]:
             for name, settings in config.variants.items()
         ),
         "Figures are means over questions, in brackets 95% intervals over the texts that are resampled, paired where "
-        "two are compared; the seeds of a variant are pooled, and their own spread is a column. Bits are the "
-        "contrastive bound against twins of the document that differ in what the answer rests on.",
+        "two are compared; the seeds of a variant are pooled, and their own spread is a column. Where variants are "
+        "compared over seeds, the interval is Student's over the differences of the seeds. Bits are the contrastive "
+        f"bound, which tells a document from others: {_negatives(config)} a question.",
     ]
+
+
+def _negatives(config: StudyConfig) -> str:
+    """What documents of another content a message is told from: "16 twins", "3 counterfactual and 4 batch"."""
+    counts = config.recipe_with("recipe").information.negatives.model_dump()
+    return " and ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in counts.items() if count)
 
 
 def set_blocks(config: StudyConfig, one: SetFigures) -> list[str]:
@@ -69,13 +76,42 @@ def set_blocks(config: StudyConfig, one: SetFigures) -> list[str]:
     lines = lines_of(config, one)
     first, *others = [blocks(table) for table in tables_of(config, one, lines)]
     curve = write_curve(config, one, lines)
-    picture = [] if curve is None else [f"![F1 against message tokens on {escaped(one.name)}]({curve})"]
+    picture = (
+        [] if curve is None else [f"![{_capital(one.score)} against message tokens on {escaped(one.name)}]({curve})"]
+    )
     return [*first, *picture, *(block for table in others for block in table)]
 
 
 def tables_of(config: StudyConfig, one: SetFigures, lines: Sequence[Line]) -> list[Table]:
-    """The table of a set, that of its kinds of question where there are several, and that of other readers."""
-    return [set_table(config, one, lines), *kind_tables(one, lines), *reader_tables(one)]
+    """The tables of a set: all lines; where there are any, variants over seeds, kinds of question, other readers."""
+    return [
+        set_table(config, one, lines),
+        *seed_tables(config, one, lines),
+        *kind_tables(one, lines),
+        *reader_tables(one),
+    ]
+
+
+def seed_tables(config: StudyConfig, one: SetFigures, lines: Sequence[Line]) -> list[Table]:
+    """How far the other variants are from the first, seed by seed; none where no two share two seeds."""
+    first = next(iter(config.variants))
+    shared = {line.name: len(set(one.lines[line.name]) & set(one.lines.get(first, ()))) for line in lines}
+    compared = [(line.name, line.over_seeds) for line in lines if line.over_seeds and shared[line.name] > 1]
+    if not compared:
+        return []
+    cells = tuple(
+        (
+            name,
+            figure_text(differences["accuracy"], points),
+            figure_text(differences["message_tokens"], signed),
+            figure_text(differences["information_bits"], signed),
+            str(shared[name]),
+        )
+        for name, differences in compared
+    )
+    columns = ("Messages", f"{_capital(one.score)}, points", "Tokens", "Bits", "Seeds")
+    note = f"Differences from {first}: means over seeds, in brackets Student's 95% intervals over the same."
+    return [Table(f"{one.name}-seeds", f"{one.name}: variants over seeds", columns, cells, note)]
 
 
 def reader_tables(one: SetFigures) -> list[Table]:
@@ -94,19 +130,20 @@ def reader_tables(one: SetFigures) -> list[Table]:
         own = [record["accuracy"] for records in one.lines[line].values() for record in records]
         mean = statistics.fmean(value for value in own if value is not None)
         cells = [statistics.fmean(read[reader]) if read.get(reader) else None for reader in readers]
-        shown = [("", "") if f1 is None else (percent(f1), number(f1 / mean) if mean else "") for f1 in cells]
+        shown = [("", "") if read is None else (percent(read), number(read / mean) if mean else "") for read in cells]
         lines.append((line, percent(mean), *(cell for pair in shown for cell in pair)))
-    heads = [f"{what}, {reader}" for reader in readers for what in ("F1", "Portability")]
-    note = "Portability is the F1 of another reader over that of the pair's own predictor, from the same messages."
-    return [Table(f"{one.name}-readers", f"{one.name} read by others", ("Messages", "F1", *heads), tuple(lines), note)]
+    score = _capital(one.score)
+    heads = [f"{what}, {reader}" for reader in readers for what in (score, "Portability")]
+    note = f"Portability is another reader's {one.score} over that of the pair's own predictor, from the same messages."
+    return [Table(f"{one.name}-readers", f"{one.name} read by others", ("Messages", score, *heads), tuple(lines), note)]
 
 
 def kind_tables(one: SetFigures, lines: Sequence[Line]) -> list[Table]:
-    """F1 by kind of question; none where there is one kind."""
+    """Accuracy by kind of question; none where there is one kind."""
     kinds = sorted({kind for line in lines for kind in line.by_kind})
     if not kinds:
         return []
-    columns = ("Messages", *(f"F1, {kind or 'no kind'}" for kind in kinds))
+    columns = ("Messages", *(f"{_capital(one.score)}, {kind or 'no kind'}" for kind in kinds))
     cells = tuple(
         (line.name, *(figure_text(line.by_kind[kind]["accuracy"], percent) for kind in kinds)) for line in lines
     )
@@ -119,20 +156,21 @@ def set_table(config: StudyConfig, one: SetFigures, lines: Sequence[Line]) -> Ta
     """The table of a set."""
     first = next(iter(config.variants))
     compared = len(config.variants) > 1
+    score = _capital(one.score)
     columns = (
         "Messages",
-        "F1",
+        score,
         "Tokens",
         "Bits",
         "Bits per token",
         "Just the answer",
-        "F1 between seeds",
-        f"F1 against {config.start}, points",
+        f"{score} between seeds",
+        f"{score} against {config.start}, points",
         f"Tokens of {config.start} to own",
-        *([f"F1 against {first}, points"] if compared else []),
-        "F1 against the strongest baseline at equal tokens, points",
+        *([f"{score} against {first}, points"] if compared else []),
+        *([f"{score} against the strongest baseline at equal tokens, points"] if one.baselines else []),
     )
-    cells = tuple(_cells(line, compared) for line in lines)
+    cells = tuple(_cells(line, compared)[: len(columns)] for line in lines)
     return Table(one.name, one.name, columns, cells, _note(one))
 
 
@@ -180,6 +218,11 @@ def _rival(line: Line) -> str:
     if line.strongest is None:
         return "" if line.is_baseline else "no baseline at this length"
     return f"{figure_text(line.strongest.lead, points)} {line.strongest.name}"
+
+
+def _capital(name: str) -> str:
+    """A name as a heading begins."""
+    return name[0].upper() + name[1:]
 
 
 def _spread(by_seed: Sequence[float]) -> str:

@@ -15,6 +15,7 @@ from typing import Any, cast
 from data.errors import DataError
 from eval.analysis.curves import lead
 from eval.analysis.density import summarise, summarise_one
+from eval.analysis.significance import over_runs
 from eval.record import StagedRecord
 from eval.report.results import Figure
 from eval.stages import MEASURED, REFERENCE
@@ -24,18 +25,20 @@ from train.study.members import Member
 from train.study.stand import Stand
 
 FIGURES = {
-    "f1": "accuracy",
     "tokens": "message_tokens",
     "information_bits": "information_bits",
     "bits_per_token": "bits_per_token",
 }
-"""The figures of ``results.json``, by what the analysis calls them."""
+"""The figures of ``results.json`` beside the accuracy, by what the analysis calls them."""
+
+F1, ACCURACY = "F1", "accuracy"
+"""What the accuracy of a set goes by: F1 where every question of it is scored by token F1."""
+
+COMPARED = ("accuracy", "message_tokens", "information_bits")
+"""The figures that variants are compared in over seeds."""
 
 SHARES = ("just_the_answer", "holds_an_answer")
 """Shares of messages in ``results.json``: those that are a gold answer and nothing else, and those that hold one."""
-
-NOTHING: dict[str, float | None] = dict.fromkeys((*FIGURES, *SHARES, "n"))
-"""The figures of a member that is not there."""
 
 PART = re.compile(r"-\d\d$")
 """How the id of a part of an article ends."""
@@ -59,7 +62,7 @@ class Strongest:
 
     Attributes:
         name: of the baseline.
-        lead: the F1 of the variant less the baseline's, a share.
+        lead: the accuracy of the variant less the baseline's, a share.
     """
 
     name: str
@@ -74,9 +77,11 @@ class Line:
         name: what it is.
         is_baseline: whether it is a point of a baseline's curve.
         figures: pooled over its seeds, as `eval.analysis.density.summarise_one` gives them.
-        by_seed: the mean F1 of each seed, shares.
+        by_seed: the mean accuracy of each seed, shares.
         against_start: changes from what training starts from, as `summarise` gives them; None for that itself.
         against_first: the same from the first variant, seed by seed; None for that itself and for what has no seeds.
+        over_seeds: the differences from the first variant in accuracy (a share), ``message_tokens`` and
+            ``information_bits``, with the interval over the seeds that both have; None as ``against_first``.
         strongest: the strongest baseline at equal tokens; None where no curve reaches that length.
         by_kind: the same as ``figures`` for each kind of question; empty where there is one kind.
         just_the_answer: the share of messages that are a gold answer and nothing else.
@@ -88,6 +93,7 @@ class Line:
     by_seed: list[float]
     against_start: Mapping[str, Figure] | None = None
     against_first: Mapping[str, Figure] | None = None
+    over_seeds: Mapping[str, Figure] | None = None
     strongest: Strongest | None = None
     by_kind: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     just_the_answer: float = 0.0
@@ -106,6 +112,7 @@ class SetFigures:
         shares: the shares of messages of each line by seed, by the names of `SHARES`.
         baselines: the points of each baseline's curve.
         points: the names of the lines that are such points.
+        score: what the accuracy of its questions is called: `F1` or `ACCURACY`.
         readers: what other readers' answers from the messages of each line scored, by seed and reader.
     """
 
@@ -117,6 +124,7 @@ class SetFigures:
     shares: dict[str, dict[int, dict[str, float]]] = field(init=False)
     baselines: dict[str, list[list[StagedRecord]]] = field(init=False)
     points: set[str] = field(init=False)
+    score: str = field(init=False)
     readers: dict[str, dict[int, Mapping[str, Sequence[float | None]]]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -126,6 +134,8 @@ class SetFigures:
             DataError: two members answered different questions.
         """
         self.lines, self.shares, self.baselines, self.points, self.readers = {}, {}, {}, set(), {}
+        metrics = {metric for _, figures in self.members for metric in figures.metrics}
+        self.score = F1 if metrics == {"qasper_f1"} else ACCURACY
         for member, figures in self.members:
             first_member, first = self.members[0]
             if set(figures.questions) != set(first.questions):
@@ -163,18 +173,19 @@ def sets_of(config: StudyConfig, members: Sequence[Member], stand: Stand) -> lis
 def results_of(config: StudyConfig, sets: Sequence[SetFigures]) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     """Set, variant, seed, figure: the means over questions; None for what is missing.
 
-    A set with several kinds of question has the same figures of each under ``kinds``; where other readers were asked,
-    their F1 stands under ``readers``.
+    The accuracy stands under ``f1`` where it is token F1, else under ``accuracy``. A set with several kinds of question
+    has the same figures of each under ``kinds``; where other readers were asked, theirs stands under ``readers``.
     """
     results: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for one in sets:
         seeds = {config.start: [0], **dict.fromkeys(config.measured_on(one.name), config.seeds)}
-        planned = {name: {str(seed): dict(NOTHING) for seed in own} for name, own in seeds.items()}
+        nothing: dict[str, Any] = dict.fromkeys((one.score.lower(), *FIGURES, *SHARES, "n"))
+        planned = {name: {str(seed): dict(nothing) for seed in own} for name, own in seeds.items()}
         for name, by_seed in one.lines.items():
             shares = one.shares[name]
             read = one.readers[name]
             own = {
-                str(seed): _means(records) | shares[seed] | _kinds(records) | _readers(read[seed])
+                str(seed): _means(records, one.score) | shares[seed] | _kinds(records, one.score) | _readers(read[seed])
                 for seed, records in by_seed.items()
             }
             planned.setdefault(name, {}).update(own)
@@ -183,7 +194,7 @@ def results_of(config: StudyConfig, sets: Sequence[SetFigures]) -> dict[str, dic
 
 
 def _readers(read: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
-    """The mean F1 of other readers; nothing where there are none."""
+    """The mean accuracy of other readers; nothing where there are none."""
     known = {name: [score for score in scores if score is not None] for name, scores in read.items()}
     means = {name: statistics.fmean(scores) if scores else None for name, scores in known.items()}
     return {"readers": means} if means else {}
@@ -204,7 +215,7 @@ def records_of(figures: Figures, messages: Messages, seed: int, articles: bool) 
         figures.tasks,
         figures.kinds,
         figures.documents,
-        messages.f1,
+        messages.accuracy,
         messages.tokens,
         messages.bits,
         strict=True,
@@ -218,13 +229,13 @@ def records_of(figures: Figures, messages: Messages, seed: int, articles: bool) 
                 "document_id": PART.sub("", document) if articles else document,
                 "kind": kind,
                 "stage": MEASURED,
-                "accuracy": f1,
+                "accuracy": accuracy,
                 "message_tokens": tokens,
                 "information_nats": None if bits is None else bits * math.log(2),
                 **Unscored,
             },
         )
-        for question, task, kind, document, f1, tokens, bits in columns
+        for question, task, kind, document, accuracy, tokens, bits in columns
     ]
 
 
@@ -232,11 +243,12 @@ def _line(config: StudyConfig, one: SetFigures, name: str, first: str) -> Line:
     by_seed = one.lines[name]
     pooled = [record for records in by_seed.values() for record in records]
     start = one.lines.get(config.start, {}).get(0)
-    against_first = None
+    against_first = over_seeds = None
     if name in config.variants and name != first:
         shared = [seed for seed in by_seed if seed in one.lines.get(first, {})]
         before = [record for seed in shared for record in one.lines[first][seed]]
         against_first = _change(before, [record for seed in shared for record in by_seed[seed]])
+        over_seeds = _over_seeds([(one.lines[first][seed], by_seed[seed]) for seed in shared])
     against_start = None
     if start is not None and name != config.start:
         against_start = _change([_of_seed(record, seed) for seed in by_seed for record in start], pooled)
@@ -244,9 +256,10 @@ def _line(config: StudyConfig, one: SetFigures, name: str, first: str) -> Line:
         name,
         name in one.points,
         summarise_one(pooled),
-        [mean for records in by_seed.values() if (mean := _means(records)["f1"]) is not None],
+        [mean for records in by_seed.values() if (mean := summarise_one(records)["accuracy"]["value"]) is not None],
         against_start,
         against_first,
+        over_seeds,
         None if name in one.points else _strongest(one, pooled),
         {kind: summarise_one(records) for kind, records in kinds_of(pooled).items()},
         statistics.fmean(shares["just_the_answer"] for shares in one.shares[name].values()),
@@ -275,19 +288,33 @@ def _change(before: Sequence[StagedRecord], after: Sequence[StagedRecord]) -> Ma
     return summarise([*reference, *after])["change"]
 
 
+def _over_seeds(pairs: Sequence[tuple[Sequence[StagedRecord], Sequence[StagedRecord]]]) -> dict[str, Figure] | None:
+    """The differences between two variants with the interval over seeds, from the records of each seed of both."""
+    if not pairs:
+        return None
+    sides = [(summarise_one(before), summarise_one(after)) for before, after in pairs]
+    found = {}
+    for figure in COMPARED:
+        values = [(before[figure]["value"], after[figure]["value"]) for before, after in sides]
+        known = [after - before for before, after in values if before is not None and after is not None]
+        found[figure] = cast(Figure, over_runs(known).as_dict())
+    return found
+
+
 def _of_seed(record: StagedRecord, seed: int) -> StagedRecord:
     """The record of what there is one of, beside a seed of a variant."""
     return cast(StagedRecord, {**record, "id": f"{record['id'].rpartition(' ')[0]} {seed}"})
 
 
-def _kinds(records: Sequence[StagedRecord]) -> dict[str, Any]:
-    by_kind = {kind: _means(of_kind) for kind, of_kind in kinds_of(records).items()}
+def _kinds(records: Sequence[StagedRecord], score: str) -> dict[str, Any]:
+    by_kind = {kind: _means(of_kind, score) for kind, of_kind in kinds_of(records).items()}
     return {"kinds": by_kind} if by_kind else {}
 
 
-def _means(records: Sequence[StagedRecord]) -> dict[str, Any]:
+def _means(records: Sequence[StagedRecord], score: str) -> dict[str, Any]:
     figures = summarise_one(records)
-    return {name: figures[own]["value"] for name, own in FIGURES.items()} | {"n": figures["n"]}
+    names = {score.lower(): "accuracy", **FIGURES}
+    return {name: figures[own]["value"] for name, own in names.items()} | {"n": figures["n"]}
 
 
 def spread(by_seed: Sequence[float]) -> tuple[float, float, float] | None:
