@@ -17,6 +17,7 @@ TASKS: dict[str, Task] = {
             instruction="",
             answer_instruction="",
             load=partial(miniature.load, shape),
+            variants=miniature.VARIANTS,
             splits=miniature.SPLITS,
             generated=True,
         )

@@ -48,9 +48,13 @@ class Values:
 
     def number(self, key: str) -> str:
         """A two-digit number of the split for this key."""
-        number = next(n for n in self.numbers if held_out_number(key, n) == self.held_out)
+        number = self.numbers_left(key)[0]
         self.numbers.remove(number)
         return str(number)
+
+    def numbers_left(self, key: str) -> list[int]:
+        """The two-digit numbers of the split for this key that are not drawn yet, in the order they will be."""
+        return [number for number in self.numbers if held_out_number(key, number) == self.held_out]
 
     def fork(self) -> "Values":
         """A copy that draws without using up the values of this one: twins of different questions may share values."""

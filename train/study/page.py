@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from configs.command import say
 from data.writing import write_json, write_text
+from eval.record import cluster
 from eval.report.formats import Format, figure_text, number, percent, points, signed
 from eval.report.markdown import blocks, escaped
 from eval.report.results import Figure
@@ -234,8 +235,6 @@ def _spread(by_seed: Sequence[float]) -> str:
 
 def _note(one: SetFigures) -> str:
     _, figures = one.members[0]
-    texts = len(
-        {record["document_id"] for records in one.lines.values() for seed in records.values() for record in seed}
-    )
+    texts = len({cluster(record) for records in one.lines.values() for seed in records.values() for record in seed})
     said = f"{len(figures.questions):,} questions of {texts:,} {'articles' if one.articles else 'documents'}."
     return f"{said} Not there yet: {', '.join(one.missing)}." if one.missing else said
