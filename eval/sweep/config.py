@@ -86,6 +86,10 @@ class SweepConfig(Section):
     predictors: Annotated[tuple[SweptPredictor, ...], Field(strict=False, min_length=1)]
     """What answers from them."""
 
+    control: Name | None = None
+    """Name of a compressor that the largest is known to beat: a sweep that does not show that can show nothing else
+    either. null has no such control."""
+
     scorer: SweptScorer
     """Measures the information of every message."""
 
@@ -182,6 +186,9 @@ def _check_distinct(config: SweepConfig) -> None:
                 raise ValueError(
                     f"{key}.{number}.name = {name!r}: is there twice, and results go by name; give another"
                 )
+    compressors = [one.called for one in config.compressors]
+    if config.control is not None and config.control not in compressors:
+        raise ValueError(f"control = {config.control!r}: is no compressor; there are {', '.join(compressors)}")
     for number, one in enumerate(config.predictors):
         if one.parameters is not None and one.endpoint is None:
             raise ValueError(

@@ -5,9 +5,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from eval.analysis.significance import Bootstrap, Estimate, Interval, difference, interval, quotient
+from scipy.special import ndtri
+
+from eval.analysis.significance import (
+    Bootstrap,
+    Estimate,
+    Interval,
+    difference,
+    interval,
+    quotient,
+    standard_error,
+)
 from eval.record import SweepRecord
 from eval.sweep.measures import MEASURES, Member, Resamples, _tasks, estimate, members
+
+ERRORS_TO_DETECT = float(ndtri(0.975) + ndtri(0.8))
+"""Standard errors that a true difference has to come to, so that four 95% intervals in five leave none out."""
 
 Key = Callable[[SweepRecord], tuple[Any, ...]]
 
@@ -56,6 +69,8 @@ class Contrast:
         documents: they rest on.
         figures: ``accuracy_difference`` as a share, the other ratios large / small; but message tokens small / large,
             so that above 1 the larger model writes less.
+        detectable: the least difference in accuracy, a share, that such a comparison would have shown; None where its
+            standard error is unknown.
     """
 
     pair: Pair
@@ -64,11 +79,13 @@ class Contrast:
     pairs: int
     documents: int
     figures: dict[str, Interval] = field(default_factory=dict)
+    detectable: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The form it has in ``sweep.json``."""
         shape = {"held": self.held, "task": self.task, "pairs": self.pairs, "documents": self.documents}
-        return self.pair.as_dict() | shape | {name: figure.as_dict() for name, figure in self.figures.items()}
+        figures = {name: figure.as_dict() for name, figure in self.figures.items()}
+        return self.pair.as_dict() | shape | figures | {"accuracy_detectable": self.detectable}
 
 
 def pairs_of(records: Sequence[SweepRecord], axis: str) -> list[Pair]:
@@ -126,7 +143,29 @@ def contrast(
             below, above = sides(measure)
             estimates[f"{measure}_ratio"] = quotient(above, below)
     intervals = {name: interval(member) for name, member in estimates.items()}
-    return Contrast(pair, held, task, min(len(small), len(large)), len(frame.rows), intervals)
+    error = standard_error(estimates["accuracy_difference"])
+    detectable = None if error is None else ERRORS_TO_DETECT * error
+    return Contrast(pair, held, task, min(len(small), len(large)), len(frame.rows), intervals, detectable)
+
+
+def control_contrast(records: Sequence[SweepRecord], name: str, bootstrap: Bootstrap) -> Contrast:
+    """The largest compressor against one that is known to be worse, over all predictors and tasks.
+
+    Args:
+        records: of the sweep.
+        name: of the worse one; where every compressor is asked for several numbers of sentences, of the first of these.
+        bootstrap: how documents are resampled.
+
+    Raises:
+        ValueError: there is no such compressor.
+    """
+    everyone = members(records, "compressor")
+    small = next((member for member in everyone if member.name in (name, f"{name}, {member.setting}")), None)
+    if small is None:
+        raise ValueError(f"control = {name!r}: is no compressor of the sweep")
+    alike = [member for member in everyone if member.setting == small.setting]
+    large = max(alike, key=lambda member: member.parameters or 0)
+    return contrast(records, Pair("compressor", small, large), None, None, bootstrap)
 
 
 def paired(

@@ -1,8 +1,7 @@
 """The study's findings beside a sweep's: what was found there, what is found here, and whether the two agree.
 
 Every verdict follows from an interval. A direction is established where the whole interval lies on one side of no
-effect. Where it is not, an interval that leaves the study's figure out disagrees with it; one that holds both no effect
-and the study's figure cannot tell.
+effect; else it cannot be told, and it is said whether an effect of the study's size is left out.
 """
 
 from dataclasses import dataclass
@@ -91,7 +90,7 @@ def direction(figure: Figure, study: float | None, neutral: float, sign: int = 1
         return "cannot be told", "the interval holds no effect"
     if low <= study <= high:
         return "cannot be told", "the interval holds both no effect and the study's figure"
-    return "disagrees", "the interval holds no effect and leaves out one of the study's size"
+    return "cannot be told", "the interval holds no effect; one of the study's size is left out"
 
 
 def _size(low: float, high: float, study: float | None) -> str:

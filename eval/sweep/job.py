@@ -109,7 +109,11 @@ def compressor_fields(config: SweepConfig, loaded: InspectedModels, compressor: 
 def finish(config: SweepConfig, loaded: InspectedModels, records: list[SweepRecord]) -> None:
     """Results, samples, figures, the page, and the table on the console."""
     folder = config.folder
-    results = {"schema_version": SCHEMA_VERSION, **summarise(records), "meta": meta(config, loaded)}
+    results = {
+        "schema_version": SCHEMA_VERSION,
+        **summarise(records, control=config.control),
+        "meta": meta(config, loaded),
+    }
     results["findings"] = [one.as_dict() for one in findings(results)]
     write_records(folder / "samples.jsonl", records)
     write_text(folder / "config.yaml", to_yaml(config))

@@ -1,11 +1,12 @@
 """What came out of a sweep, in words and tables: ``sweep.md`` beside the figures, and the table on the console."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from eval.report.console import aligned
-from eval.report.formats import figure_text, number, percent, printable
+from eval.report.formats import figure_text, number, percent, points, printable
 from eval.report.markdown import blocks, escaped
 from eval.report.sentence_counts import sentence_table
 from eval.report.tables import Table
@@ -60,8 +61,8 @@ def write_page(results: Results, pictures: Sequence[Picture], path: Path) -> Pat
 BASIS = (
     "Brackets are 95% bootstrap intervals over documents, each comparison paired on the same question, seed and other "
     "model. The study is He et al., arXiv 2512.21720. Agrees: the interval shows the effect in the study's direction. "
-    "Disagrees: it shows the opposite, or it holds no effect and leaves out one of the study's size. Cannot be told: "
-    "it holds both. Models and tasks are not the study's; intervals speak of other documents, not of other models."
+    "Disagrees: it shows the opposite. Cannot be told: it holds no effect, with or without one of the study's size. "
+    "Models and tasks are not the study's; intervals speak of other documents, not of other models."
 )
 
 
@@ -73,11 +74,22 @@ def summary(results: Results) -> str:
         f"{counts['questions']:,} questions on {counts['documents']:,} documents, {counts['messages']:,} messages, "
         f"{counts['answers']:,} answers."
     ]
+    if (control := results.get("control")) is not None:
+        sentences.append(control_statement(control))
     for verdict in VERDICTS:
         questions = [finding["question"] for finding in findings if finding["verdict"] == verdict]
         if questions:
             sentences.append(f"{verdict.capitalize()} ({len(questions)}): {' '.join(questions)}")
     return " ".join(sentences)
+
+
+def control_statement(control: Mapping[str, Any]) -> str:
+    """Whether the sweep shows the difference that is known to be there."""
+    figure = control["accuracy_difference"]
+    shown = f"{control['large']} against {control['small']}, {figure_text(figure, points)} points of accuracy"
+    if figure["low"] is not None and figure["low"] > 0:
+        return f"Positive control: {shown}; what has to differ does."
+    return f"The positive control failed: {shown}. What differs here cannot be told."
 
 
 def finding_sheet(results: Results) -> Table:
@@ -175,7 +187,8 @@ def contrast_sheet(results: Results) -> Table:
             c["axis"],
             f"{c['large']} against {c['small']}",
             "all together" if c["held"] is None else c["held"],
-            figure_text(c["accuracy_difference"], lambda value: f"{100 * value:+.1f}"),
+            figure_text(c["accuracy_difference"], points),
+            "-" if c["accuracy_detectable"] is None else f"{100 * c['accuracy_detectable']:.1f}",
             figure_text(c["accuracy_ratio"], number),
             figure_text(c["message_tokens_ratio"], number) if "message_tokens_ratio" in c else "-",
             figure_text(c["generation_flops_ratio"], number) if "generation_flops_ratio" in c else "-",
@@ -187,11 +200,15 @@ def contrast_sheet(results: Results) -> Table:
         "Models",
         "Other side",
         "Accuracy, points",
+        "Would be seen from, points",
         "Accuracy, ratio",
         "Times fewer tokens",
         "FLOPs, ratio",
     )
-    note = "Ratios are larger over smaller; times fewer tokens is smaller over larger: above 1 the larger writes less."
+    note = (
+        "Ratios are larger over smaller; times fewer tokens is smaller over larger: above 1 the larger writes less. A "
+        "true difference would be seen from so many points on: four intervals in five would leave out none."
+    )
     return Table("contrasts", "Scaling one side with the other fixed", heading, lines, note, names=3)
 
 

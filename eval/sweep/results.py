@@ -15,22 +15,25 @@ from eval.analysis.regression import FACTORS, MATCHING, regress
 from eval.analysis.sentences import obedience
 from eval.analysis.significance import BOOTSTRAP, Bootstrap
 from eval.record import SweepRecord, cluster
-from eval.sweep.contrasts import compare_all, contrasts
+from eval.sweep.contrasts import compare_all, contrasts, control_contrast
 from eval.sweep.measures import BY_ANSWER, BY_MESSAGE, _tasks, figures, members, messages_of
 
 Results = Mapping[str, Any]
 """What ``sweep.json`` holds."""
 
 
-def summarise(records: Sequence[SweepRecord], bootstrap: Bootstrap = BOOTSTRAP) -> dict[str, Any]:
+def summarise(
+    records: Sequence[SweepRecord], bootstrap: Bootstrap = BOOTSTRAP, control: str | None = None
+) -> dict[str, Any]:
     """Everything ``sweep.json`` says of the records.
 
     Args:
         records: as in ``samples.jsonl``: one an answer; scores in nats, None where missing.
         bootstrap: how documents are resampled.
+        control: the compressor that the largest one is known to beat; None has no such control.
 
     Raises:
-        ValueError: there are no records.
+        ValueError: there are no records, or no such compressor.
     """
     if not records:
         raise ValueError("no records to summarise: the sweep answered nothing")
@@ -43,6 +46,7 @@ def summarise(records: Sequence[SweepRecord], bootstrap: Bootstrap = BOOTSTRAP) 
         "cells": cells(records, bootstrap),
         "contrasts": [entry.as_dict() for entry in contrasts(records, bootstrap)],
         "comparisons": comparisons,
+        "control": None if control is None else control_contrast(records, control, bootstrap).as_dict(),
         "regression": regress(records, FACTORS).as_dict(),
         "regression_with_matching": regress(records, (*FACTORS, MATCHING)).as_dict(),
         "correlations": [

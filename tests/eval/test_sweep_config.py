@@ -25,6 +25,7 @@ from eval.sweep.config import load_config
         ("compressors.2.adapter=nowhere", "compressors.2.adapter = 'nowhere'"),
         ("run_folder=x{y}", "run_folder = 'x{y}'"),
         ("information.negatives={counterfactual: 0, batch: 0}", "information.negatives = "),
+        ("control=qwen2-giant", "control = 'qwen2-giant': is no compressor; there are qwen2-"),
         ("tasks.1.name=miniature/notes", "tasks.1.name = 'miniature/notes': is there twice"),
     ],
 )

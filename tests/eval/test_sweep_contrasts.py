@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eval.analysis.significance import Bootstrap
-from eval.sweep.contrasts import compare_all, contrast, pairs_of
+from eval.sweep.contrasts import ERRORS_TO_DETECT, compare_all, contrast, control_contrast, pairs_of
 from eval.sweep.results import cells, message_cells, seed_spread
 from tests.eval.planted_sweep import MEDIUM, QUICK, SMALL, grid
 from tests.records import sweep_record as record
@@ -33,6 +33,41 @@ def test_a_contrast_is_the_paired_difference_over_what_both_sides_scored() -> No
     assert found.figures["message_tokens_ratio"].value == pytest.approx(4.0)
     assert found.figures["bits_per_token_ratio"].value == pytest.approx(4.0)
     assert found.documents == 4
+
+
+def test_what_would_have_been_seen_is_what_intervals_of_that_size_do_see() -> None:
+    seen = []
+    for run in range(60):
+        generator = np.random.default_rng(run)
+        differences = generator.normal(0, 1, 60)
+        records = [
+            record(
+                id=f"notes/d{place}/0",
+                document_id=f"d{place}",
+                compressor=name,
+                compressor_parameters={"small": 1000, "large": 4000}[name],
+                accuracy=0.0 if name == "small" else differences[place] + ERRORS_TO_DETECT / 60**0.5,
+            )
+            for name in ("small", "large")
+            for place in range(60)
+        ]
+        [pair] = pairs_of(records, "compressor")
+        found = contrast(records, pair, None, None, Bootstrap(QUICK))
+        assert found.detectable == pytest.approx(ERRORS_TO_DETECT * np.std(differences, ddof=1) / 60**0.5)
+        low = found.figures["accuracy_difference"].low
+        assert low is not None
+        seen.append(low > 0)
+    # Four in five: 60 runs have a standard error of 5 points.
+    assert 0.65 <= np.mean(seen) <= 0.95
+
+
+def test_the_control_is_held_against_the_largest_of_its_own_setting() -> None:
+    records = grid(lambda c, p, g: (0.2, 0.5, 0.9)[c], settings=("3 sentences", "6 sentences"))
+    found = control_contrast(records, "small", Bootstrap(QUICK))
+    assert (found.pair.small.name, found.pair.large.name) == ("small, 3 sentences", "large, 3 sentences")
+    assert found.held is None and found.figures["accuracy_difference"].low > 0.4  # type: ignore[operator]
+    with pytest.raises(ValueError, match="control = 'tiny': is no compressor"):
+        control_contrast(records, "tiny", Bootstrap(QUICK))
 
 
 def test_pairs_are_the_widest_then_those_within_a_family_each_once_and_by_setting() -> None:

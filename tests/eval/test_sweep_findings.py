@@ -4,8 +4,10 @@ import re
 
 import pytest
 
+from eval.analysis.significance import Bootstrap
+from eval.sweep.contrasts import control_contrast
 from eval.sweep.findings import direction, findings, within
-from eval.sweep.page import console
+from eval.sweep.page import console, summary
 from tests.eval.planted_sweep import (
     grid,
     interval_of,
@@ -21,7 +23,7 @@ from tests.eval.planted_sweep import (
         (1.2, 1.8, 1.6, "agrees", "lies within it"),
         (1.7, 1.8, 1.6, "agrees", "lies below it"),
         (0.7, 0.9, 1.6, "disagrees", "below no effect"),
-        (0.9, 1.1, 1.6, "disagrees", "leaves out one of the study's size"),
+        (0.9, 1.1, 1.6, "cannot be told", "holds no effect; one of the study's size is left out"),
         (0.9, 1.7, 1.6, "cannot be told", "both no effect and the study's figure"),
         (0.9, 1.1, None, "cannot be told", "holds no effect"),
         (None, 1.7, 1.6, "cannot be told", "no interval"),
@@ -107,3 +109,13 @@ def test_sentence_counts_agree_where_scaling_goes_the_same_way_at_each(
         ("small, 3 sentences", 3),
         ("medium, 3 sentences", 3),
     ]
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"), [((0.1, 0.5, 0.9), "Positive control: large against small, +"), ((0.5,) * 3, "control failed")]
+)
+def test_a_sweep_says_whether_it_sees_what_has_to_differ(shares: tuple[float, ...], words: str) -> None:
+    records = grid(lambda c, p, g: shares[c])
+    results = results_of(records)
+    assert "ontrol" not in summary(results)
+    assert words in summary({**results, "control": control_contrast(records, "small", Bootstrap(200)).as_dict()})
