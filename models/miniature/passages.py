@@ -87,4 +87,4 @@ SHORT: tuple[Text, ...] = (_statements, _statements, _evidence, _quotation, _quo
 """Texts of any turn, each as often as it stands here."""
 
 LONG: tuple[Text, ...] = (_whole, _whole)
-"""Texts of a conversation's last turn alone: behind a whole document nothing need be looked up any more."""
+"""Texts of a conversation's last turn alone: after a whole document nothing need be looked up any more."""

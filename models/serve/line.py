@@ -46,7 +46,7 @@ class Line:
         """What a task gives, once it is its turn.
 
         A task that is abandoned before its turn leaves the line at once; one that is abandoned later ends itself, and
-        the line goes on behind it.
+        the line goes on after it.
 
         Args:
             task: runs in the thread of the line, and checks the watch.

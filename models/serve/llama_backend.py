@@ -140,7 +140,7 @@ class _Heard:
         try:
             self._watch.check()
             self._take(piece)
-        except Exception as error:  # raised behind the call, for it would not pass through llama.cpp
+        except Exception as error:  # raised after the call, for it would not pass through llama.cpp
             self.stopped = error
         return self.stopped is not None
 

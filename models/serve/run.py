@@ -98,7 +98,7 @@ def server_of(app: Starlette, line: Line) -> uvicorn.Server:
 
 
 def serve(app: Starlette, line: Line, taken: socket.socket) -> None:
-    """Serve until SIGTERM, which is an ordinary end, or SIGINT, which is raised as `KeyboardInterrupt` behind it."""
+    """Serve until SIGTERM, which is an ordinary end, or SIGINT, which is raised as `KeyboardInterrupt` after it."""
     # uvicorn raises a signal again once it has ended.
     signal.signal(signal.SIGTERM, lambda *_: None)
     try:

@@ -83,7 +83,7 @@ class UpstreamBackend:
 
 
 def neutralised(text: str) -> tuple[str, int]:
-    """A text whose control tokens have a space behind their first character, and how many there were."""
+    """A text whose control tokens have a space after their first character, and how many there were."""
     total = 0
     while True:
         text, found = CONTROL.subn(lambda match: f"{match[0][0]} {match[0][1:]}", text)

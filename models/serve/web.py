@@ -83,7 +83,7 @@ class _Web:
                 reply = Response(status_code=499)
             except InputError as error:
                 reply = refused(failure(error))
-            except Exception:  # not raised further, for the connection would be closed behind the reply
+            except Exception:  # not raised further, for the connection would be closed after the reply
                 reply = refused(mistaken())
             route = request.scope["route"]
             self.service.metrics.count("requests_total", path=route.path, status=str(reply.status_code))
