@@ -32,6 +32,8 @@ class Member:
         feed_forward: feed-forward units a layer.
         learning_rate: AdamW's, before it falls.
         more_facts: facts by which the curriculum's documents grow at a time.
+        curriculum_tokens: tokens after which the curriculum ends, mastered or not; None waits until it is mastered. For
+            members too small to: they are to have read as much as the others.
         grown_from: the member that it starts as a copy of, wider or as it is. Lookup is there then: only the last phase
             is left.
         released: it starts from that member's shipped weights, rather than from its checkpoint.
@@ -48,6 +50,7 @@ class Member:
     feed_forward: int
     learning_rate: float = 1e-3
     more_facts: int = 2
+    curriculum_tokens: float | None = None
     grown_from: str | None = None
     released: bool = False
     role: Role = "pair"
@@ -57,6 +60,8 @@ class Member:
 
 
 MEMBERS = {
+    "qwen2-shallow": Member("qwen2", 48, 1, 4, 96, learning_rate=2e-3, curriculum_tokens=6.2e6),
+    "qwen2-tiny": Member("qwen2", 48, 2, 4, 96, learning_rate=2e-3, curriculum_tokens=6.2e6),
     "qwen2-small": Member("qwen2", 128, 2, 4, 256),
     "llama-medium": Member("llama", 192, 2, 6, 512, learning_rate=6e-4, more_facts=4),
     "qwen2-large": Member("qwen2", 256, 2, 8, 800, learning_rate=5e-4, grown_from="qwen2-small"),
@@ -67,5 +72,6 @@ MEMBERS = {
         "qwen2", 128, 2, 4, 256, grown_from="qwen2-small", released=True, role="scorer", last_tokens=4e6
     ),
 }
-"""The family: three sizes, smallest first, and two that the smallest was trained on to: one whose messages do not
-follow the question, and one that scores messages of any wording."""
+"""The family: five sizes, smallest first, of which the first has one layer, too few to look anything up; and two that
+`qwen2-small` was trained on to: one whose messages do not follow the question, and one that scores messages of any
+wording."""

@@ -26,7 +26,7 @@ from models.loading import load_model
 from models.miniature.architecture import build_member
 from models.miniature.corpus import Style, compressor_turns, corpus_texts, predictor_turns
 from models.miniature.grow import widen
-from models.miniature.members import CHECKPOINT, LOG, MEMBERS, TOKENIZER, Role
+from models.miniature.members import CHECKPOINT, LOG, MEMBERS, TOKENIZER, Member, Role
 from models.miniature.packing import IGNORED, Packer, Row
 from models.miniature.passages import scorer_turns
 from models.miniature.tokenizer import train_tokenizer
@@ -157,7 +157,7 @@ def train_member(name: str, folder: Path, sequences: int, most_facts: int) -> No
         progress.seconds = before + time.time() - start
         if progress.step % LOG_STEPS == 0:
             log_progress(progress, window, folder)
-            advance_curriculum(progress, compressor_accuracy(window), member.more_facts, most_facts)
+            advance_curriculum(progress, compressor_accuracy(window), member, most_facts)
             window.clear()
             save_checkpoint(model, optimizer, progress, folder)
     save_checkpoint(model, optimizer, progress, folder)
@@ -233,19 +233,22 @@ def schedule(progress: Progress) -> tuple[float, float]:
     return rate_factor, REST_WEIGHT if progress.facts < LOOKUP_FORMED else 1.0
 
 
-def advance_curriculum(progress: Progress, accuracy: float, more_facts: int, most_facts: int) -> None:
+def advance_curriculum(progress: Progress, accuracy: float, member: Member, most_facts: int) -> None:
     """Let documents grow where the last steps' value accuracy allows it, or note that the curriculum is through.
 
     Args:
         progress: changed in place.
         accuracy: share of right values over the last steps.
-        more_facts: facts by which documents grow.
+        member: by how much documents grow, and when the curriculum ends in any case.
         most_facts: facts a document at the end of the curriculum.
     """
-    if accuracy > CURRICULUM_ACCURACY and progress.mastered is None:
-        if progress.facts >= most_facts:
-            progress.mastered = progress.tokens
-        progress.facts = min(most_facts, progress.facts + more_facts)
+    if progress.mastered is not None:
+        return
+    given_up = member.curriculum_tokens is not None and progress.tokens >= member.curriculum_tokens
+    if given_up or (accuracy > CURRICULUM_ACCURACY and progress.facts >= most_facts):
+        progress.mastered, progress.facts = progress.tokens, most_facts
+    elif accuracy > CURRICULUM_ACCURACY:
+        progress.facts = min(most_facts, progress.facts + member.more_facts)
 
 
 def save_checkpoint(model: PreTrainedModel, optimizer: torch.optim.Optimizer, progress: Progress, folder: Path) -> None:

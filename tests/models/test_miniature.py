@@ -1,6 +1,7 @@
 """The embedded family: its tokenizer, the corpus it is trained on, how it is trained, and how a member grows."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from models.miniature.corpus import (
     restate,
 )
 from models.miniature.grow import widen
-from models.miniature.members import Member
+from models.miniature.members import MEMBERS, Member
 from models.miniature.packing import Packer
 from models.miniature.passages import GAP, scorer_turns
 from models.miniature.quality import draw_cases, read_claims
@@ -193,13 +194,26 @@ def test_a_model_does_not_grow_into_any_other(width: int, sizes: dict[str, int])
 
 def test_the_phases_follow_each_other() -> None:
     progress = Progress(tokens=1e6, facts=24)
-    advance_curriculum(progress, 0.9, 2, 26)
+    member = replace(MEMBERS["qwen2-small"], more_facts=4)
+    advance_curriculum(progress, 0.9, member, 26)
     assert (progress.facts, progress.mastered) == (24, None)
-    advance_curriculum(progress, 0.95, 4, 26)
+    advance_curriculum(progress, 0.95, member, 26)
     assert (progress.facts, progress.mastered, progress.style) == (26, None, "wordy")
-    advance_curriculum(progress, 0.95, 4, 26)
+    advance_curriculum(progress, 0.95, member, 26)
     assert progress.mastered == 1e6 and progress.style == "focused"
     progress.tokens = 1e6 + FOCUSED_TOKENS
     assert progress.style == "wordy" and schedule(progress) == (pytest.approx(1 / 50), 1.0)
     progress.step, progress.tokens = 1000, progress.end - COOLDOWN_TOKENS / 2
     assert schedule(progress) == (pytest.approx(0.5), 1.0)
+
+
+def test_a_member_too_small_for_the_curriculum_reads_as_much_as_the_others() -> None:
+    member = replace(MEMBERS["qwen2-small"], curriculum_tokens=6e6)
+    progress = Progress(tokens=5.9e6, facts=8)
+    advance_curriculum(progress, 0.4, member, 26)
+    assert (progress.facts, progress.mastered) == (8, None)
+    progress.tokens = 6.1e6
+    advance_curriculum(progress, 0.4, member, 26)
+    assert (progress.facts, progress.mastered, progress.style) == (26, 6.1e6, "focused")
+    advance_curriculum(progress, 0.4, member, 26)
+    assert progress.mastered == 6.1e6 and schedule(progress)[1] == 1.0

