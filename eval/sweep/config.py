@@ -87,8 +87,8 @@ class SweepConfig(Section):
     """What answers from them."""
 
     control: Name | None = None
-    """Name of a compressor that the largest is known to beat: a sweep that does not show that can show nothing else
-    either. null has no such control."""
+    """Name of a model that the largest is known to beat: a sweep that does not show that can show nothing else either.
+    It is left out of what scaling brings. null has no such control."""
 
     scorer: SweptScorer
     """Measures the information of every message."""
@@ -189,6 +189,9 @@ def _check_distinct(config: SweepConfig) -> None:
     compressors = [one.called for one in config.compressors]
     if config.control is not None and config.control not in compressors:
         raise ValueError(f"control = {config.control!r}: is no compressor; there are {', '.join(compressors)}")
+    for key, names in (("compressors", compressors), ("predictors", [one.called for one in config.predictors])):
+        if names == [config.control]:
+            raise ValueError(f"control = {config.control!r}: is all there is of {key}; give others to compare")
     for number, one in enumerate(config.predictors):
         if one.parameters is not None and one.endpoint is None:
             raise ValueError(

@@ -148,24 +148,35 @@ def contrast(
     return Contrast(pair, held, task, min(len(small), len(large)), len(frame.rows), intervals, detectable)
 
 
-def control_contrast(records: Sequence[SweepRecord], name: str, bootstrap: Bootstrap) -> Contrast:
-    """The largest compressor against one that is known to be worse, over all predictors and tasks.
+def is_model(name: str, called: str) -> bool:
+    """Whether what records call a compressor or predictor is this model, however many sentences it is asked for."""
+    return name == called or (name.startswith(f"{called}, ") and name.endswith(" sentences"))
+
+
+def without_model(records: Sequence[SweepRecord], name: str) -> list[SweepRecord]:
+    """The records in which a model is on neither side."""
+    return [r for r in records if not is_model(r["compressor"], name) and not is_model(r["predictor"], name)]
+
+
+def control_contrasts(records: Sequence[SweepRecord], name: str, bootstrap: Bootstrap) -> list[Contrast]:
+    """The largest model of each side against one that is known to be worse, over all tasks and the other side's models.
 
     Args:
         records: of the sweep.
-        name: of the worse one; where every compressor is asked for several numbers of sentences, of the first of these.
+        name: of the worse one, which need not be on both sides. Of several numbers of sentences, the first it was
+            asked for counts.
         bootstrap: how documents are resampled.
-
-    Raises:
-        ValueError: there is no such compressor.
     """
-    everyone = members(records, "compressor")
-    small = next((member for member in everyone if member.name in (name, f"{name}, {member.setting}")), None)
-    if small is None:
-        raise ValueError(f"control = {name!r}: is no compressor of the sweep")
-    alike = [member for member in everyone if member.setting == small.setting]
-    large = max(alike, key=lambda member: member.parameters or 0)
-    return contrast(records, Pair("compressor", small, large), None, None, bootstrap)
+    found = []
+    for axis, other_axis in (("compressor", "predictor"), ("predictor", "compressor")):
+        chosen = [r for r in records if not is_model(r[other_axis], name)]
+        everyone = members(chosen, axis)
+        small = next((member for member in everyone if is_model(member.name, name)), None)
+        if small is not None:
+            alike = [member for member in everyone if member.setting == small.setting]
+            large = max(alike, key=lambda member: member.parameters or 0)
+            found.append(contrast(chosen, Pair(axis, small, large), None, None, bootstrap))
+    return found
 
 
 def paired(

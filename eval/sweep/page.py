@@ -74,8 +74,7 @@ def summary(results: Results) -> str:
         f"{counts['questions']:,} questions on {counts['documents']:,} documents, {counts['messages']:,} messages, "
         f"{counts['answers']:,} answers."
     ]
-    if (control := results.get("control")) is not None:
-        sentences.append(control_statement(control))
+    sentences += [control_statement(control) for control in results["controls"]]
     for verdict in VERDICTS:
         questions = [finding["question"] for finding in findings if finding["verdict"] == verdict]
         if questions:
@@ -88,8 +87,8 @@ def control_statement(control: Mapping[str, Any]) -> str:
     figure = control["accuracy_difference"]
     shown = f"{control['large']} against {control['small']}, {figure_text(figure, points)} points of accuracy"
     if figure["low"] is not None and figure["low"] > 0:
-        return f"Positive control: {shown}; what has to differ does."
-    return f"The positive control failed: {shown}. What differs here cannot be told."
+        return f"Positive control, {control['axis']}: {shown}; what has to differ does."
+    return f"The positive control of the {control['axis']} failed: {shown}. What differs here cannot be told."
 
 
 def finding_sheet(results: Results) -> Table:

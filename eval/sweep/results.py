@@ -15,7 +15,7 @@ from eval.analysis.regression import FACTORS, MATCHING, regress
 from eval.analysis.sentences import obedience
 from eval.analysis.significance import BOOTSTRAP, Bootstrap
 from eval.record import SweepRecord, cluster
-from eval.sweep.contrasts import compare_all, contrasts, control_contrast
+from eval.sweep.contrasts import compare_all, contrasts, control_contrasts, without_model
 from eval.sweep.measures import BY_ANSWER, BY_MESSAGE, _tasks, figures, members, messages_of
 
 Results = Mapping[str, Any]
@@ -30,33 +30,36 @@ def summarise(
     Args:
         records: as in ``samples.jsonl``: one an answer; scores in nats, None where missing.
         bootstrap: how documents are resampled.
-        control: the compressor that the largest one is known to beat; None has no such control.
+        control: a model that the largest is known to beat; it has cells, and is left out of what scaling does. None
+            has no such control.
 
     Raises:
-        ValueError: there are no records, or no such compressor.
+        ValueError: there are no records, or none without the control.
     """
     if not records:
         raise ValueError("no records to summarise: the sweep answered nothing")
-    comparisons = [comparison.as_dict() for comparison in compare_all(records, bootstrap)]
+    kept = records if control is None else without_model(records, control)
+    if not kept:
+        raise ValueError(f"control = {control!r}: is in every answer of the sweep, and nothing is left to compare")
     return {
         "counts": counts_of(records),
         "compressors": [vars(entry) for entry in members(records, "compressor")],
         "predictors": [vars(entry) for entry in members(records, "predictor")],
         "messages": message_cells(records, bootstrap),
         "cells": cells(records, bootstrap),
-        "contrasts": [entry.as_dict() for entry in contrasts(records, bootstrap)],
-        "comparisons": comparisons,
-        "control": None if control is None else control_contrast(records, control, bootstrap).as_dict(),
-        "regression": regress(records, FACTORS).as_dict(),
-        "regression_with_matching": regress(records, (*FACTORS, MATCHING)).as_dict(),
+        "controls": [] if control is None else [c.as_dict() for c in control_contrasts(records, control, bootstrap)],
+        "contrasts": [entry.as_dict() for entry in contrasts(kept, bootstrap)],
+        "comparisons": [comparison.as_dict() for comparison in compare_all(kept, bootstrap)],
+        "regression": regress(kept, FACTORS).as_dict(),
+        "regression_with_matching": regress(kept, (*FACTORS, MATCHING)).as_dict(),
         "correlations": [
             entry.as_dict()
             for by in (("compressor", "task"), ())
-            for entry in correlations(records, by, bootstrap=bootstrap)
+            for entry in correlations(kept, by, bootstrap=bootstrap)
         ],
         "sentences": sentence_counts(records, bootstrap),
-        "information_cells": information_cells(records, bootstrap),
-        "rate_distortion": rate_distortion(records, bootstrap),
+        "information_cells": information_cells(kept, bootstrap),
+        "rate_distortion": rate_distortion(kept, bootstrap),
     }
 
 

@@ -81,5 +81,5 @@ def test_a_damaged_memory_is_refused_with_the_configuration(tmp_path: Path) -> N
 
 def test_a_sweep_takes_it_as_well(adapter: Path) -> None:
     one = f"{{model: {MODEL}, family: qwen, adapter: {adapter}}}"
-    (compressor,) = load_sweep("sweep.yaml", [f"compressors=[{one}]"]).compressors
+    (compressor,) = load_sweep("sweep.yaml", [f"compressors=[{one}]", "control=null"]).compressors
     assert (compressor.budget_tokens, compressor.dtype) == (24, "bfloat16")

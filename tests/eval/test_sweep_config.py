@@ -12,7 +12,7 @@ from eval.sweep.config import load_config
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("compressors.1.name=qwen2-small", "compressors.1.name = 'qwen2-small': is there twice"),
+        ("compressors.3.name=qwen2-small", "compressors.3.name = 'qwen2-small': is there twice"),
         ("compressors.0.family=null", "compressors.0.family = null"),
         ("compressors.0.modell=x", "compressors.0.modell: unknown key; did you mean compressors.0.model?"),
         ("predictors.0.parameters=4", "predictors.0.parameters = 4"),
@@ -25,6 +25,10 @@ from eval.sweep.config import load_config
         ("compressors.2.adapter=nowhere", "compressors.2.adapter = 'nowhere'"),
         ("run_folder=x{y}", "run_folder = 'x{y}'"),
         ("information.negatives={counterfactual: 0, batch: 0}", "information.negatives = "),
+        (
+            "predictors=[{family: qwen2, model: miniature/qwen2-shallow}]",
+            "control = 'qwen2-shallow': is all there is of predictors",
+        ),
         ("control=qwen2-giant", "control = 'qwen2-giant': is no compressor; there are qwen2-"),
         ("tasks.1.name=miniature/notes", "tasks.1.name = 'miniature/notes': is there twice"),
     ],
@@ -38,14 +42,18 @@ def test_a_grid_that_cannot_be_run_is_one_line_that_names_the_key(override: str,
 def test_sentences_are_an_axis_unless_a_compressor_has_its_own() -> None:
     config = load_config("sweep.yaml", ["sentences=[null, 3]"])
     assert [one.called for one in config.measured] == [
+        "qwen2-shallow",
+        "qwen2-tiny",
         "qwen2-small",
         "llama-medium",
         "qwen2-large",
+        "qwen2-shallow, 3 sentences",
+        "qwen2-tiny, 3 sentences",
         "qwen2-small, 3 sentences",
         "llama-medium, 3 sentences",
         "qwen2-large, 3 sentences",
     ]
-    assert [one.sentences for one in config.measured] == [None] * 3 + [3] * 3
+    assert [one.sentences for one in config.measured] == [None] * 5 + [3] * 5
     with pytest.raises(ConfigError, match=r"compressors\.0\.sentences = 9"):
         load_config("sweep.yaml", ["sentences=[null, 3]", "compressors.0.sentences=9"])
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from eval.analysis.significance import Bootstrap
-from eval.sweep.contrasts import ERRORS_TO_DETECT, compare_all, contrast, control_contrast, pairs_of
-from eval.sweep.results import cells, message_cells, seed_spread
+from eval.sweep.contrasts import ERRORS_TO_DETECT, compare_all, contrast, control_contrasts, pairs_of
+from eval.sweep.results import cells, message_cells, seed_spread, summarise
 from tests.eval.planted_sweep import MEDIUM, QUICK, SMALL, grid
 from tests.records import sweep_record as record
 
@@ -61,13 +61,27 @@ def test_what_would_have_been_seen_is_what_intervals_of_that_size_do_see() -> No
     assert 0.65 <= np.mean(seen) <= 0.95
 
 
-def test_the_control_is_held_against_the_largest_of_its_own_setting() -> None:
+def test_the_control_is_held_against_the_largest_of_its_own_setting_and_left_out_of_the_rest() -> None:
     records = grid(lambda c, p, g: (0.2, 0.5, 0.9)[c], settings=("3 sentences", "6 sentences"))
-    found = control_contrast(records, "small", Bootstrap(QUICK))
-    assert (found.pair.small.name, found.pair.large.name) == ("small, 3 sentences", "large, 3 sentences")
-    assert found.held is None and found.figures["accuracy_difference"].low > 0.4  # type: ignore[operator]
-    with pytest.raises(ValueError, match="control = 'tiny': is no compressor"):
-        control_contrast(records, "tiny", Bootstrap(QUICK))
+    compressors, predictors = control_contrasts(records, "small", Bootstrap(QUICK))
+    assert (compressors.pair.small.name, compressors.pair.large.name) == ("small, 3 sentences", "large, 3 sentences")
+    low = compressors.figures["accuracy_difference"].low
+    assert compressors.held is None and low is not None and low > 0.4
+    assert (predictors.pair.axis, predictors.pair.small.name, predictors.pair.large.name) == (
+        "predictor",
+        "small",
+        "large",
+    )
+    assert predictors.figures["accuracy_difference"].value == 0
+    results = summarise(records, Bootstrap(QUICK), control="small")
+    assert {entry["small"] for entry in results["contrasts"]} == {
+        "medium, 3 sentences",
+        "medium, 6 sentences",
+        "medium",
+    }
+    assert any(cell["compressor"] == "small, 3 sentences" for cell in results["cells"])
+    with pytest.raises(ValueError, match="control = 'small': is in every answer"):
+        summarise([r for r in records if r["predictor"] == "small"], Bootstrap(QUICK), control="small")
 
 
 def test_pairs_are_the_widest_then_those_within_a_family_each_once_and_by_setting() -> None:

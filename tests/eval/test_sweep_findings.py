@@ -5,7 +5,7 @@ import re
 import pytest
 
 from eval.analysis.significance import Bootstrap
-from eval.sweep.contrasts import control_contrast
+from eval.sweep.contrasts import control_contrasts
 from eval.sweep.findings import direction, findings, within
 from eval.sweep.page import console, summary
 from tests.eval.planted_sweep import (
@@ -112,10 +112,15 @@ def test_sentence_counts_agree_where_scaling_goes_the_same_way_at_each(
 
 
 @pytest.mark.parametrize(
-    ("shares", "words"), [((0.1, 0.5, 0.9), "Positive control: large against small, +"), ((0.5,) * 3, "control failed")]
+    ("shares", "words"),
+    [
+        ((0.1, 0.5, 0.9), "Positive control, compressor: large against small, +"),
+        ((0.5,) * 3, "compressor failed: l"),
+    ],
 )
 def test_a_sweep_says_whether_it_sees_what_has_to_differ(shares: tuple[float, ...], words: str) -> None:
     records = grid(lambda c, p, g: shares[c])
     results = results_of(records)
     assert "ontrol" not in summary(results)
-    assert words in summary({**results, "control": control_contrast(records, "small", Bootstrap(200)).as_dict()})
+    controls = [one.as_dict() for one in control_contrasts(records, "small", Bootstrap(200))]
+    assert words in summary({**results, "controls": controls})

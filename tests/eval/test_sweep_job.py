@@ -44,6 +44,7 @@ def small(folder: Path, *more: str) -> list[str]:
         "predictors=[{family: qwen2, model: miniature/qwen2-small}, {family: llama, model: miniature/llama-medium}]",
         "scorer.model=miniature/qwen2-small",
         "second_scorer=null",
+        "control=null",
         f"tasks=[{', '.join('{name: ' + task + ', facts: 4}' for task in TASKS[:2])}]",
         "seeds=[0, 1]",
         "information.negatives={counterfactual: 1, batch: 0}",
