@@ -47,7 +47,9 @@ def test_figures_are_those_of_the_evaluation(tmp_path: Path) -> None:
     for one in figures.messages:
         expected = own[one.name]
         assert statistics.fmean(one.tokens) == pytest.approx(expected["message_tokens"]["value"])
-        assert statistics.fmean([f1 for f1 in one.f1 if f1 is not None]) == pytest.approx(expected["accuracy"]["value"])
+        assert statistics.fmean([f1 for f1 in one.accuracy if f1 is not None]) == pytest.approx(
+            expected["accuracy"]["value"]
+        )
         bits = [value for value in one.bits if value is not None]
         assert max(0.0, statistics.fmean(bits)) == pytest.approx(expected["information_bits"]["value"], abs=1e-5)
     path = tmp_path / "figures.json"
