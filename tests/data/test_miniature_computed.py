@@ -14,13 +14,15 @@ from data.sample import Document, Question
 from data.task import Request
 from objectives.accuracy import score
 
+OPERANDS: dict[str, int] = {kind: computation.operands for kind, computation in COMPUTATIONS.items()}
+
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=lambda shape: shape.name)
 every_split = pytest.mark.parametrize("split", ["train", "test"])
 
 
-def documents_of(shape: Shape, split: str = "test", **request: object) -> list[Document]:
-    asked = {"documents": 12, "questions_per_document": 4, "variant": "computed"} | request
-    return load_documents(shape.name, Request(split=split, **asked)).documents  # type: ignore[arg-type]
+def documents_of(shape: Shape, split: str = "test", questions: int = 4, variant: str = "computed") -> list[Document]:
+    request = Request(split, documents=12, questions_per_document=questions, variant=variant)
+    return load_documents(shape.name, request).documents
 
 
 def number_in(sentence: str) -> int:
@@ -41,7 +43,7 @@ def test_the_answer_follows_from_the_sentences_that_are_named(shape: Shape, spli
     for document in documents_of(shape, split):
         for question in document.questions:
             keys = question.id.split("-")[1:]
-            assert len(question.evidence) == COMPUTATIONS[question.kind].operands == len(keys)  # type: ignore[index]
+            assert len(question.evidence) == OPERANDS[question.kind] == len(keys)
             assert all(sentence in document.text for sentence in question.evidence)
             assert all(
                 key in sentence and key in question.text for key, sentence in zip(keys, question.evidence, strict=True)
@@ -71,9 +73,7 @@ def test_every_twin_has_one_number_changed_and_another_answer(shape: Shape, spli
 
 @every_shape
 def test_kinds_take_turns_over_documents_too(shape: Shape) -> None:
-    alone = Counter(
-        question.kind for document in documents_of(shape, questions_per_document=1) for question in document.questions
-    )
+    alone = Counter(question.kind for document in documents_of(shape, questions=1) for question in document.questions)
     assert alone == dict.fromkeys(KINDS, 4)
     one = {question.kind for document in documents_of(shape, variant="sum") for question in document.questions}
     assert one == {"sum"}

@@ -131,7 +131,7 @@ def reader_tables(one: SetFigures) -> list[Table]:
         own = [record["accuracy"] for records in one.lines[line].values() for record in records]
         mean = statistics.fmean(value for value in own if value is not None)
         cells = [statistics.fmean(read[reader]) if read.get(reader) else None for reader in readers]
-        shown = [("", "") if read is None else (percent(read), number(read / mean) if mean else "") for read in cells]
+        shown = [("", "") if cell is None else (percent(cell), number(cell / mean) if mean else "") for cell in cells]
         lines.append((line, percent(mean), *(cell for pair in shown for cell in pair)))
     score = _capital(one.score)
     heads = [f"{what}, {reader}" for reader in readers for what in (score, "Portability")]
