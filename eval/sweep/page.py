@@ -87,7 +87,10 @@ def control_statement(control: Mapping[str, Any]) -> str:
     figure = control["accuracy_difference"]
     shown = f"{control['large']} against {control['small']}, {figure_text(figure, points)} points of accuracy"
     if figure["low"] is not None and figure["low"] > 0:
-        return f"Positive control, {control['axis']}: {shown}; what has to differ does. The smaller is left out of what follows."
+        return (
+            f"Positive control, {control['axis']}: {shown}; what has to differ does. The smaller is left out of what "
+            "follows."
+        )
     return f"The positive control of the {control['axis']} failed: {shown}. What differs here cannot be told."
 
 
