@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from peft import PeftModel
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -155,7 +156,9 @@ def _read(
     if not layout.reached:
         raise ModelError(f"{model.config.model_type} does not attend through transformers' attention interface")
     targets = [token for leaf in tree_pass.leaves for token in leaf.ids]
-    return hidden[0, torch.tensor(tree_pass.kept, device=device)], torch.tensor(targets, device=device)
+    # Messages of one group start from the same state. An index would add their gradients in the order in which threads
+    # come to them, and no two runs would agree; a lookup adds them in order.
+    return embedding(torch.tensor(tree_pass.kept, device=device), hidden[0]), torch.tensor(targets, device=device)
 
 
 def _project(

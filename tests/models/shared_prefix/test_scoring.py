@@ -1,7 +1,7 @@
 """Shared-prefix log-probabilities equal the plain computation, on every kind of attention, and read prefixes once."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -220,3 +220,27 @@ def test_a_model_that_ignores_the_layout_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(scoring, "share_prefixes", lambda model: model)
     with pytest.raises(ModelError, match="qwen2 does not attend through transformers' attention interface"):
         scoring.batched_message_log_probs(tiny_model("qwen2"), [[1, 2]], [[Continuation([3], [4])]])
+
+
+def test_gradients_are_the_same_bits_whenever_two_threads_compute_them(two_threads: None) -> None:
+    """The states that messages of a group start from get gradients of all of them, added in one order."""
+    model = lora(tiny_model("qwen2"))
+    generator = random.Random(0)
+    prefix, suffix = tokens(generator, 30), tokens(generator, 3)
+    continuations = [Continuation(suffix, tokens(generator, 24)) for _ in range(96)]
+
+    def once() -> list[bytes]:
+        scores = token_scores(model, [prefix], [continuations])[0]
+        loss = torch.cat([message.log_probs for message in scores]).sum()
+        return [gradient.numpy().tobytes() for gradient in gradients(model, loss).values()]
+
+    expected = once()
+    assert all(once() == expected for _ in range(8))
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
