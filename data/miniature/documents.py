@@ -14,7 +14,7 @@ from data.miniature.filings import FILINGS
 from data.miniature.notes import NOTES
 from data.miniature.pages import PAGES
 from data.miniature.papers import PAPERS
-from data.miniature.shape import Relation, Shape
+from data.miniature.shape import Relation, Shape, words
 from data.miniature.values import Split, Values, wording
 from data.sample import Document, Question
 
@@ -29,6 +29,9 @@ DEFAULT_FILLER = 0.6
 
 MIN_SECTION_FACTS = 4
 """Fewest facts under a heading: with fewer, a short document would be mostly headings."""
+
+QUALIFIERS = words("new small large short late main")
+"""What tells apart facts about one key, in the documents that have several of them."""
 
 WRONG_OPTIONS = 4
 """Options beside the right one: five in all, as in LongHealth."""
@@ -98,7 +101,9 @@ OPEN_ANSWER = "Dear reader, the {k}: {v}. Best wishes."
 """The gold answer to an open question."""
 
 
-def make_layout(shape: Shape, seed: int, split: Split, facts: int, filler: float) -> tuple[Layout, Values]:
+def make_layout(
+    shape: Shape, seed: int, split: Split, facts: int, filler: float, sharing: int = 1
+) -> tuple[Layout, Values]:
     """Draw a document: which facts, their values and wordings, and the filler between them.
 
     Args:
@@ -107,6 +112,8 @@ def make_layout(shape: Shape, seed: int, split: Split, facts: int, filler: float
         split: ``test`` draws values and wordings that are held out of training.
         facts: the number of facts that the document states, at most ``shape.max_facts``.
         filler: probability that a filler sentence follows a fact.
+        sharing: how many facts share a key; from two on a qualifier before it tells them apart, at most one of each of
+            ``QUALIFIERS``.
 
     Returns:
         The layout, and the values that are left to draw from.
@@ -114,8 +121,12 @@ def make_layout(shape: Shape, seed: int, split: Split, facts: int, filler: float
     generator = random.Random(f"{shape.name}/{split}/{seed}/{facts}")
     values = Values(generator, split)
     title = (values.name(), values.number("title"))
+    facts = min(facts, shape.max_facts)
     pairs = [(relation, key) for relation in shape.relations for key in relation.keys]
-    chosen = generator.sample(pairs, min(facts, shape.max_facts))
+    chosen = generator.sample(pairs, -(-facts // sharing))
+    if sharing > 1:
+        parted = [(r, f"{part} {k}") for r, k in chosen for part in generator.sample(QUALIFIERS, sharing)]
+        chosen = generator.sample(parted, facts)
     chosen_facts = tuple(
         Fact(key, values.draw(relation.value, key), relation, wording(relation.document, split, generator))
         for relation, key in chosen
@@ -166,9 +177,16 @@ def ask(layout: Layout, index: int, values: Values, generator: random.Random, tw
 
 
 def absent_keys(layout: Layout) -> list[tuple[Relation, str]]:
-    """The keys that the document states nothing about, without yes/no ones, whose answers could be guessed."""
+    """The keys that the document states nothing about, without yes/no ones, whose answers could be guessed.
+
+    Where keys have a qualifier, these are the document's own keys with others.
+    """
     present = {fact.key for fact in layout.facts}
-    return [(r, k) for r in layout.shape.relations for k in r.keys if k not in present and r.value != "yes_no"]
+    relations = [(relation, key) for relation in layout.shape.relations for key in relation.keys]
+    if " " in layout.facts[0].key:
+        shared = {key.split()[-1] for key in present}
+        relations = [(r, f"{part} {k}") for r, k in relations if k in shared for part in QUALIFIERS]
+    return [(relation, key) for relation, key in relations if key not in present and relation.value != "yes_no"]
 
 
 def ask_absent(layout: Layout, generator: random.Random, values: Values, twins: int) -> Question:
@@ -203,6 +221,7 @@ def make_document(
     filler: float = DEFAULT_FILLER,
     questions: int | None = None,
     twins: int = 3,
+    sharing: int = 1,
 ) -> Document:
     """One document with its questions.
 
@@ -216,8 +235,9 @@ def make_document(
             paper's questions ask for a fact it does not state; where two of these are the same, it has one question
             fewer.
         twins: counterfactual twins of a question; a yes/no question has one.
+        sharing: as for ``make_layout``.
     """
-    layout, values = make_layout(SHAPES[task], seed, split, facts, filler)
+    layout, values = make_layout(SHAPES[task], seed, split, facts, filler, sharing)
     generator = values.generator
     count = len(layout.facts) if questions is None else min(questions, len(layout.facts))
     document_questions = []
@@ -240,7 +260,8 @@ def make_documents(
     filler: float = DEFAULT_FILLER,
     questions: int | None = None,
     twins: int = 3,
+    sharing: int = 1,
 ) -> list[Document]:
     """``count`` documents of consecutive seeds from ``first_seed`` on; the rest as for ``make_document``."""
     seeds = range(first_seed, first_seed + count)
-    return [make_document(task, seed, split, facts, filler, questions, twins) for seed in seeds]
+    return [make_document(task, seed, split, facts, filler, questions, twins, sharing) for seed in seeds]

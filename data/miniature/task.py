@@ -15,10 +15,14 @@ from data.task import Loaded, Request
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-STATED, COMPUTED = "stated", "computed"
+STATED, QUALIFIED, COMPUTED = "stated", "qualified", "computed"
 
-VARIANTS = (STATED, COMPUTED, *KINDS)
-"""What questions ask for: a fact that is stated, what can be computed from several, or one kind of that alone."""
+VARIANTS = (STATED, QUALIFIED, COMPUTED, *KINDS)
+"""What questions ask for: a fact that is stated, one of several about the same key, which a qualifier tells apart, what
+can be computed from several facts, or one kind of that alone."""
+
+SHARING = 3
+"""Facts about the same key in a document of the ``qualified`` variant."""
 
 LEAST_FACTS = 8
 """Facts of the shortest document about which something is computed: a third to two thirds of them are numbers."""
@@ -46,15 +50,16 @@ def load(shape: Shape, request: Request) -> Loaded:
         raise DataError(f"{shape.name}: set documents: this task is generated without limit")
     if facts > shape.max_facts:
         raise DataError(f"{shape.name}: facts = {facts}, but a document states {shape.max_facts} at most")
-    if variant != STATED and facts < LEAST_FACTS:
+    if variant not in (STATED, QUALIFIED) and facts < LEAST_FACTS:
         raise DataError(f"{shape.name}: facts = {facts}, but variant = {variant} needs {LEAST_FACTS} at least")
     per_document = facts if request.questions_per_document is None else min(request.questions_per_document, facts)
     split: Split = "test" if request.split == "test" else "train"
     first = request.seed * SEED_STRIDE
     skipped: Counter[str] = Counter()
-    if variant == STATED:
+    if variant in (STATED, QUALIFIED):
+        sharing = SHARING if variant == QUALIFIED else 1
         documents = make_documents(
-            shape.name, first, request.documents, split, facts=facts, questions=per_document, twins=TWINS
+            shape.name, first, request.documents, split, facts, questions=per_document, twins=TWINS, sharing=sharing
         )
     else:
         kinds = KINDS if variant == COMPUTED else (cast(Kind, variant),)

@@ -8,11 +8,22 @@ it, and now and then about one that it lacks, so that p(a given q) is a prior.
 """
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from data.miniature.documents import NOT_STATED, SHAPES, UNANSWERABLE, Fact, Layout, ask, ask_absent, make_layout
+from data.miniature.computed import COMPUTATIONS, KINDS, MOST_OPERANDS, ask_computed, number_facts
+from data.miniature.documents import (
+    NOT_STATED,
+    SHAPES,
+    UNANSWERABLE,
+    Fact,
+    Layout,
+    absent_keys,
+    ask,
+    ask_absent,
+    make_layout,
+)
 from data.miniature.papers import PAPERS
 from data.miniature.values import Values
 from data.sample import Question
@@ -67,8 +78,29 @@ PREDICTOR_FACTS = 16
 """Facts of a predictor conversation's document: more than any message holds, so that each lacks some."""
 
 
+QUALIFIED = 0.5
+"""The share of documents in which several facts share a key, where anything is asked."""
+
+SHARING = (2, 3)
+"""How many facts share a key in these."""
+
+COMPUTED = 0.3
+"""The share of compressor questions, where anything is asked, whose answer is computed."""
+
+COMPUTING = 0.6
+"""The share of predictor conversations, where anything is asked, of which every answer is computed: what takes longest
+to learn."""
+
+COMPUTED_FROM = (2, 6)
+"""Fewest and most numbers that the message of such a conversation holds."""
+
+
 Style = Literal["wordy", "focused", "leading"]
 """How far a message follows the question."""
+
+Asked = Literal["stated", "any"]
+"""What is asked for: what a document states under a key of its own, or also one of several facts about the same key,
+and what is computed from several."""
 
 
 @dataclass(frozen=True)
@@ -90,38 +122,43 @@ def message_length(generator: random.Random, available: int) -> int:
     return min(available, generator.choices(range(1, len(LENGTH_WEIGHTS) + 1), weights=LENGTH_WEIGHTS)[0])
 
 
-def compressor_message(needed: str, facts: Sequence[Fact], key: str, generator: random.Random, style: Style) -> str:
+def compressor_message(
+    needed: Sequence[str], facts: Sequence[Fact], keys: Collection[str], generator: random.Random, style: Style
+) -> str:
     """A message about a document.
 
     Args:
-        needed: the sentence that answers the question.
+        needed: the sentences from which the question can be answered: one, or those that are computed with.
         facts: the document's facts, in its order.
-        key: what is asked about.
+        keys: what is asked about.
         generator: chooses the facts, their order and the words around them.
         style: how far it follows the question; the constants above say how.
     """
     if style == "leading":
-        return restate(_leading_statements(needed, facts, key, generator), generator)
-    other_statements = [fact.statement for fact in facts if fact.key != key]
+        return restate(_leading_statements(needed, facts, keys, generator), generator)
+    other_statements = [fact.statement for fact in facts if fact.key not in keys]
     count = message_length(generator, len(other_statements))
     if style == "focused" or generator.random() < NEEDED_ALONE:
-        statements = [needed]
+        statements = list(needed)
     elif generator.random() < KEEP_NEEDED:
         statements = generator.sample(other_statements, count - 1)
-        statements.insert(0 if generator.random() < NEEDED_FIRST else generator.randrange(count), needed)
+        place = 0 if generator.random() < NEEDED_FIRST else generator.randrange(count)
+        statements[place:place] = needed
     else:
         statements = generator.sample(other_statements, count)
     return restate(statements, generator)
 
 
-def _leading_statements(needed: str, facts: Sequence[Fact], key: str, generator: random.Random) -> list[str]:
+def _leading_statements(
+    needed: Sequence[str], facts: Sequence[Fact], keys: Collection[str], generator: random.Random
+) -> list[str]:
     """What a leading message restates: mostly the beginning of the document."""
-    others = [fact for fact in facts if fact.key != key]
+    others = [fact for fact in facts if fact.key not in keys]
     count = generator.choices(range(1, len(LEAD_WEIGHTS) + 1), weights=LEAD_WEIGHTS)[0]
     count = min(count, len(others))
     draw = generator.random()
     if draw < ANSWERING:
-        return [needed, *_in_order(others, count - 1, generator)]
+        return [*needed, *_in_order(others, count - 1, generator)]
     if draw < ANSWERING + SCATTERED:
         return _in_order(facts, count, generator)
     starts = [LATER_START**index for index in range(len(facts))]
@@ -143,21 +180,28 @@ def question_text(question: Question) -> str:
     return question.text + ("\nOptions: " + "; ".join(question.options) if question.options else "")
 
 
-def draw_layout(generator: random.Random, facts: int, filler: float) -> tuple[Layout, Values]:
+def draw_layout(generator: random.Random, facts: int, filler: float, asked: Asked = "stated") -> tuple[Layout, Values]:
     """A random training document of any shape.
 
     Args:
         generator: draws the shape and the document's seed.
         facts: how many facts the document states.
         filler: probability that a filler sentence follows a fact.
+        asked: where anything is, several facts of some documents share a key.
     """
+    sharing = generator.randint(*SHARING) if asked == "any" and generator.random() < QUALIFIED else 1
     shape = SHAPES[generator.choice(sorted(SHAPES))]
     # Seeds of training stay below 2 ** 40, those of `quality.FIRST_SEED` above: no document is in both.
-    return make_layout(shape, generator.randrange(1 << 40), "train", facts, filler)
+    return make_layout(shape, generator.randrange(1 << 40), "train", facts, filler, sharing)
 
 
 def compressor_turns(
-    generator: random.Random, facts: int, filler: float, questions: int, style: Style = "wordy"
+    generator: random.Random,
+    facts: int,
+    filler: float,
+    questions: int,
+    style: Style = "wordy",
+    asked: Asked = "stated",
 ) -> list[Turn]:
     """One document, and a message for each of ``questions`` of its facts.
 
@@ -167,19 +211,25 @@ def compressor_turns(
         filler: as in `draw_layout`.
         questions: maximum questions about the document.
         style: how far messages follow the question.
+        asked: what is asked for.
     """
-    layout, values = draw_layout(generator, facts, filler)
+    layout, values = draw_layout(generator, facts, filler, asked)
+    computable = asked == "any" and len(number_facts(layout)) >= MOST_OPERANDS
     indices = generator.sample(range(len(layout.facts)), min(questions, len(layout.facts)))
     turns: list[Turn] = []
     for index in indices:
-        if layout.shape is PAPERS and generator.random() < ABSENT_KEY:
+        if computable and generator.random() < COMPUTED:
+            question = ask_computed(layout, generator.choice(KINDS), values.fork(), generator, 0)
+            keys = question.id.split("-")[1:]
+            needed = [fact.statement for key in keys for fact in layout.facts if fact.key == key]
+        elif layout.shape is PAPERS and generator.random() < ABSENT_KEY and absent_keys(layout):
             question = ask_absent(layout, generator, values.fork(), 0)
-            key = absent_key(question)
-            needed = NOT_STATED.format(k=key)
+            keys = [absent_key(question)]
+            needed = [NOT_STATED.format(k=keys[0])]
         else:
             question = ask(layout, index, values.fork(), generator, 0)
-            key, needed = layout.facts[index].key, layout.facts[index].statement
-        message = compressor_message(needed, layout.facts, key, generator, style)
+            keys, needed = [layout.facts[index].key], [layout.facts[index].statement]
+        message = compressor_message(needed, layout.facts, keys, generator, style)
         context = layout.render() + "\n\n" if not turns else ""
         turns.append(Turn(f"{context}Question: {question.text}", message))
     return turns
@@ -190,13 +240,16 @@ def absent_key(question: Question) -> str:
     return question.id.removeprefix("absent-")
 
 
-def predictor_turns(generator: random.Random, questions: int) -> list[Turn]:
+def predictor_turns(generator: random.Random, questions: int, asked: Asked = "stated") -> list[Turn]:
     """One message, and answers to at most ``questions`` questions; about one in eight asks for a fact that it lacks."""
-    layout, values = draw_layout(generator, PREDICTOR_FACTS, 0.0)
+    layout, values = draw_layout(generator, PREDICTOR_FACTS, 0.0, asked)
+    if asked == "any" and len(number_facts(layout)) >= COMPUTED_FROM[0] and generator.random() < COMPUTING:
+        return _computing_turns(layout, values, generator, questions)
     count = message_length(generator, len(LENGTH_WEIGHTS))
     held = generator.sample(range(len(layout.facts)), count)
     statements = [layout.facts[index].statement for index in held]
-    absent = ask_absent(layout, generator, values.fork(), 0) if layout.shape is PAPERS else None
+    lacks = layout.shape is PAPERS and bool(absent_keys(layout))
+    absent = ask_absent(layout, generator, values.fork(), 0) if lacks else None
     if absent is not None:
         statements.insert(generator.randrange(count + 1), NOT_STATED.format(k=absent_key(absent)))
     message = restate(statements, generator) if generator.random() >= NO_MESSAGE else ""
@@ -212,6 +265,21 @@ def predictor_turns(generator: random.Random, questions: int) -> list[Turn]:
         context = message + "\n\n" if not turns else ""
         turns.append(Turn(f"{context}Question: {question_text(question)}", "Answer: " + question.answers[0]))
     return turns
+
+
+def _computing_turns(layout: Layout, values: Values, generator: random.Random, questions: int) -> list[Turn]:
+    """One message of numbers, and answers that are computed from them."""
+    numbers = number_facts(layout)
+    count = min(len(numbers), generator.randint(*COMPUTED_FROM))
+    held = replace(layout, facts=tuple(layout.facts[index] for index in generator.sample(numbers, count)))
+    message = restate([fact.statement for fact in held.facts], generator)
+    kinds = [kind for kind in KINDS if COMPUTATIONS[kind].operands <= count]
+    asked = [ask_computed(held, generator.choice(kinds), values.fork(), generator, 0) for _ in range(questions)]
+    prompts = [f"{message}\n\n" if turn == 0 else "" for turn in range(questions)]
+    return [
+        Turn(f"{prompt}Question: {question.text}", "Answer: " + question.answers[0])
+        for prompt, question in zip(prompts, asked, strict=True)
+    ]
 
 
 def corpus_texts(seed: int, count: int) -> list[str]:
