@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from data.miniature.computed import COMPUTATIONS, KINDS, MOST_OPERANDS, ask_computed, number_facts
+from data.miniature.computed import COMPUTATIONS, KINDS, MOST_OPERANDS, Kind, ask_computed, number_facts
 from data.miniature.documents import (
     NOT_STATED,
     SHAPES,
@@ -273,7 +273,7 @@ def _computing_turns(layout: Layout, values: Values, generator: random.Random, q
     count = min(len(numbers), generator.randint(*COMPUTED_FROM))
     held = replace(layout, facts=tuple(layout.facts[index] for index in generator.sample(numbers, count)))
     message = restate([fact.statement for fact in held.facts], generator)
-    kinds = [kind for kind in KINDS if COMPUTATIONS[kind].operands <= count]
+    kinds: list[Kind] = [kind for kind in KINDS if COMPUTATIONS[kind].operands <= count]
     asked = [ask_computed(held, generator.choice(kinds), values.fork(), generator, 0) for _ in range(questions)]
     prompts = [f"{message}\n\n" if turn == 0 else "" for turn in range(questions)]
     return [
