@@ -8,11 +8,10 @@ it, and now and then about one that it lacks, so that p(a given q) is a prior.
 """
 
 import random
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from data.miniature.computed import COMPUTATIONS, KINDS, MOST_OPERANDS, Kind, ask_computed, number_facts
 from data.miniature.documents import (
     NOT_STATED,
     SHAPES,
@@ -79,28 +78,14 @@ PREDICTOR_FACTS = 16
 
 
 QUALIFIED = 0.5
-"""The share of documents in which several facts share a key, where anything is asked."""
+"""The share of documents in which facts share keys, of those for a member that is asked about such."""
 
 SHARING = (2, 3)
-"""How many facts share a key in these."""
-
-COMPUTED = 0.3
-"""The share of compressor questions, where anything is asked, whose answer is computed."""
-
-COMPUTING = 0.6
-"""The share of predictor conversations, where anything is asked, of which every answer is computed: what takes longest
-to learn."""
-
-COMPUTED_FROM = (2, 6)
-"""Fewest and most numbers that the message of such a conversation holds."""
+"""Fewest and most facts that share a key in these."""
 
 
 Style = Literal["wordy", "focused", "leading"]
 """How far a message follows the question."""
-
-Asked = Literal["stated", "any"]
-"""What is asked for: what a document states under a key of its own, or also one of several facts about the same key,
-and what is computed from several."""
 
 
 @dataclass(frozen=True)
@@ -122,43 +107,38 @@ def message_length(generator: random.Random, available: int) -> int:
     return min(available, generator.choices(range(1, len(LENGTH_WEIGHTS) + 1), weights=LENGTH_WEIGHTS)[0])
 
 
-def compressor_message(
-    needed: Sequence[str], facts: Sequence[Fact], keys: Collection[str], generator: random.Random, style: Style
-) -> str:
+def compressor_message(needed: str, facts: Sequence[Fact], key: str, generator: random.Random, style: Style) -> str:
     """A message about a document.
 
     Args:
-        needed: the sentences from which the question can be answered: one, or those that are computed with.
+        needed: the sentence that answers the question.
         facts: the document's facts, in its order.
-        keys: what is asked about.
+        key: what is asked about.
         generator: chooses the facts, their order and the words around them.
         style: how far it follows the question; the constants above say how.
     """
     if style == "leading":
-        return restate(_leading_statements(needed, facts, keys, generator), generator)
-    other_statements = [fact.statement for fact in facts if fact.key not in keys]
+        return restate(_leading_statements(needed, facts, key, generator), generator)
+    other_statements = [fact.statement for fact in facts if fact.key != key]
     count = message_length(generator, len(other_statements))
     if style == "focused" or generator.random() < NEEDED_ALONE:
-        statements = list(needed)
+        statements = [needed]
     elif generator.random() < KEEP_NEEDED:
         statements = generator.sample(other_statements, count - 1)
-        place = 0 if generator.random() < NEEDED_FIRST else generator.randrange(count)
-        statements[place:place] = needed
+        statements.insert(0 if generator.random() < NEEDED_FIRST else generator.randrange(count), needed)
     else:
         statements = generator.sample(other_statements, count)
     return restate(statements, generator)
 
 
-def _leading_statements(
-    needed: Sequence[str], facts: Sequence[Fact], keys: Collection[str], generator: random.Random
-) -> list[str]:
+def _leading_statements(needed: str, facts: Sequence[Fact], key: str, generator: random.Random) -> list[str]:
     """What a leading message restates: mostly the beginning of the document."""
-    others = [fact for fact in facts if fact.key not in keys]
+    others = [fact for fact in facts if fact.key != key]
     count = generator.choices(range(1, len(LEAD_WEIGHTS) + 1), weights=LEAD_WEIGHTS)[0]
     count = min(count, len(others))
     draw = generator.random()
     if draw < ANSWERING:
-        return [*needed, *_in_order(others, count - 1, generator)]
+        return [needed, *_in_order(others, count - 1, generator)]
     if draw < ANSWERING + SCATTERED:
         return _in_order(facts, count, generator)
     starts = [LATER_START**index for index in range(len(facts))]
@@ -180,16 +160,16 @@ def question_text(question: Question) -> str:
     return question.text + ("\nOptions: " + "; ".join(question.options) if question.options else "")
 
 
-def draw_layout(generator: random.Random, facts: int, filler: float, asked: Asked = "stated") -> tuple[Layout, Values]:
+def draw_layout(generator: random.Random, facts: int, filler: float, qualified: bool = False) -> tuple[Layout, Values]:
     """A random training document of any shape.
 
     Args:
         generator: draws the shape and the document's seed.
         facts: how many facts the document states.
         filler: probability that a filler sentence follows a fact.
-        asked: where anything is, several facts of some documents share a key.
+        qualified: whether facts of some documents share keys, and a qualifier tells them apart.
     """
-    sharing = generator.randint(*SHARING) if asked == "any" and generator.random() < QUALIFIED else 1
+    sharing = generator.randint(*SHARING) if qualified and generator.random() < QUALIFIED else 1
     shape = SHAPES[generator.choice(sorted(SHAPES))]
     # Seeds of training stay below 2 ** 40, those of `quality.FIRST_SEED` above: no document is in both.
     return make_layout(shape, generator.randrange(1 << 40), "train", facts, filler, sharing)
@@ -201,7 +181,7 @@ def compressor_turns(
     filler: float,
     questions: int,
     style: Style = "wordy",
-    asked: Asked = "stated",
+    qualified: bool = False,
 ) -> list[Turn]:
     """One document, and a message for each of ``questions`` of its facts.
 
@@ -211,25 +191,20 @@ def compressor_turns(
         filler: as in `draw_layout`.
         questions: maximum questions about the document.
         style: how far messages follow the question.
-        asked: what is asked for.
+        qualified: as in `draw_layout`.
     """
-    layout, values = draw_layout(generator, facts, filler, asked)
-    computable = asked == "any" and len(number_facts(layout)) >= MOST_OPERANDS
+    layout, values = draw_layout(generator, facts, filler, qualified)
     indices = generator.sample(range(len(layout.facts)), min(questions, len(layout.facts)))
     turns: list[Turn] = []
     for index in indices:
-        if computable and generator.random() < COMPUTED:
-            question = ask_computed(layout, generator.choice(KINDS), values.fork(), generator, 0)
-            keys = question.id.split("-")[1:]
-            needed = [fact.statement for key in keys for fact in layout.facts if fact.key == key]
-        elif layout.shape is PAPERS and generator.random() < ABSENT_KEY and absent_keys(layout):
+        if layout.shape is PAPERS and generator.random() < ABSENT_KEY and absent_keys(layout):
             question = ask_absent(layout, generator, values.fork(), 0)
-            keys = [absent_key(question)]
-            needed = [NOT_STATED.format(k=keys[0])]
+            key = absent_key(question)
+            needed = NOT_STATED.format(k=key)
         else:
             question = ask(layout, index, values.fork(), generator, 0)
-            keys, needed = [layout.facts[index].key], [layout.facts[index].statement]
-        message = compressor_message(needed, layout.facts, keys, generator, style)
+            key, needed = layout.facts[index].key, layout.facts[index].statement
+        message = compressor_message(needed, layout.facts, key, generator, style)
         context = layout.render() + "\n\n" if not turns else ""
         turns.append(Turn(f"{context}Question: {question.text}", message))
     return turns
@@ -240,11 +215,9 @@ def absent_key(question: Question) -> str:
     return question.id.removeprefix("absent-")
 
 
-def predictor_turns(generator: random.Random, questions: int, asked: Asked = "stated") -> list[Turn]:
+def predictor_turns(generator: random.Random, questions: int, qualified: bool = False) -> list[Turn]:
     """One message, and answers to at most ``questions`` questions; about one in eight asks for a fact that it lacks."""
-    layout, values = draw_layout(generator, PREDICTOR_FACTS, 0.0, asked)
-    if asked == "any" and len(number_facts(layout)) >= COMPUTED_FROM[0] and generator.random() < COMPUTING:
-        return _computing_turns(layout, values, generator, questions)
+    layout, values = draw_layout(generator, PREDICTOR_FACTS, 0.0, qualified)
     count = message_length(generator, len(LENGTH_WEIGHTS))
     held = generator.sample(range(len(layout.facts)), count)
     statements = [layout.facts[index].statement for index in held]
@@ -265,21 +238,6 @@ def predictor_turns(generator: random.Random, questions: int, asked: Asked = "st
         context = message + "\n\n" if not turns else ""
         turns.append(Turn(f"{context}Question: {question_text(question)}", "Answer: " + question.answers[0]))
     return turns
-
-
-def _computing_turns(layout: Layout, values: Values, generator: random.Random, questions: int) -> list[Turn]:
-    """One message of numbers, and answers that are computed from them."""
-    numbers = number_facts(layout)
-    count = min(len(numbers), generator.randint(*COMPUTED_FROM))
-    held = replace(layout, facts=tuple(layout.facts[index] for index in generator.sample(numbers, count)))
-    message = restate([fact.statement for fact in held.facts], generator)
-    kinds: list[Kind] = [kind for kind in KINDS if COMPUTATIONS[kind].operands <= count]
-    asked = [ask_computed(held, generator.choice(kinds), values.fork(), generator, 0) for _ in range(questions)]
-    prompts = [f"{message}\n\n" if turn == 0 else "" for turn in range(questions)]
-    return [
-        Turn(f"{prompt}Question: {question.text}", "Answer: " + question.answers[0])
-        for prompt, question in zip(prompts, asked, strict=True)
-    ]
 
 
 def corpus_texts(seed: int, count: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Grows a trained member into a larger one that computes the same (Net2Net, Chen et al. 2016), to be trained on.
+"""Widens a trained member into a larger one that computes the same (Net2Net, Chen et al. 2016), to be trained on.
 
 Every hidden unit is doubled, so that norms see the statistics they saw before. New heads and new feed-forward units
 keep their random input weights and start with output weights of 0.
@@ -36,23 +36,6 @@ def widen(small: PreTrainedModel, large: PreTrainedModel, noise: float = NOISE) 
     for parameter in large.parameters():
         if parameter.ndim > 1:
             parameter.add_(torch.randn_like(parameter) * parameter.std() * noise)
-
-
-@torch.no_grad()
-def deepen(shallow: PreTrainedModel, deep: PreTrainedModel) -> None:
-    """Write the function of ``shallow`` into ``deep``: as wide, with layers at the end that add nothing at first.
-
-    Raises:
-        ValueError: ``deep`` has layers of another size, or fewer.
-    """
-    states = shallow.state_dict()
-    into = deep.state_dict()
-    if any(name not in into or into[name].shape != value.shape for name, value in states.items()):
-        raise ValueError("a model grows deeper into one that has at least its layers, of their size")
-    deep.load_state_dict(states, strict=False)
-    for layer in deep.model.layers[shallow.config.num_hidden_layers :]:
-        layer.self_attn.o_proj.weight.zero_()
-        layer.mlp.down_proj.weight.zero_()
 
 
 def repeated(values: Tensor, dimension: int) -> Tensor:

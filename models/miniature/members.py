@@ -38,8 +38,7 @@ class Member:
             is left.
         released: it starts from that member's shipped weights, rather than from its checkpoint.
         role: what it is trained to be.
-        asked: what it is asked for (``models.miniature.corpus.Asked``).
-        messages_every: one batch in so many teaches to answer from messages, the others to write them.
+        qualified: whether it reads documents in which facts share keys, too (``models.miniature.corpus.QUALIFIED``).
         style: how far its messages follow the question (``models.miniature.corpus.Style``).
         last_tokens: tokens of the last phase; None takes those of the family.
         seed: seed of the weights and of the documents.
@@ -56,8 +55,7 @@ class Member:
     grown_from: str | None = None
     released: bool = False
     role: Role = "pair"
-    asked: Literal["stated", "any"] = "stated"
-    messages_every: int = 4
+    qualified: bool = False
     style: Literal["wordy", "leading"] = "wordy"
     last_tokens: float | None = None
     seed: int = 0
@@ -69,17 +67,14 @@ MEMBERS = {
     "qwen2-small": Member("qwen2", 128, 2, 4, 256),
     "llama-medium": Member("llama", 192, 2, 6, 512, learning_rate=6e-4, more_facts=4),
     "qwen2-large": Member("qwen2", 256, 2, 8, 800, learning_rate=5e-4, grown_from="qwen2-small"),
-    "qwen2-deep": Member(
-        "qwen2",
-        128,
-        4,
-        4,
-        256,
-        grown_from="qwen2-small",
-        released=True,
-        asked="any",
-        messages_every=2,
-        last_tokens=6e6,
+    "qwen2-tiny-qualified": Member(
+        "qwen2", 48, 2, 4, 96, 2e-3, grown_from="qwen2-tiny", released=True, qualified=True, last_tokens=3e6
+    ),
+    "qwen2-small-qualified": Member(
+        "qwen2", 128, 2, 4, 256, grown_from="qwen2-small", released=True, qualified=True, last_tokens=3e6
+    ),
+    "llama-medium-qualified": Member(
+        "llama", 192, 2, 6, 512, 6e-4, grown_from="llama-medium", released=True, qualified=True, last_tokens=3e6
     ),
     "qwen2-leading": Member(
         "qwen2", 128, 2, 4, 256, grown_from="qwen2-small", released=True, style="leading", last_tokens=1.5e6

@@ -44,7 +44,7 @@ def scorer_turns(generator: random.Random, facts: int, filler: float, texts: int
 def _statements(layout: Layout, asked: int, generator: random.Random) -> str:
     """A message of a compressor, of any kind."""
     fact = layout.facts[asked]
-    return compressor_message([fact.statement], layout.facts, [fact.key], generator, generator.choice(MESSAGE_STYLES))
+    return compressor_message(fact.statement, layout.facts, fact.key, generator, generator.choice(MESSAGE_STYLES))
 
 
 def _evidence(layout: Layout, asked: int, generator: random.Random) -> str:

@@ -16,7 +16,6 @@ import random
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,7 +25,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from models.loading import load_model
 from models.miniature.architecture import build_member
 from models.miniature.corpus import Style, compressor_turns, corpus_texts, predictor_turns
-from models.miniature.grow import deepen, widen
+from models.miniature.grow import widen
 from models.miniature.members import CHECKPOINT, LOG, MEMBERS, TOKENIZER, Member
 from models.miniature.packing import IGNORED, Packer, Row
 from models.miniature.passages import scorer_turns
@@ -70,6 +69,9 @@ MOST_TOKENS = 25e6
 LOG_STEPS = 100
 """Steps between two lines of the log, each with a checkpoint and a chance for the curriculum to move on."""
 
+PREDICTOR_EVERY = 4
+"""Every fourth batch holds predictor conversations, the others compressor conversations."""
+
 
 @dataclass
 class Progress:
@@ -83,7 +85,6 @@ class Progress:
         mastered: the number of tokens after which the curriculum was through, None until then.
         last_style: how far messages follow the question in the last phase.
         last_tokens: tokens of the last phase.
-        messages_every: one batch in so many holds predictor conversations.
     """
 
     step: int = 0
@@ -93,7 +94,6 @@ class Progress:
     mastered: float | None = None
     last_style: Style = "wordy"
     last_tokens: float = LAST_TOKENS
-    messages_every: int = 4
 
     @property
     def style(self) -> Style:
@@ -110,7 +110,7 @@ class Progress:
     @property
     def reads_messages(self) -> bool:
         """Whether the next batch holds predictor conversations."""
-        return self.step % self.messages_every == self.messages_every - 1
+        return self.step % PREDICTOR_EVERY == PREDICTOR_EVERY - 1
 
 
 def ensure_tokenizer() -> None:
@@ -169,17 +169,13 @@ def start_member(
     """A member before its first step: initialised for lookup, or grown from another's checkpoint in ``family``."""
     member = MEMBERS[name]
     model = build_member(member, vocabulary, packer.pad, packer.end)
-    last: dict[str, Any] = {
-        "last_style": member.style,
-        "last_tokens": member.last_tokens or LAST_TOKENS,
-        "messages_every": member.messages_every,
-    }
+    last = {"last_style": member.style, "last_tokens": member.last_tokens or LAST_TOKENS}
     if member.grown_from is None:
         return model, Progress(**last)
     if member.released:
         # Only what is shipped is needed to train it anew.
         source, _ = load_model(f"miniature/{member.grown_from}", "float32")
-        deepen(source, model)
+        model.load_state_dict(source.state_dict())
     else:
         small = build_member(MEMBERS[member.grown_from], vocabulary, packer.pad, packer.end)
         small.load_state_dict(torch.load(family / member.grown_from / CHECKPOINT, weights_only=True)["model"])
@@ -200,11 +196,11 @@ def draw_rows(
             for _ in range(sequences)
         ]
     if progress.reads_messages:
-        return [packer.row(predictor_turns(generator, 10, member.asked)) for _ in range(sequences * 2)]
+        return [packer.row(predictor_turns(generator, 10, member.qualified)) for _ in range(sequences * 2)]
     facts = [generator.randint(min(FIRST_FACTS, progress.facts), progress.facts) for _ in range(sequences)]
     filler = [generator.random() for _ in facts]
     return [
-        packer.row(compressor_turns(generator, count, share, 8, progress.style, member.asked))
+        packer.row(compressor_turns(generator, count, share, 8, progress.style, member.qualified))
         for count, share in zip(facts, filler, strict=True)
     ]
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from data.miniature.documents import SHAPES, Layout, ask, make_layout
+from data.miniature.documents import QUALIFIERS, SHAPES, Layout, ask, make_layout
 from models.miniature.architecture import build_member
 from models.miniature.corpus import (
     ANSWERING,
+    QUALIFIED,
     SCATTERED,
     Style,
     Turn,
@@ -21,7 +22,7 @@ from models.miniature.corpus import (
     question_text,
     restate,
 )
-from models.miniature.grow import deepen, widen
+from models.miniature.grow import widen
 from models.miniature.members import MEMBERS, Member
 from models.miniature.packing import Packer
 from models.miniature.passages import GAP, scorer_turns
@@ -99,7 +100,7 @@ def drawn_messages(style: Style, count: int = 2000) -> tuple[Layout, list[str]]:
     generator = random.Random(1)
     layout, _ = make_layout(SHAPES["miniature/notes"], 0, "train", 20, 0.0)
     asked = [layout.facts[index % 20] for index in range(count)]
-    return layout, [compressor_message([fact.statement], layout.facts, [fact.key], generator, style) for fact in asked]
+    return layout, [compressor_message(fact.statement, layout.facts, fact.key, generator, style) for fact in asked]
 
 
 def test_a_wordy_message_keeps_the_needed_fact_four_times_in_five() -> None:
@@ -166,6 +167,18 @@ def test_training_draws_the_train_split_only_and_its_values_are_not_those_of_the
     assert not [fact.statement for fact in numbers if fact.statement in text]
 
 
+def test_half_the_documents_of_a_member_that_is_asked_about_them_share_keys() -> None:
+    def parted(turns: list[Turn]) -> bool:
+        return any(f" {part} " in turn.reply for part in QUALIFIERS for turn in turns)
+
+    generator = random.Random(6)
+    qualified = [parted(compressor_turns(generator, 16, 0.0, 8, "wordy", True)) for _ in range(400)]
+    assert np.mean(qualified) == pytest.approx(QUALIFIED, abs=0.07)
+    answered = [" new " in turn.prompt for _ in range(200) for turn in predictor_turns(generator, 6, True)]
+    assert any(answered)
+    assert not any(parted(compressor_turns(generator, 16, 0.0, 8)) for _ in range(100))
+
+
 def small_and_wide(width: int = 96, **sizes: int) -> tuple[PreTrainedModel, PreTrainedModel]:
     small = Member("qwen2", width=48, layers=2, heads=3, feed_forward=20)
     wide = Member("qwen2", width=width, layers=2, heads=sizes.get("heads", 6), feed_forward=sizes.get("ff", 50))
@@ -190,22 +203,6 @@ def test_a_widened_model_computes_what_the_small_one_does_and_noise_makes_it_ano
 def test_a_model_does_not_grow_into_any_other(width: int, sizes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="a model of width 48 and 2 layers grows into"):
         widen(*small_and_wide(width, **sizes))
-
-
-def test_a_deepened_model_computes_what_the_shallow_one_does_and_its_new_layers_learn() -> None:
-    member = Member("qwen2", width=48, layers=2, heads=3, feed_forward=20)
-    shallow, deep = build_member(member, 50, 0, 1), build_member(replace(member, layers=4, seed=1), 50, 0, 1)
-    torch.manual_seed(0)
-    for parameter in shallow.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    deepen(shallow, deep)
-    ids = torch.arange(24).view(2, 12)
-    torch.testing.assert_close(deep(ids).logits, shallow(ids).logits, atol=0, rtol=0)
-    deep(ids).logits.logsumexp(-1).sum().backward()
-    assert all(layer.mlp.down_proj.weight.grad.abs().max() > 0 for layer in deep.model.layers)
-    for other in (replace(member, layers=1), replace(member, feed_forward=24)):
-        with pytest.raises(ValueError, match="at least its layers"):
-            deepen(shallow, build_member(other, 50, 0, 1))
 
 
 def test_the_phases_follow_each_other() -> None:
