@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from transformers import PreTrainedModel
 
 from data.miniature.documents import SHAPES
+from data.miniature.task import SHARING
 from models.miniature.members import MEMBERS, Member, Role
-from models.miniature.quality import ALL, FACT_COUNTS, FACTS, MeasuredMean, Quality, is_share
+from models.miniature.quality import ALL, FACT_COUNTS, FACTS, QUALIFIED_LOOKUP, MeasuredMean, Quality, is_share
 from models.miniature.scorer_quality import DOCUMENT_AT_LEAST, OTHERS, QUOTED_AT_LEAST, TEXTS, TWINS
 from models.miniature.selection import MOST_ACCURATE, RULES
 from models.miniature.training import Progress
@@ -156,6 +157,7 @@ than {MOST_ACCURATE:.0%}.
 def _pair_section(member: Member, quality: Quality) -> str:
     """What a member does as compressor and as predictor."""
     selection = _selection_section(quality) if member.style == "leading" else ""
+    shared = f"\n{_shared_keys(quality)}\n" if member.qualified else ""
     return f"""{_held_out(quality["chance"][ALL])} Messages are sampled at temperature 1 unless the row says
 greedy; their tokens include the end token.
 {selection}
@@ -164,10 +166,17 @@ greedy; their tokens include the end token.
 A document's value by its key, when a message has begun the sentence about it:
 
 {lookup_table(quality)}
-
+{shared}
 Chance counts every value as equally likely: one in five options, yes or no, one in 90 numbers, next to nothing for an
 invented name. A message that lacks the fact may still rule out options that it states about other things.
 """
+
+
+def _shared_keys(quality: Quality) -> str:
+    """Lookup among facts that share their keys."""
+    right = _cell(QUALIFIED_LOOKUP, quality[QUALIFIED_LOOKUP][ALL])
+    return f"""Where {SHARING} facts share a key and a qualifier tells them apart ("the small ticket", "the new
+ticket"), {FACTS} facts a document: {right}."""
 
 
 ROLES: dict[Role, str] = {

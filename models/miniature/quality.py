@@ -17,7 +17,17 @@ import numpy as np
 from jaxtyping import Float
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.miniature.documents import DEFAULT_FILLER, NOT_STATED, SHAPES, Fact, Layout, ask, ask_absent, make_layout
+from data.miniature.documents import (
+    DEFAULT_FILLER,
+    NOT_STATED,
+    SHAPES,
+    Fact,
+    Layout,
+    absent_keys,
+    ask,
+    ask_absent,
+    make_layout,
+)
 from data.miniature.papers import PAPERS
 from data.miniature.shape import Shape
 from data.sample import Question
@@ -35,6 +45,9 @@ FACT_COUNTS = (4, 8, 12, 16, 20, 24)
 
 FACTS = FACT_COUNTS[-1]
 """Facts a document in the measurements of messages and answers."""
+
+QUALIFIED_LOOKUP = f"lookup of shared keys/{FACTS}"
+"""The measure of lookup among facts that share their keys."""
 
 MOST_OTHER_FACTS = 8
 """The most facts that stand beside the needed one in a message whose answers are measured."""
@@ -138,6 +151,7 @@ def draw_cases(
     seed: int = 0,
     shapes: Sequence[str] = tuple(SHAPES),
     twins: int = 0,
+    sharing: int = 1,
 ) -> list[HeldOutCase]:
     """Questions about held-out documents; one in ten about a paper has no answer.
 
@@ -148,24 +162,25 @@ def draw_cases(
         seed: changes the whole draw; below a million.
         shapes: keys of ``SHAPES``.
         twins: versions of each document with another answer to the question.
+        sharing: facts about the same key (`data.miniature.documents.make_layout`).
     """
     first = FIRST_SEED + seed * 1_000_000
     return [
         case
         for name in shapes
         for index in range(first, first + documents)
-        for case in _document_cases(SHAPES[name], index, questions, facts, twins)
+        for case in _document_cases(SHAPES[name], index, questions, facts, twins, sharing)
     ]
 
 
-def _document_cases(shape: Shape, seed: int, questions: int, facts: int, twins: int) -> list[HeldOutCase]:
+def _document_cases(shape: Shape, seed: int, questions: int, facts: int, twins: int, sharing: int) -> list[HeldOutCase]:
     """The questions about one document."""
-    layout, values = make_layout(shape, seed, "test", facts, filler=DEFAULT_FILLER)
+    layout, values = make_layout(shape, seed, "test", facts, DEFAULT_FILLER, sharing)
     generator = values.generator
     document = f"{shape.name}/{facts}/{seed}"
     cases = []
     for index in generator.sample(range(len(layout.facts)), min(questions, len(layout.facts))):
-        if shape is PAPERS and generator.random() < UNANSWERABLE_QUESTIONS:
+        if shape is PAPERS and generator.random() < UNANSWERABLE_QUESTIONS and absent_keys(layout):
             question = ask_absent(layout, generator, values.fork(), twins)
             key = absent_key(question)
             cases.append(HeldOutCase(document, layout, question, key, NOT_STATED.format(k=key), None))

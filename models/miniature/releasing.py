@@ -10,13 +10,23 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from data.miniature.task import SHARING
 from data.writing import write_text
 from models.compressor import Compressor
 from models.loading import load_model
 from models.miniature.architecture import build_member
 from models.miniature.card import CURVE, FIGURES, draw_curve, member_card
 from models.miniature.members import CHECKPOINT, LOG, MEMBERS, TOKENIZER, Member
-from models.miniature.quality import MAX_ANSWER_TOKENS, MAX_MESSAGE_TOKENS, Quality, draw_cases, measure_member
+from models.miniature.quality import (
+    MAX_ANSWER_TOKENS,
+    MAX_MESSAGE_TOKENS,
+    QUALIFIED_LOOKUP,
+    Quality,
+    draw_cases,
+    lookup_observations,
+    measure_member,
+    summarise,
+)
 from models.miniature.scorer_quality import check_scorer, measure_scorer
 from models.miniature.selection import check_selection, measure_selection
 from models.miniature.training import Progress
@@ -80,8 +90,11 @@ def measure(member: Member, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
         check_scorer(quality)
         return quality
     quality = measure_member(model, tokenizer, documents, QUESTIONS)
+    compressor = Compressor(model, tokenizer, MAX_MESSAGE_TOKENS)
+    if member.qualified:
+        cases = draw_cases(documents, QUESTIONS, sharing=SHARING)
+        quality |= summarise(lookup_observations(compressor, cases, QUALIFIED_LOOKUP))
     if member.style == "leading":
-        compressor = Compressor(model, tokenizer, MAX_MESSAGE_TOKENS)
         predictor = LocalPredictor(model, tokenizer, MAX_ANSWER_TOKENS)
         rules = measure_selection(compressor, predictor, draw_cases(documents, QUESTIONS), 0)
         check_selection(rules)

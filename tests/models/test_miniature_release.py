@@ -17,7 +17,7 @@ from models.miniature import quality, releasing
 from models.miniature.architecture import build_member
 from models.miniature.card import LOOKUPS, MEASURES, family_table
 from models.miniature.members import MEMBERS
-from models.miniature.quality import ALL, MeasuredMean
+from models.miniature.quality import ALL, QUALIFIED_LOOKUP, MeasuredMean
 from models.miniature.releasing import check_size, release_member
 from models.miniature.selection import RULES
 from models.miniature.training import Progress, save_checkpoint
@@ -49,8 +49,10 @@ def released(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedToke
     tokenizer.save_pretrained(folder / "weights" / "tokenizer")
     figures = {group: MeasuredMean(0.25, 0.125, 0.5, 8, 4) for group in (ALL, *SHAPES)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MEMBERS, "tiny", TINY)
-        patch.setattr(releasing, "measure", lambda *_: dict.fromkeys((*MEASURES, *LOOKUPS, *RULES), figures))
+        patch.setitem(MEMBERS, "tiny", replace(TINY, qualified=True))
+        patch.setattr(
+            releasing, "measure", lambda *_: dict.fromkeys((*MEASURES, *LOOKUPS, *RULES, QUALIFIED_LOOKUP), figures)
+        )
         release_member("tiny", folder / "runs" / "tiny", folder / "weights", documents=1)
     return folder
 
@@ -74,6 +76,7 @@ def test_a_card_states_the_size_the_training_and_the_figures_with_their_interval
     parameters = load_model(str(folder))[0].num_parameters()
     for part in (f"{parameters:,} parameters", "2.0 million", "0.50 on one", "3.000 nats", "25.0% [12.5, 50.0]"):
         assert part in text
+    assert "24 facts a document: 25.0% [12.5, 50.0]." in text
     assert (folder / "loss.svg").read_text().startswith("<?xml")
     record = json.loads((folder / "quality.json").read_text())
     assert record["quality"]["sampled/kept"]["all"] == {
@@ -103,8 +106,9 @@ def test_measuring_covers_every_row_of_the_card(
     monkeypatch.setattr(quality, "MAX_MESSAGE_TOKENS", 8)
     monkeypatch.setattr(quality, "MAX_ANSWER_TOKENS", 4)
     # No test of acceptance is asked of a member that may follow the question.
-    measured = releasing.measure(TINY, tiny_model(tokenizer).eval(), tokenizer, documents=1)
-    rows = {*MEASURES, *LOOKUPS}
+    member = replace(TINY, qualified=True)
+    measured = releasing.measure(member, tiny_model(tokenizer).eval(), tokenizer, documents=1)
+    rows = {*MEASURES, *LOOKUPS, QUALIFIED_LOOKUP}
     # An untrained model restates no fact, so that there is none to be honest about.
     assert rows - set(measured) <= {"sampled/honest", "greedy/honest"}
     assert measured["lookup/4"][ALL].value == 0.0
