@@ -73,9 +73,6 @@ MEMBERS = {
     "qwen2-small-qualified": Member(
         "qwen2", 128, 2, 4, 256, grown_from="qwen2-small", released=True, qualified=True, last_tokens=3e6
     ),
-    "llama-medium-qualified": Member(
-        "llama", 192, 2, 6, 512, 6e-4, grown_from="llama-medium", released=True, qualified=True, last_tokens=3e6
-    ),
     "qwen2-leading": Member(
         "qwen2", 128, 2, 4, 256, grown_from="qwen2-small", released=True, style="leading", last_tokens=1.5e6
     ),
@@ -83,6 +80,6 @@ MEMBERS = {
         "qwen2", 128, 2, 4, 256, grown_from="qwen2-small", released=True, role="scorer", last_tokens=4e6
     ),
 }
-"""The family: five sizes, smallest first, of which the first has one layer, too few to look anything up; and two that
-`qwen2-small` was trained on to: one whose messages do not follow the question, and one that scores messages of any
-wording."""
+"""The family: five sizes, smallest first, of which the first has one layer, too few to look anything up; two of these
+trained on to tell apart facts that share a key; and two that `qwen2-small` was trained on to: one whose messages do not
+follow the question, and one that scores messages of any wording."""
