@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from data.miniature.documents import (
     DEFAULT_FILLER,
     NOT_STATED,
+    QUALIFIERS,
     SHAPES,
     Fact,
     Layout,
@@ -305,7 +306,8 @@ def _claim_patterns(shape: str) -> tuple[re.Pattern[str], ...]:
         keys[NOT_STATED] += relation.keys
     patterns = []
     for statement, names in keys.items():
-        pattern = re.escape(statement).replace(r"\{k\}", f"(?P<key>{'|'.join(names)})")
+        key = f"(?P<key>(?:(?:{'|'.join(QUALIFIERS)}) )?(?:{'|'.join(names)}))"
+        pattern = re.escape(statement).replace(r"\{k\}", key)
         patterns.append(re.compile(pattern.replace(r"\{v\}", r"(?P<value>[^\s.]+)")))
     return tuple(patterns)
 

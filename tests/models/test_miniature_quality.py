@@ -187,11 +187,27 @@ def test_a_member_finds_a_value_by_its_key_and_writes_honest_messages(member: st
         for case, message in zip(cases, messages, strict=True)
         for observation in message_observations("sampled", case, message)
     )
-    # A tenth of a million parameters misread one fact in seven of those it samples.
-    assert means["sampled/honest"][ALL].value >= (0.75 if member == "qwen2-tiny" else 0.85)
+    # A tenth of a million parameters misread one fact in seven of those they sample, and so do members that have read
+    # documents of another kind in between.
+    small = member == "qwen2-tiny" or MEMBERS[member].qualified
+    assert means["sampled/honest"][ALL].value >= (0.7 if small else 0.85)
     least, most = (0.35, 0.9) if MEMBERS[member].style == "wordy" else (0.05, 0.4)
     assert least <= means["sampled/kept"][ALL].value <= most
     assert means["sampled/malformed"][ALL].value <= 0.3
+
+
+@needs_weights
+@pytest.mark.parametrize("member", [name for name in miniature_members() if MEMBERS[name].qualified])
+def test_a_member_that_has_read_keys_which_facts_share_tells_them_apart(member: str) -> None:
+    cases = draw_cases(documents=3, questions=4, seed=1, sharing=3)
+
+    def lookup(name: str) -> float:
+        compressor = Compressor(*load_model(f"miniature/{name}"), quality.MAX_MESSAGE_TOKENS)
+        return summarise(lookup_observations(compressor, cases, "lookup"))["lookup"][ALL].value
+
+    parent = MEMBERS[member].grown_from
+    assert parent is not None
+    assert lookup(member) >= 0.75 and lookup(member) >= lookup(parent) + 0.2
 
 
 @pytest.mark.skipif(SHALLOW not in miniature_members(), reason="it has not been released")
