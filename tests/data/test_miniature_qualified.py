@@ -63,6 +63,9 @@ def test_what_is_not_stated_is_asked_under_another_qualifier_of_a_key_that_is() 
 
 
 @shapes
-def test_a_document_shorter_than_its_groups_has_the_facts_that_are_asked_for(shape: Shape) -> None:
-    (document, *_) = documents_of(shape, facts=4)
-    assert len(document.questions) <= 4
+@pytest.mark.parametrize("facts", [1, 2, 4, 7])
+def test_a_document_whose_facts_make_no_whole_groups_has_as_many_as_are_asked_for(shape: Shape, facts: int) -> None:
+    layout, _ = make_layout(shape, 5, "test", facts, 0.5, SHARING)
+    assert len(layout.facts) == facts
+    assert max(Counter(fact.key.split()[1] for fact in layout.facts).values()) <= SHARING
+    assert all(document.questions for document in documents_of(shape, facts=facts))
