@@ -1,6 +1,6 @@
 """Supervised fine-tuning of an adapter by maximum likelihood, which goes on where a kill ended it.
 
-The processes share each batch and add up their gradients. Every few steps the state is written: the adapter's weights
+The processes share each batch and add up their gradients. Every two minutes the state is written: the adapter's weights
 and the moments of its optimizer, as plain tensors. All else is drawn anew from the seed and the number of the step.
 """
 
@@ -9,6 +9,7 @@ import math
 import random
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,8 +31,9 @@ from train.checkpoint import Checkpoint, damage, partial_folder, publish
 from train.guard import DivergenceError
 from train.starting import FineTuningConfig
 
-SAVE_EVERY = 20
-"""Steps between two states: minutes of a real model on a CPU, and three times the adapter's size to write."""
+SAVE_SECONDS = 120.0
+"""Seconds between two states, of three times the adapter's size each: what a kill costs at most, and a step more. A
+step of a real model takes less than a second or a minute, as the machine is."""
 
 TENSORS, PROGRESS = "tensors.safetensors", "progress.json"
 """The files of a state."""
@@ -111,7 +113,7 @@ def fine_tune(
     batches = list(_batches(examples, settings, seed))
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
     losses = _go_on(kept, parameters, optimizer, title)
-    training, state = model.training, PartialState()
+    training, state, saved = model.training, PartialState(), time.monotonic()
     model.train()
     bar = tqdm(
         total=len(batches), initial=len(losses), desc=title, dynamic_ncols=True, disable=not state.is_main_process
@@ -130,8 +132,9 @@ def fine_tune(
                 losses.append(loss)
                 bar.set_postfix_str(f"loss {loss:.3f} nats a token", refresh=False)
                 bar.update()
-                if kept is not None and len(losses) % SAVE_EVERY == 0 and len(losses) < len(batches):
+                if kept is not None and time.monotonic() - saved >= SAVE_SECONDS and len(losses) < len(batches):
                     _keep(kept, parameters, optimizer, losses)
+                    saved = time.monotonic()
     finally:
         optimizer.zero_grad(set_to_none=True)
         model.train(training)

@@ -35,7 +35,7 @@ class Killed(Exception):
 def test_a_killed_fine_tuning_goes_on_and_ends_as_the_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fine_tuning, "SAVE_EVERY", 2)
+    monkeypatch.setattr(fine_tuning, "SAVE_SECONDS", 0.0)
     settings = FineTuningConfig(examples=8, batch_size=2, epochs=2)
     _, whole, samples = prepared(tmp_path / "whole", "compressor.lora.dropout=0.1")
     examples = draw_examples(samples, whole.compressor, 8, 0).chosen
@@ -58,7 +58,7 @@ def test_a_killed_fine_tuning_goes_on_and_ends_as_the_one_that_was_not(
     monkeypatch.setattr(fine_tuning, "leave_gradients", gradients)
     _, resumed, _ = prepared(tmp_path / "resumed", "compressor.lora.dropout=0.1")
     assert fine_tune(resumed.adapted, examples, settings, 1.0, 0, "test", kept) == losses
-    assert "test goes on after step 4" in capsys.readouterr().out
+    assert "test goes on after step 5" in capsys.readouterr().out
     assert parameter_hash(resumed.adapted, is_trainable) == parameter_hash(whole.adapted, is_trainable)
     for change, said in (("key", "of other examples or settings"), ("damage", "is not what was written")):
         other = kept._replace(key="another") if change == "key" else kept
