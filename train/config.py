@@ -44,6 +44,10 @@ class TrainConfig(PolicyUpdateConfig):
     warm_start: WarmStartConfig | None = None
     """Supervised fine-tuning of the compressor before the first step; null has none."""
 
+    warm_start_store: str | None = None
+    """Folder in which finished warm starts of the compressor are kept for other runs that begin in the very same way,
+    such as the variants of a study: the first makes it, the others take it. Null keeps none."""
+
     predictor_warm_start: PredictorWarmStartConfig | None = None
     """Supervised fine-tuning of the predictor before all else, after which it is frozen; null has none."""
 
@@ -195,6 +199,10 @@ class Config(Recipe):
         Raises:
             ConfigError: contexts do not divide among the processes, or a process's messages into micro batches.
         """
+        if world_size > 1 and self.train.warm_start_store is not None:
+            raise ConfigError(
+                f"train.warm_start_store = {shown(self.train.warm_start_store)}: is for runs of one process; give null"
+            )
         contexts, micro = self.train.contexts_per_step, self.train.micro_batch_messages
         if contexts % world_size:
             raise ConfigError(

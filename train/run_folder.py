@@ -25,7 +25,7 @@ WARM_START_STATE, PREDICTOR_STATE = f"{WARM_START}.state", f"{PREDICTOR}.state"
 STARTED = (WARM_START, WARM_START_STATE, PREDICTOR, PREDICTOR_STATE)
 """What warm starts leave, the last of them first."""
 
-FREE = {"tracking": True, "train": {"save_every", "keep_checkpoints"}, "predictor": set(PATIENCE)}
+FREE = {"tracking": True, "train": {"save_every", "keep_checkpoints", "warm_start_store"}, "predictor": set(PATIENCE)}
 """Keys that may change before a run goes on: none of its figures depends on them."""
 
 

@@ -37,6 +37,7 @@ from train.models import Models, predictor_settings, save_trained
 from train.run_folder import PREDICTOR, PREDICTOR_STATE, WARM_START, WARM_START_STATE
 from train.starting import FineTuningConfig, PredictorWarmStartConfig, Targets
 from train.targets import budget_for, message_ids, message_to_learn, target_of
+from train.warm_start_store import held, stored_name
 
 SUMMARY_FILE = "warm_start.json"
 """The file beside an adapter that says what its warm start was."""
@@ -88,12 +89,32 @@ def warm_start(config: Config, models: Models, samples: Sequence[Sample]) -> dic
         samples, models.compressor, settings.examples, config.seed, settings.targets, settings.epochs
     )
     tell(examples, settings, "warm start", f"their {settings.targets} as the message")
-    kept = Kept(config.folder, WARM_START_STATE, _key(settings, examples.chosen))
-    limit = config.train.max_grad_norm
-    losses = fine_tune(models.adapted, examples.chosen, settings, limit, config.seed, "train.warm_start", kept)
-    summary = _summary(examples, losses, begun)
-    _publish(config, WARM_START, summary, lambda folder: save_trained(config, models, folder))
+    key = _key(settings, examples.chosen)
+    kept, store = Kept(config.folder, WARM_START_STATE, key), config.train.warm_start_store
+
+    def learn() -> dict[str, Any]:
+        limit = config.train.max_grad_norm
+        losses = fine_tune(models.adapted, examples.chosen, settings, limit, config.seed, "train.warm_start", kept)
+        return _summary(examples, losses, begun)
+
+    summary = learn() if store is None else _learned_once(config, models, Path(store).expanduser(), key, learn)
+    _publish(config.folder, WARM_START, summary, lambda folder: save_trained(config, models, folder))
     drop_state(config.folder, WARM_START_STATE)
+    return summary
+
+
+def _learned_once(
+    config: Config, models: Models, store: Path, key: str, learn: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Take a warm start from a store; where it is not there, ``learn`` it and leave it there for others."""
+    with held(store, stored_name(config, models.adapted, key)) as folder:
+        place = folder / WARM_START
+        if _is_whole(place):
+            say(f"the warm start is taken from {place}: another run began in the same way")
+            start_from(models.adapted, read_adapter(place), config.compressor.model)
+            return json.loads((place / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary = learn()
+        _publish(folder, WARM_START, summary, lambda written: save_trained(config, models, written))
     return summary
 
 
@@ -139,7 +160,7 @@ def warm_start_predictor(config: Config, samples: Sequence[Sample]) -> tuple[Con
     summary = _summary(examples, losses, begun)
     remembered = predictor_settings(config, model)
     _publish(
-        config,
+        config.folder,
         PREDICTOR,
         summary,
         lambda folder: save_adapter(model, tokenizer, folder, named.model, settings=remembered),
@@ -259,13 +280,13 @@ def _summary(examples: Examples, losses: Sequence[float], begun: float) -> dict[
     }
 
 
-def _publish(config: Config, name: str, summary: dict[str, Any], save: Callable[[Path], object]) -> None:
-    """Leave an adapter and its summary in the run folder, whole or not at all."""
+def _publish(place: Path, name: str, summary: dict[str, Any], save: Callable[[Path], object]) -> None:
+    """Leave an adapter and its summary in a folder, whole or not at all."""
     if is_main():
-        written = partial_folder(config.folder, create=True) / name
+        written = partial_folder(place, create=True) / name
         save(written)
         write_json(written / SUMMARY_FILE, summary)
-        publish(written, config.folder, None)
+        publish(written, place, None)
     PartialState().wait_for_everyone()
 
 

@@ -26,6 +26,9 @@ from train.study.time_left import Times, duration
 COMPRESSOR = "compressor"
 """The folder of the adapter that a training leaves, below its run folder."""
 
+WARM_STARTS = "warm_starts"
+"""The folder, below the study's, of warm starts that several of its trainings begin with."""
+
 PREDICTORS = (TRAINED_PREDICTOR, PREDICTOR)
 """The folders of a predictor's adapter that a training may leave, the one that has learned longest first."""
 
@@ -147,7 +150,10 @@ class Study:
         log = (folder / "logs" / member.place).with_suffix(".log")
         command = "train/run.py" if member.set_name is None else "eval/run.py"
         threads = share_of_cores(self.jobs)
-        self.running[member.name] = start(command, recipe, overrides(adapters(member)), log, threads)
+        keys = adapters(member)
+        if member.set_name is None:
+            keys["train.warm_start_store"] = str(folder / WARM_STARTS)
+        self.running[member.name] = start(command, recipe, overrides(keys), log, threads)
         self.numbers[member.name] = self.total - len(self.left)
         say(f"{self._number(member)} started, {self._time_left()}; log: {log}")
 
