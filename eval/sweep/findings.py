@@ -28,6 +28,9 @@ NOTHING = 1.25
 """Odds ratios between its inverse and it count as nothing."""
 SIGNIFICANT = 0.05
 
+SEES_NOTHING = "the scorer finds no information in anybody's messages: it may not know such documents; choose another"
+"""Why nothing is said of information where the bound is 0 everywhere."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -66,6 +69,15 @@ def findings(results: Results) -> list[Finding]:
         _matching(results),
         _sentences(results),
     ]
+
+
+def scorer_sees_nothing(results: Results) -> bool:
+    """Whether the messages of no compressor have any information on average, by the first scorer.
+
+    A bound of 0 on messages that are answered from says something of the scorer, and nothing of who wrote them.
+    """
+    bits = [cell["information_bits"]["value"] for cell in results["messages"] if cell["task"] is None]
+    return all(value is None or value <= 0 for value in bits)
 
 
 def direction(figure: Figure, study: float | None, neutral: float, sign: int = 1) -> tuple[Verdict, str]:
@@ -191,6 +203,8 @@ def _denser(results: Results) -> Finding:
     if contrast is None or "bits_per_token_ratio" not in contrast:
         return _absent(question, study, "the grid has compressors of one size")
     verdict, why = direction(contrast["bits_per_token_ratio"], STUDY_DENSITY_RATIO, 1)
+    if scorer_sees_nothing(results):
+        return Finding(question, study, "0 bits in the messages of every compressor", "cannot be told", SEES_NOTHING)
     here = f"{_pair(contrast)}: {_ratio(contrast['bits_per_token_ratio'])}"
     second = contrast["second_bits_per_token_ratio"]
     if second["value"] is not None:
@@ -219,13 +233,16 @@ def _perplexity(results: Results) -> Finding:
     study = "r = -0.84 (FineWeb, extractive questions)"
     pair = ("information_bits", "perplexity", "pearson")
     correlation = next(c for c in results["correlations"] if (c["x"], c["y"], c["method"]) == pair)
+    if scorer_sees_nothing(results):
+        return Finding(question, study, "0 bits in the messages of every compressor", "cannot be told", SEES_NOTHING)
     if correlation["coefficient"]["value"] is None:
         return _absent(
             question, study, "information or perplexity does not vary, or no predictor tells log-probabilities"
         )
-    verdict, why = direction(correlation["coefficient"], STUDY_CORRELATION, 0, sign=-1)
     shown = figure_text(correlation["coefficient"], lambda value: f"{value:+.2f}")
-    return Finding(question, study, f"r = {shown} over {correlation['n']} cells of {correlation['over']}", verdict, why)
+    here = f"r = {shown} over {correlation['n']} cells of {correlation['over']}"
+    verdict, why = direction(correlation["coefficient"], STUDY_CORRELATION, 0, sign=-1)
+    return Finding(question, study, here, verdict, why)
 
 
 def _ranking(results: Results) -> Finding:

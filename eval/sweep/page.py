@@ -11,6 +11,7 @@ from eval.report.markdown import blocks, escaped
 from eval.report.sentence_counts import sentence_table
 from eval.report.tables import Table
 from eval.sweep.drawing import Picture, coefficient_name, magnitude
+from eval.sweep.findings import SEES_NOTHING, scorer_sees_nothing
 from eval.sweep.results import Results
 
 VERDICTS = ("agrees", "disagrees", "cannot be told", "not measured")
@@ -305,6 +306,8 @@ def method(results: Results) -> list[str]:
         if counts[key]
     ]
     paragraphs.append(f"Missing: {'; '.join(missing)}." if missing else "No score is missing.")
+    if scorer_sees_nothing(results):
+        paragraphs.append(f"Of information nothing is said, for {SEES_NOTHING}.")
     return paragraphs
 
 

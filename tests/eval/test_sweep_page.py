@@ -88,3 +88,16 @@ def test_sizes_are_written_short() -> None:
         "405B",
         "3T",
     ]
+
+
+def test_a_scorer_that_sees_nothing_speaks_for_nobody(tmp_path: Path) -> None:
+    records = grid(lambda c, p, g: (0.3, 0.45, 0.8)[c], tokens=lambda size: (60, 40, 15)[size], spread=2)
+    seeing = results_of(records)
+    assert verdict_of(seeing, "information per token") == "agrees"
+    assert "Of information nothing is said" not in write_page(seeing, [], tmp_path / "one.md").read_text()
+    for one in records:
+        one["information_nats"] = -0.1 - 0.01 * len(one["message"])
+    blind = results_of(records)
+    assert verdict_of(blind, "information per token") == verdict_of(blind, "more information go") == "cannot be told"
+    assert verdict_of(blind, "raise accuracy") == "agrees"
+    assert "Of information nothing is said, for the scorer" in write_page(blind, [], tmp_path / "two.md").read_text()
