@@ -15,10 +15,12 @@ from data.errors import DataError
 from eval.analysis.curves import lead
 from eval.analysis.significance import clustered_mean, interval
 from tests.train.small_study import DOCUMENTS, STUDY, configured, messages, plant, plant_all, written
+from train.config import load_config
 from train.study.__main__ import main
 from train.study.config import StudyConfig
 from train.study.figures import read_figures
 from train.study.identity import depends_on
+from train.study.job import given
 from train.study.members import planned
 from train.study.page import tables_of, write_pages
 from train.study.processes import in_use, share_of_cores
@@ -77,6 +79,22 @@ def test_members_come_seed_by_seed_and_what_is_shared_comes_once(tmp_path: Path)
     assert [member.name for member in planned(config, ["full/1"])] == ["train warm-start", *names[9:12]]
     with pytest.raises(ConfigError, match="--only 'ful': there are warm-start, full, without-information, with the"):
         planned(config, ["ful"])
+
+
+def test_trainings_share_a_store_of_warm_starts_and_evaluations_have_their_adapters(tmp_path: Path) -> None:
+    config = configured(tmp_path, warm_start=None)
+    by_name = {member.name: member for member in planned(config)}
+    store = {"train.warm_start_store": str(config.folder / "warm_starts")}
+    for name in ("full/0", "full/1", "without-information/0"):
+        assert given(config.folder, by_name[f"train {name}"]) == store
+    trained = by_name["train full/1"]
+    assert given(config.folder, by_name["notes full/1"]) == {"compressor.adapter": str(trained.folder / "compressor")}
+    # The store changes no figure, and so makes nothing stale.
+    assert trained.depends.differences(depends_on(warm_start=None, training=load_config("mi_rl.yaml")).keys)
+    stored = trained.config.model_copy(
+        update={"train": trained.config.train.model_copy(update={"warm_start_store": "x"})}  # type: ignore[union-attr]
+    )
+    assert not trained.depends.differences(depends_on(warm_start=None, training=stored).keys)
 
 
 def test_a_set_of_transfer_is_for_the_start_and_the_first_variant(tmp_path: Path) -> None:

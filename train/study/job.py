@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from configs.command import say, world_size
@@ -150,10 +151,7 @@ class Study:
         log = (folder / "logs" / member.place).with_suffix(".log")
         command = "train/run.py" if member.set_name is None else "eval/run.py"
         threads = share_of_cores(self.jobs)
-        keys = adapters(member)
-        if member.set_name is None:
-            keys["train.warm_start_store"] = str(folder / WARM_STARTS)
-        self.running[member.name] = start(command, recipe, overrides(keys), log, threads)
+        self.running[member.name] = start(command, recipe, overrides(given(folder, member)), log, threads)
         self.numbers[member.name] = self.total - len(self.left)
         say(f"{self._number(member)} started, {self._time_left()}; log: {log}")
 
@@ -195,14 +193,23 @@ class Study:
         return self.times.left(self.left, running, self.jobs)
 
 
-def adapters(member: Member) -> dict[str, Any]:
-    """The keys of the adapters that other members have made for this one."""
+def given(study: Path, member: Member) -> dict[str, Any]:
+    """The keys that a study gives a member beside its recipe.
+
+    These are the adapters that other members have made for it, and for a training the store of warm starts.
+
+    Args:
+        study: the study's folder.
+        member: one whose needs are done.
+    """
     keys: dict[str, Any] = {}
     if member.needs is not None:
         keys["compressor.adapter"] = str(member.needs.folder / COMPRESSOR)
     left = [run.folder / name for run in (member.needs, member.warm_start) if run for name in PREDICTORS]
     if found := [folder for folder in left if folder.is_dir()]:
         keys["predictor.adapter"] = str(found[0])
+    if member.set_name is None:
+        keys["train.warm_start_store"] = str(study / WARM_STARTS)
     return keys
 
 
