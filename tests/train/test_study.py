@@ -238,6 +238,18 @@ def test_stale_and_damaged_figures_are_named_and_not_used(tmp_path: Path) -> Non
         read_figures(damaged)
 
 
+def test_the_figures_of_a_variant_may_be_moved_to_its_new_name(tmp_path: Path) -> None:
+    plant_all(configured(tmp_path))
+    variants = {"whole": {}, "without-information": {"reward.information": 0}}
+    renamed = configured(tmp_path, variants=variants)
+    pages = renamed.pages_folder / "members" / "notes"
+    (pages / "full").rename(pages / "whole")
+    write_pages(renamed)
+    results = json.loads((renamed.pages_folder / "results.json").read_text(encoding="utf-8"))["notes"]
+    assert "full" not in results and [name for name in results if name in variants] == list(variants)
+    assert [one["n"] for one in results["whole"].values()] == [4, 4]
+
+
 def test_a_key_that_is_new_and_at_its_default_makes_nothing_stale(tmp_path: Path) -> None:
     run = configured(tmp_path).trained("full", 0)
     depends = depends_on(training=run)

@@ -7,7 +7,7 @@ what it depends on, and is used for nothing else.
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,9 @@ def usable_figures(path: Path, member: Member) -> Figures:
     figures = read_figures(path)
     if differences := member.depends.differences(figures.depends):
         raise DataError(f"{path}: is stale, for {told(differences)}")
-    return figures
+    # A variant that has another name since is still what it was: its file may be moved to the new one's place.
+    own, *others = figures.messages
+    return replace(figures, messages=[replace(own, name=member.variant), *others])
 
 
 def rounded(values: Iterator[float | None] | Sequence[float | None], unit: float = 1.0) -> list[float | None]:
