@@ -20,7 +20,7 @@ from eval.synthesise import main as synthesise
 from models.compress import main as compress
 from train.config import load_config
 from train.run import main as train
-from train.tracking import start_wandb
+from train.tracking.metrics import start_wandb
 
 Command = Callable[[Sequence[str]], int]
 

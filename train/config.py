@@ -18,18 +18,18 @@ from configs.errors import ConfigError, check_all, shown
 from configs.limits import GroupSize, SamplingTemperature, StepPart, Steps
 from configs.sections import Recipe
 from configs.tree import load
-from train.joint import PredictorUpdateConfig
-from train.policy_update import PolicyUpdateConfig, check_update
-from train.reward_config import RewardConfig, check_reward
-from train.starting import (
+from train.sections.joint import PredictorUpdateConfig
+from train.sections.policy_update import PolicyUpdateConfig, check_update
+from train.sections.reward import RewardConfig, check_reward
+from train.sections.starting import (
     CompressorConfig,
     PredictorWarmStartConfig,
     TrainedPredictorConfig,
     WarmStartConfig,
     as_started,
 )
-from train.vllm_config import VllmConfig, check_vllm
-from train.watch_config import WatchConfig, check_watch
+from train.sections.vllm import VllmConfig, check_vllm
+from train.sections.watch import WatchConfig, check_watch
 
 MOST_GENERATED = 200_000
 """The most documents that a run generates by itself: minutes of work, and gigabytes of memory."""

@@ -30,10 +30,11 @@ from eval.servers import probe_predictors, tell_of_server
 from eval.stages import BASE, MEASURED, REFERENCE, evaluation_of, identify, origin_of, passes
 from models.endpoint import EndpointError
 from models.fingerprint import is_base, parameter_hash
-from train.checkpoint import CheckpointError, find_checkpoint
+from train.checkpoints.checkpoint import CheckpointError, find_checkpoint
 from train.config import Config
-from train.extension_cache import prepare_compilation
-from train.guarded_trainer import GuardedGRPOTrainer
+from train.early_warning.watch import Kept, Watch
+from train.grpo.guarded_trainer import GuardedGRPOTrainer
+from train.grpo.trainer import build_trainer
 from train.models import (
     Models,
     check_fingerprints,
@@ -43,18 +44,17 @@ from train.models import (
     save_trained,
     save_trained_predictor,
 )
-from train.peers import LostPeerError, lost_peer
 from train.predictor_update import FOLDER as PREDICTOR_UPDATE
 from train.predictor_update import PredictorUpdate
-from train.questions import check_count, read_questions
-from train.reward import MessageReward
-from train.rollout import Rollout
+from train.processes.extension_cache import prepare_compilation
+from train.processes.peers import LostPeerError, lost_peer
+from train.processes.signals import StopOnSignal
+from train.questions.source import check_count, read_questions
+from train.reward.message_reward import MessageReward
 from train.run_folder import TRAINED_PREDICTOR, holds_work, identity, stand
-from train.signals import StopOnSignal
-from train.tracking import ProgressBar, log_results, start_wandb
-from train.trainer import build_trainer
-from train.warm_start import warm_start, warm_start_predictor
-from train.watch import Kept, Watch
+from train.sampling.rollout import Rollout
+from train.tracking.metrics import ProgressBar, log_results, start_wandb
+from train.warm_start.job import warm_start, warm_start_predictor
 
 
 def run(config: Config, fresh: bool) -> int:

@@ -23,10 +23,10 @@ from models.adapter_switch import adapter_at_work, adapter_parameters
 from models.compressor import Message
 from models.predictor import AnswerScore, LocalPredictor, Query
 from models.shared_prefix import generate, sampling_seed
-from train.asked import Asked
 from train.config import TrainConfig
-from train.fine_tuning import Example, leave_gradients, put_state, state_tensors
-from train.guard import DivergenceError
+from train.grpo.guard import DivergenceError
+from train.questions.asked import Asked
+from train.warm_start.fine_tuning import Example, leave_gradients, put_state, state_tensors
 
 FOLDER = "predictor_update"
 """The folder of its state in a checkpoint."""

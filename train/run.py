@@ -55,7 +55,7 @@ def plan(config: Config) -> int:
     """Check what takes no weights, documents and questions among it, and print the configuration."""
     from configs.build import instructions
     from models.loading import quiet_libraries
-    from train.questions import read_questions
+    from train.questions.source import read_questions
 
     quiet_libraries()
     instructions(config)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from configs.servers import PATIENCE
 from models.naming import WEIGHTS_FILE, adapter_folder
-from train.checkpoint import CHECKPOINTS, checkpoints_in, find_checkpoint
+from train.checkpoints.checkpoint import CHECKPOINTS, checkpoints_in, find_checkpoint
 from train.config import Config
-from train.tracking import METRICS_FILE
+from train.tracking.metrics import METRICS_FILE
 
 WARM_START = "warm_start"
 """The folder of the adapter that the warm start has left, below the run folder."""
@@ -20,7 +20,7 @@ TRAINED_PREDICTOR = "trained_predictor"
 """The folder of the predictor's adapter that has learned beside the compressor, below the run folder."""
 
 WARM_START_STATE, PREDICTOR_STATE = f"{WARM_START}.state", f"{PREDICTOR}.state"
-"""The folders of warm starts that are not finished, below the run folder: see `train.fine_tuning`."""
+"""The folders of warm starts that are not finished, below the run folder: see `train.warm_start.fine_tuning`."""
 
 STARTED = (WARM_START, WARM_START_STATE, PREDICTOR, PREDICTOR_STATE)
 """What warm starts leave, the last of them first."""

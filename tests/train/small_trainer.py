@@ -9,11 +9,11 @@ from trl import GRPOTrainer
 
 from configs.build import load_samples
 from train.config import load_config
+from train.grpo.trainer import build_trainer
 from train.models import load_models
-from train.questions import training_request
-from train.reward import MessageReward
-from train.rollout import Rollout
-from train.trainer import build_trainer
+from train.questions.source import training_request
+from train.reward.message_reward import MessageReward
+from train.sampling.rollout import Rollout
 
 SMALL = ("train.contexts_per_step=2", "train.group_size=4", "train.log_every=1", "train.save_every=1000")
 QUIET = ("tracking.wandb=disabled", "information.negatives.counterfactual=1", "information.negatives.batch=1")

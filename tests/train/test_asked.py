@@ -21,12 +21,12 @@ from models.predictor import LocalPredictor
 from models.scorer import Scorer
 from tests.train.test_survival import arguments
 from tests.train.test_warm_start import TINY
-from train.asked import own_questions, questions_of_documents
 from train.config import load_config
-from train.reward import MessageReward
+from train.questions.asked import own_questions, questions_of_documents
+from train.reward.message_reward import MessageReward
 from train.run import main
-from train.targets import TOGETHER, target_of
-from train.warm_start import draw_examples
+from train.warm_start.job import draw_examples
+from train.warm_start.targets import TOGETHER, target_of
 
 HIDDEN = "compressor.question=hidden"
 

@@ -18,12 +18,12 @@ from objectives.length import length_reward
 from tests.eval.small_evaluation import small
 from tests.train.test_survival import arguments
 from tests.train.test_warm_start import TINY, AtTheStart, prepared
-from train.asked import asked_budget
 from train.config import load_config
-from train.rollout import Rollout
+from train.questions.asked import asked_budget
 from train.run import main
-from train.targets import budget_for
-from train.warm_start import draw_examples
+from train.sampling.rollout import Rollout
+from train.warm_start.job import draw_examples
+from train.warm_start.targets import budget_for
 
 BUDGETS = (4, 8, 16)
 ASKED = "compressor.asked_budgets=[4, 8, 16]"

@@ -221,7 +221,7 @@ def test_the_settings_tell_devices_and_repeats_apart() -> None:
     "changed",
     [
         "train/benchmark/ways.py",
-        "train/shared_prefix_trainer.py",
+        "train/grpo/shared_prefix_trainer.py",
         "models/scorer.py",
         "models/shared_prefix/scoring.py",
     ],

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 
 from configs.tree import ConfigError
 from tests.train.small_trainer import disturb, inputs, make_trainer, policy
-from train import shared_prefix_trainer
 from train.config import load_config
-from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
+from train.grpo import shared_prefix_trainer
+from train.grpo.shared_prefix_trainer import SharedPrefixGRPOTrainer
 
 pytestmark = pytest.mark.command
 

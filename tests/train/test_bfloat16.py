@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.train.small_trainer import disturb, make_trainer, policy
-from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
+from train.grpo.shared_prefix_trainer import SharedPrefixGRPOTrainer
 
 pytestmark = pytest.mark.command
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from train.checkpoint import (
+from train.checkpoints.checkpoint import (
     CHECKPOINTS,
     MANIFEST,
     PARTIAL,

@@ -3,7 +3,7 @@
 from data.arrangement import LAST, arranged
 from data.sample import Document, Question, Sample, samples_of
 from objectives.negatives import Columns, NegativeCounts
-from train.columns import StepColumns
+from train.reward.columns import StepColumns
 
 
 def mill(name: str, year: int) -> Document:

@@ -12,10 +12,10 @@ from data.sample import Document, Question, Sample
 from tests.train.small_trainer import inputs, make_trainer
 from tests.train.test_reward import GROUP, build, messages_for
 from train.config import load_config
-from train.reward import MessageReward
-from train.rollout import Rollout
-from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
-from train.targets import demonstration
+from train.grpo.shared_prefix_trainer import SharedPrefixGRPOTrainer
+from train.reward.message_reward import MessageReward
+from train.sampling.rollout import Rollout
+from train.warm_start.targets import demonstration
 
 AT_THE_START = SimpleNamespace(state=SimpleNamespace(global_step=2), use_vllm=False)
 QUESTION = Question("q", "What was the zinc?", ("41",), "f1")
@@ -99,7 +99,7 @@ def test_a_step_learns_them_and_counts_no_gap_to_the_sampler(tmp_path: Path, mon
     def the_last(rewards: torch.Tensor, *_: object) -> torch.Tensor:
         return torch.tensor([0.0, 0.0, 0.0, 1.0] * (len(rewards) // 4), dtype=torch.float64)
 
-    monkeypatch.setattr("train.reward.best_of_groups", the_last)
+    monkeypatch.setattr("train.reward.message_reward.best_of_groups", the_last)
     trainer = make_trainer(
         tmp_path,
         SharedPrefixGRPOTrainer,

@@ -12,7 +12,13 @@ import pytest
 from torch.utils import file_baton
 from torch.utils.file_baton import FileBaton
 
-from train.extension_cache import clear_stale_locks, extension_root, find_locks, lock_holders, prefer_own_ninja
+from train.processes.extension_cache import (
+    clear_stale_locks,
+    extension_root,
+    find_locks,
+    lock_holders,
+    prefer_own_ninja,
+)
 
 pytestmark = pytest.mark.command
 
@@ -26,7 +32,7 @@ time.sleep(600)
 CLEAR = """
 import sys
 from pathlib import Path
-from train.extension_cache import clear_stale_locks
+from train.processes.extension_cache import clear_stale_locks
 print(len(clear_stale_locks(Path(sys.argv[1]), settle_seconds=0.5)))
 """
 Hold = Callable[[Path], subprocess.Popen[str]]

@@ -16,14 +16,14 @@ from models.loading import load_model
 from models.predictor import LocalPredictor, Query
 from models.shared_prefix import MAX_TOKENS_PER_PASS
 from tests.train.test_warm_start import TINY, prepared
-from train import fine_tuning
 from train.config import load_config
-from train.fine_tuning import Example, Kept, fine_tune
 from train.run import main
 from train.run_folder import PREDICTOR
-from train.starting import FineTuningConfig, PredictorWarmStartConfig
-from train.targets import target_of
-from train.warm_start import UNANSWERABLE, draw_answers, draw_examples
+from train.sections.starting import FineTuningConfig, PredictorWarmStartConfig
+from train.warm_start import fine_tuning
+from train.warm_start.fine_tuning import Example, Kept, fine_tune
+from train.warm_start.job import UNANSWERABLE, draw_answers, draw_examples
+from train.warm_start.targets import target_of
 
 PREDICTOR_WARM = "train.predictor_warm_start={examples: 8, batch_size: 4, epochs: 2, empty: 0.0}"
 

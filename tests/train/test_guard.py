@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.optim import AdamW
 
-from train.guard import DivergenceError, Guard
-from train.step_lines import StepLines
+from train.grpo.guard import DivergenceError, Guard
+from train.tracking.step_lines import StepLines
 
 NAN, INFINITE = math.nan, math.inf
 

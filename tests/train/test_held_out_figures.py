@@ -8,8 +8,8 @@ import pytest
 
 from eval.analysis.significance import SHARE, clustered_mean, standard_error
 from eval.record import Record
-from train.reward_config import RewardConfig, ScheduleConfig
-from train.watch import best, fallen, figures_of, mean_reward, pays_information
+from train.early_warning.watch import best, fallen, figures_of, mean_reward, pays_information
+from train.sections.reward import RewardConfig, ScheduleConfig
 
 BITS = math.log(2)
 

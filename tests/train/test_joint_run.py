@@ -22,7 +22,7 @@ from models.loading import load_model
 from tests.train.test_run import ENVIRONMENT, deepspeed
 from tests.train.test_survival import arguments, results
 from tests.train.test_warm_start import prepared
-from train.checkpoint import CHECKPOINTS, MANIFEST
+from train.checkpoints.checkpoint import CHECKPOINTS, MANIFEST
 from train.models import check_fingerprints, fingerprints
 from train.run import main
 

@@ -10,7 +10,7 @@ from configs.tree import ConfigError
 from objectives.length import length_reward
 from tests.train.small_trainer import disturb, inputs, make_trainer, policy
 from train.config import load_config
-from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
+from train.grpo.shared_prefix_trainer import SharedPrefixGRPOTrainer
 
 pytestmark = pytest.mark.command
 

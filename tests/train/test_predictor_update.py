@@ -21,13 +21,13 @@ from models.predictor import Query
 from tests.train.test_joint_run import SHARED, checkpoint_hashes
 from tests.train.test_survival import arguments, results
 from tests.train.test_warm_start import TINY, prepared
-from train.asked import own_questions
 from train.config import load_config
-from train.fine_tuning import leave_gradients
-from train.joint import PredictorUpdateConfig
 from train.models import Models, fingerprints
 from train.predictor_update import PredictorUpdate
+from train.questions.asked import own_questions
 from train.run import main
+from train.sections.joint import PredictorUpdateConfig
+from train.warm_start.fine_tuning import leave_gradients
 
 UPDATE = "train.predictor_update={learning_rate: 1.0e-3, batch_size: 4}"
 

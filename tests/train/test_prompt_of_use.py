@@ -15,8 +15,8 @@ from tests.record_files import write_records
 from tests.written_questions import rows_of
 from train.config import load_config
 from train.models import load_models, save_trained
-from train.questions import training_request
-from train.rollout import Rollout
+from train.questions.source import training_request
+from train.sampling.rollout import Rollout
 
 
 def paper(number: int) -> dict[str, object]:

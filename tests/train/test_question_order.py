@@ -18,9 +18,9 @@ from models.loading import load_tokenizer
 from models.prompts import ChatFormat
 from tests.train.small_trainer import inputs, make_trainer, policy
 from train.config import load_config
-from train.question_order import QuestionSampler, pass_order
-from train.questions import context_numbers, tell_of_contexts, training_request
-from train.shared_prefix_trainer import SharedPrefixGRPOTrainer, grouped
+from train.grpo.shared_prefix_trainer import SharedPrefixGRPOTrainer, grouped
+from train.questions.order import QuestionSampler, pass_order
+from train.questions.source import context_numbers, tell_of_contexts, training_request
 
 UNEVEN = [number for number, questions in enumerate([7, 1, 4, 2, 6, 3, 1, 5, 4]) for _ in range(questions)]
 """The contexts of 33 questions."""

@@ -10,7 +10,7 @@ from data.errors import DataError
 from data.sample import Document, Question, Sample
 from train import job
 from train.config import Config, load_config
-from train.questions import check_count, check_metrics, read_questions
+from train.questions.source import check_count, check_metrics, read_questions
 from train.run import main
 
 

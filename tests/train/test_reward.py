@@ -19,9 +19,9 @@ from models.predictor import LocalPredictor
 from models.scorer import Scorer, Scores
 from objectives.negatives import NegativeCounts
 from tests.models.plain_pass import full_sequence_log_probs
-from train.columns import StepColumns
 from train.config import Config, load_config
-from train.reward import MessageReward
+from train.reward.columns import StepColumns
+from train.reward.message_reward import MessageReward
 
 GROUP = 4
 

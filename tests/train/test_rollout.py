@@ -26,9 +26,9 @@ from models.loading import load_model
 from models.shared_prefix import Reply, generate
 from tests.train.small_trainer import disturb, inputs, make_trainer, policy
 from train.config import load_config
-from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
-from train.trainer import grpo_config
-from train.vllm_sampler import sampler_weights, vllm_messages
+from train.grpo.shared_prefix_trainer import SharedPrefixGRPOTrainer
+from train.grpo.trainer import grpo_config
+from train.sampling.vllm import sampler_weights, vllm_messages
 
 pytestmark = pytest.mark.command
 

@@ -13,8 +13,8 @@ from trl import GRPOTrainer
 
 from tests.train.small_trainer import make_trainer
 from tests.train.test_reward import GROUP, build, call, messages_for
-from train.sample_messages import MESSAGES_A_STEP, TABLE_COLUMNS, SampleMessages, shown
-from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
+from train.grpo.shared_prefix_trainer import SharedPrefixGRPOTrainer
+from train.tracking.sample_messages import MESSAGES_A_STEP, TABLE_COLUMNS, SampleMessages, shown
 
 LINE: dict[str, Any] = {
     "question": "What was\nthe zinc?",

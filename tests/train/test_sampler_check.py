@@ -11,7 +11,7 @@ from data.miniature.documents import make_document
 from models.compressor import Compressor
 from models.loading import load_model
 from tests.models.plain_pass import full_sequence_log_probs
-from train.sampler_check import NOISE_NATS, adapter_reached, adapter_share, gap_metrics, gap_sums, sampler_gap
+from train.sampling.agreement import NOISE_NATS, adapter_reached, adapter_share, gap_metrics, gap_sums, sampler_gap
 
 
 def noise(scale: float, tokens: int = 400, seed: int = 0) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from trl import GRPOTrainer
 
 from tests.train.small_trainer import disturb, inputs, make_trainer, policy
-from train.shared_prefix_trainer import SharedPrefixGRPOTrainer, grouped, with_token_credit
+from train.grpo.shared_prefix_trainer import SharedPrefixGRPOTrainer, grouped, with_token_credit
 
 pytestmark = pytest.mark.command
 

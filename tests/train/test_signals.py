@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from transformers import TrainerControl, TrainerState
 
-from train.signals import StopOnSignal
+from train.processes.signals import StopOnSignal
 
 NO_ARGUMENTS = cast(Any, None)
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from models.shared_prefix import generation
 from tests.local_server import Answer, Asked, chat, serving
 from tests.train.test_run import ENVIRONMENT, deepspeed
-from train.checkpoint import CHECKPOINTS, find_checkpoint
-from train.guarded_trainer import GuardedGRPOTrainer
-from train.reward import MessageReward
+from train.checkpoints.checkpoint import CHECKPOINTS, find_checkpoint
+from train.grpo.guarded_trainer import GuardedGRPOTrainer
+from train.reward.message_reward import MessageReward
 from train.run import main
 
 pytestmark = pytest.mark.command
@@ -211,7 +211,7 @@ def test_no_planted_object_runs_even_under_a_manifest_that_fits(launcher: list[s
 
 def reseal(checkpoint: Path) -> None:
     """Give a checkpoint a manifest that fits what it holds now, as an attacker would."""
-    from train.checkpoint import MANIFEST, _files, _fingerprint, _sealed
+    from train.checkpoints.checkpoint import MANIFEST, _files, _fingerprint, _sealed
 
     (checkpoint / MANIFEST).unlink()
     files = {str(path.relative_to(checkpoint)): _fingerprint(path) for path in _files(checkpoint)}

@@ -19,18 +19,18 @@ from models.compressor import Compressor
 from models.fingerprint import is_trainable, parameter_hash
 from models.loading import load_model
 from tests.train.test_run import ENVIRONMENT, deepspeed
-from train import fine_tuning
-from train import warm_start as module
 from train.config import Config, load_config
-from train.fine_tuning import Example, fine_tune
-from train.guard import DivergenceError
+from train.grpo.guard import DivergenceError
 from train.models import Models, load_models
-from train.questions import training_request
-from train.rollout import Rollout
+from train.questions.source import training_request
 from train.run import main
 from train.run_folder import WARM_START, identity, stand
-from train.targets import target_of
-from train.warm_start import draw_examples, warm_start
+from train.sampling.rollout import Rollout
+from train.warm_start import fine_tuning
+from train.warm_start import job as module
+from train.warm_start.fine_tuning import Example, fine_tune
+from train.warm_start.job import draw_examples, warm_start
+from train.warm_start.targets import target_of
 
 TINY = (
     "tasks=[{name: miniature/notes, facts: 6}]",

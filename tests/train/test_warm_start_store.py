@@ -8,11 +8,11 @@ import pytest
 from configs.errors import ConfigError
 from models.fingerprint import is_trainable, parameter_hash
 from tests.train.test_warm_start import prepared
-from train import warm_start as module
-from train.fine_tuning import fine_tune
 from train.run_folder import WARM_START
-from train.warm_start import warm_start
-from train.warm_start_store import held
+from train.warm_start import job as module
+from train.warm_start.fine_tuning import fine_tune
+from train.warm_start.job import warm_start
+from train.warm_start.store import held
 
 
 def test_what_begins_alike_is_learned_once_and_what_does_not_anew(

@@ -13,14 +13,14 @@ from eval.evaluation import Evaluation
 from tests.local_server import Answer, Asked, chat, serving
 from tests.train.test_run import ENVIRONMENT, deepspeed
 from tests.train.test_survival import arguments, forget_the_end, results
-from train import watch as watching
-from train.checkpoint import CHECKPOINTS
+from train.checkpoints.checkpoint import CHECKPOINTS
 from train.config import load_config
-from train.kept import FILE as KEPT
-from train.kept import KeptAdapter
+from train.early_warning import watch as watching
+from train.early_warning.kept import FILE as KEPT
+from train.early_warning.kept import KeptAdapter
 from train.models import load_models
 from train.run import main
-from train.tracking import METRICS_FILE
+from train.tracking.metrics import METRICS_FILE
 
 pytestmark = pytest.mark.command
 

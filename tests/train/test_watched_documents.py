@@ -13,9 +13,9 @@ from models.loading import load_tokenizer
 from models.prompts import ChatFormat
 from train import job
 from train.config import Config, load_config
-from train.questions import Questions, read_questions
+from train.early_warning.documents import hold_back
+from train.questions.source import Questions, read_questions
 from train.run import main
-from train.watched_documents import hold_back
 
 GROUPS = 12
 

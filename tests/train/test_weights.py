@@ -12,10 +12,10 @@ from objectives.constraint import DAMPING, Multiplier
 from tests.train.small_trainer import make_trainer
 from tests.train.test_reward import GROUP, build, call, messages_for
 from train.config import load_config
-from train.reward import MessageReward
-from train.reward_config import HoldConfig, RewardConfig, ScheduleConfig
-from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
-from train.weights import StepWeights, scheduled
+from train.grpo.shared_prefix_trainer import SharedPrefixGRPOTrainer
+from train.reward.message_reward import MessageReward
+from train.reward.weights import StepWeights, scheduled
+from train.sections.reward import HoldConfig, RewardConfig, ScheduleConfig
 
 HOLD = ("reward.hold={figure: accuracy, at: 0.75, rate: 2}", "reward.length_gate=none")
 

@@ -74,7 +74,7 @@ def code_hash(project: Path) -> str:
     """Twelve hexadecimal digits that change with any file of the code that is timed, however deep its folder."""
     sources = [
         *sorted((project / "train/benchmark").rglob("*.py")),
-        project / "train/shared_prefix_trainer.py",
+        project / "train/grpo/shared_prefix_trainer.py",
         *sorted((project / "models").rglob("*.py")),
     ]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]

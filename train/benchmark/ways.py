@@ -15,7 +15,7 @@ from models.fingerprint import is_base
 from models.loading import load_model
 from models.shared_prefix import Continuation, batched_message_log_probs, generate
 from train.benchmark.cases import Case
-from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
+from train.grpo.shared_prefix_trainer import SharedPrefixGRPOTrainer
 
 VOCABULARY = 2048
 """As heavy as a real one: the projection onto it is 18% of the body's parameters in a Qwen2.5 of 1.5B (151,936 x 1,536

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from objectives.length import length_reward
 from objectives.mutual_information import Estimate
-from train.reward_config import RewardConfig
+from train.sections.reward import RewardConfig
 
 MIN_CEILING_NATS = 1e-6
 """The least ceiling that a share is taken of: a ceiling of 0 becomes a share of 0, not a division by zero."""

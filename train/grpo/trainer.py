@@ -14,19 +14,19 @@ from trl import GRPOConfig, GRPOTrainer
 from configs.command import launched, world_size
 from data.sample import Sample
 from models.loading import torch_type
-from train.checkpoint import CHECKPOINTS
+from train.checkpoints.checkpoint import CHECKPOINTS
+from train.checkpoints.deepspeed_files import read_as_data
 from train.config import Config, TrainConfig
-from train.deepspeed_files import read_as_data
-from train.guarded_trainer import GuardedGRPOTrainer
-from train.question_order import pass_order
-from train.questions import context_numbers
-from train.reward import MessageReward
-from train.rollout import Rollout
-from train.sample_messages import SampleMessages
-from train.shared_prefix_trainer import SharedPrefixGRPOTrainer
-from train.signals import StopOnSignal
-from train.tracking import MetricsFile, ProgressBar
-from train.vllm_sampler import send_merged_weights, vllm_options
+from train.grpo.guarded_trainer import GuardedGRPOTrainer
+from train.grpo.shared_prefix_trainer import SharedPrefixGRPOTrainer
+from train.processes.signals import StopOnSignal
+from train.questions.order import pass_order
+from train.questions.source import context_numbers
+from train.reward.message_reward import MessageReward
+from train.sampling.rollout import Rollout
+from train.sampling.vllm import send_merged_weights, vllm_options
+from train.tracking.metrics import MetricsFile, ProgressBar
+from train.tracking.sample_messages import SampleMessages
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 """Trainer's names of the courses of the learning rate, all of which begin with the warm-up."""

@@ -31,15 +31,15 @@ from eval.stages import evaluation_of
 from models.endpoint import EndpointError
 from objectives.mutual_information import Estimate
 from objectives.reward import RewardWeights, combine
+from train.checkpoints.random_state import random_state_kept
 from train.config import Config
-from train.kept import KeptAdapter
+from train.early_warning.kept import KeptAdapter
 from train.models import Models
-from train.random_state import random_state_kept
-from train.reward_components import basic_components
-from train.reward_config import RewardConfig
-from train.step_lines import StepLines
-from train.tracking import held_out_lines, log_held_out
-from train.watch_config import Keep, WatchConfig, weights_in_the_end
+from train.reward.components import basic_components
+from train.sections.reward import RewardConfig
+from train.sections.watch import Keep, WatchConfig, weights_in_the_end
+from train.tracking.metrics import held_out_lines, log_held_out
+from train.tracking.step_lines import StepLines
 
 FILE = "held_out.jsonl"
 """The file of the run folder that holds every figure ever measured, by step and adapter, so that none is again."""

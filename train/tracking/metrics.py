@@ -17,7 +17,7 @@ from eval.report.page import report_tables
 from eval.report.results import Results, Summary
 from eval.report.training_curves import is_watched
 from train.config import Config
-from train.step_lines import StepLines
+from train.tracking.step_lines import StepLines
 
 Logs = Mapping[str, Any]
 

@@ -1,6 +1,6 @@
 """The rollout: a group of messages for each (context, question), written by the policy itself or by vLLM.
 
-The policy reads every context once. What is peculiar to vLLM stands in `train.vllm_sampler`.
+The policy reads every context once. What is peculiar to vLLM stands in `train.sampling.vllm`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from models.compressor import Compressor
 from models.naming import NonFiniteError
 from models.prompts import Prompt
 from models.shared_prefix import Reply, sampling_seed
-from train.asked import asked_budget
-from train.guarded_trainer import GuardedGRPOTrainer
-from train.targets import demonstration
-from train.vllm_sampler import vllm_messages
+from train.grpo.guarded_trainer import GuardedGRPOTrainer
+from train.questions.asked import asked_budget
+from train.sampling.vllm import vllm_messages
+from train.warm_start.targets import demonstration
 
 
 class Rollout:

@@ -27,9 +27,9 @@ from transformers import PreTrainedModel
 from configs.command import is_main, say
 from data.writing import write_json
 from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, sampling_seed, token_scores
-from train.checkpoint import Checkpoint, damage, partial_folder, publish
-from train.guard import DivergenceError
-from train.starting import FineTuningConfig
+from train.checkpoints.checkpoint import Checkpoint, damage, partial_folder, publish
+from train.grpo.guard import DivergenceError
+from train.sections.starting import FineTuningConfig
 
 SAVE_SECONDS = 120.0
 """Seconds between two states, of three times the adapter's size each: what a kill costs at most, and a step more. A

@@ -17,9 +17,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import GRPOTrainer
 
 from data.writing import other_writers
-from train.checkpoint import CheckpointError, drop_old, partial_folder, publish
-from train.guard import Guard
-from train.random_state import RandomState
+from train.checkpoints.checkpoint import CheckpointError, drop_old, partial_folder, publish
+from train.checkpoints.random_state import RandomState
+from train.grpo.guard import Guard
 
 
 class GuardedGRPOTrainer(GRPOTrainer):

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from configs.command import is_main, say
 from data.errors import InputError
-from train.step_lines import StepLines
+from train.tracking.step_lines import StepLines
 
 SKIPPED_FILE = "skipped_batches.jsonl"
 """The messages of every update that was not taken, in the run folder of the first process."""

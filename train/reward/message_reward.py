@@ -31,13 +31,13 @@ from objectives.mutual_information import (
 from objectives.negatives import Columns, NegativeCounts
 from objectives.reward import combine, token_credit
 from objectives.selection import best_of_groups
-from train.asked import Asked, asked_budget, own_questions, questions_of_documents
-from train.columns import StepColumns
 from train.config import Config
 from train.predictor_update import PredictorUpdate
-from train.reward_components import basic_components, share_of_ceiling
-from train.server_metrics import server_metrics
-from train.weights import StepWeights
+from train.questions.asked import Asked, asked_budget, own_questions, questions_of_documents
+from train.reward.columns import StepColumns
+from train.reward.components import basic_components, share_of_ceiling
+from train.reward.weights import StepWeights
+from train.tracking.server_metrics import server_metrics
 
 PRIOR_RATE_BITS = 10.0
 """The unit of the rate against the prior, in bits: about what a key and its value weigh, so that 1 is a fact told."""

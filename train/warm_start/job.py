@@ -30,14 +30,14 @@ from models.adapters import add_adapter, read_adapter, save_adapter, start_from
 from models.compressor import Compressor
 from models.loading import context_window, load_model
 from models.predictor import UNLIMITED, LocalPredictor, Query
-from train.checkpoint import Checkpoint, damage, partial_folder, publish
+from train.checkpoints.checkpoint import Checkpoint, damage, partial_folder, publish
 from train.config import Config
-from train.fine_tuning import Example, Kept, drop_state, fine_tune
 from train.models import Models, predictor_settings, save_trained
 from train.run_folder import PREDICTOR, PREDICTOR_STATE, WARM_START, WARM_START_STATE
-from train.starting import FineTuningConfig, PredictorWarmStartConfig, Targets
-from train.targets import budget_for, message_ids, message_to_learn, target_of
-from train.warm_start_store import held, stored_name
+from train.sections.starting import FineTuningConfig, PredictorWarmStartConfig, Targets
+from train.warm_start.fine_tuning import Example, Kept, drop_state, fine_tune
+from train.warm_start.store import held, stored_name
+from train.warm_start.targets import budget_for, message_ids, message_to_learn, target_of
 
 SUMMARY_FILE = "warm_start.json"
 """The file beside an adapter that says what its warm start was."""

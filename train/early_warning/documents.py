@@ -20,7 +20,7 @@ from eval.parts import Pieces, parts_of
 from eval.stages import evaluation_of
 from models.prompts import ChatFormat
 from train.config import Config
-from train.watch_config import WatchConfig
+from train.sections.watch import WatchConfig
 
 SEED_OF_ITS_OWN = 2**32
 """What the seed of generated documents is larger by than the run's: no configuration can name such a seed, so that no

@@ -23,7 +23,7 @@ from models.compressor import Message
 from models.scorer import Scores
 from objectives.mutual_information import contrastive, nats_to_bits
 from objectives.negatives import Columns
-from train.step_lines import StepLines
+from train.tracking.step_lines import StepLines
 
 MESSAGES_FILE = "messages.jsonl"
 

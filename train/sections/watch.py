@@ -7,7 +7,7 @@ from pydantic import PositiveInt
 from configs.errors import ConfigError
 from configs.limits import Documents
 from configs.tree import Section
-from train.reward_config import Component, RewardConfig
+from train.sections.reward import Component, RewardConfig
 
 Keep = Literal["accuracy", "reward"]
 """The figure by which an adapter is kept."""

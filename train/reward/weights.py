@@ -8,7 +8,7 @@ from transformers.trainer_callback import ExportableState
 
 from objectives.constraint import Multiplier, ceiling_exceeded, floor_missed
 from objectives.reward import RewardWeights
-from train.reward_config import RewardConfig, ScheduleConfig, held_component
+from train.sections.reward import RewardConfig, ScheduleConfig, held_component
 
 
 class StepWeights(TrainerCallback, ExportableState):

@@ -5,7 +5,7 @@ gives (a test compares the two) from rows in which a context and its group lie t
 together that TRL shuffles apart; `_generate_and_score_completions` adds the credit of single tokens to the advantage of
 their message, leaves of every group the message that best of n learns, and checks that vLLM, where it writes, has the
 adapter; `_compute_loss` is TRL's, and measures the gap between the log-probabilities it used and the sampler's;
-`_get_train_sampler` goes through the questions in an order of ours. Outside this class, `train.vllm_sampler` replaces
+`_get_train_sampler` goes through the questions in an order of ours. Outside this class, `train.sampling.vllm` replaces
 one method of TRL's vLLM backend.
 """
 
@@ -25,10 +25,10 @@ from trl.trainer.utils import RepeatSampler
 
 from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, token_scores
 from objectives.selection import selection_metrics, selection_sums
-from train.guarded_trainer import GuardedGRPOTrainer
-from train.question_order import QuestionSampler
-from train.reward import MessageReward
-from train.sampler_check import adapter_reached, gap_metrics, gap_sums, sampler_gap
+from train.grpo.guarded_trainer import GuardedGRPOTrainer
+from train.questions.order import QuestionSampler
+from train.reward.message_reward import MessageReward
+from train.sampling.agreement import adapter_reached, gap_metrics, gap_sums, sampler_gap
 
 
 class SharedPrefixGRPOTrainer(GuardedGRPOTrainer):

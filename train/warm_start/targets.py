@@ -6,7 +6,7 @@ from dataclasses import replace
 from data.evidence import Evidence, find_evidence
 from data.sample import Sample
 from models.compressor import Compressor
-from train.starting import Targets
+from train.sections.starting import Targets
 
 TOGETHER = "; "
 """What stands between the targets of several questions in one message."""
@@ -54,7 +54,8 @@ def target_of(sample: Sample, targets: Targets = "evidence", generator: random.R
 
     Args:
         sample: the question.
-        targets: see `train.starting.WarmStartConfig`; where no gold answer is in the text, ``clause`` is the evidence.
+        targets: see `train.sections.starting.WarmStartConfig`; where no gold answer is in the text, ``clause`` is the
+            evidence.
         generator: draws how much of a sentence a clause keeps.
     """
     if sample.question.blind:

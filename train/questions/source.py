@@ -14,7 +14,7 @@ from eval.parts import Pieces
 from models.loading import load_tokenizer
 from models.prompts import ChatFormat
 from train.config import Config
-from train.watched_documents import hold_back
+from train.early_warning.documents import hold_back
 
 PAID_BY_METRIC = ("accuracy", "length")
 """Weights of the reward that pay where an answer is scored: length counts where the answer is right."""

@@ -1,0 +1,1 @@
+"""Held-out figures while a run trains, and the adapter that was best by them."""

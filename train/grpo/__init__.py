@@ -1,0 +1,1 @@
+"""TRL's GRPO with every context read once, whole checkpoints, and a guard against divergence."""

@@ -1,0 +1,1 @@
+"""What the processes of a run do about signals, about each other, and about torch's extension cache."""

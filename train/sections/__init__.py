@@ -1,0 +1,1 @@
+"""The keys of a training recipe, a file a section."""

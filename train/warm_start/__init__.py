@@ -1,0 +1,1 @@
+"""What comes before rewards: supervised fine-tuning of the compressor and of the predictor."""
