@@ -72,12 +72,13 @@ def findings(results: Results) -> list[Finding]:
 
 
 def scorer_sees_nothing(results: Results) -> bool:
-    """Whether the messages of no compressor have any information on average, by the first scorer.
+    """Whether information was measured, and the messages of no compressor have any on average, by the first scorer.
 
     A bound of 0 on messages that are answered from says something of the scorer, and nothing of who wrote them.
     """
     bits = [cell["information_bits"]["value"] for cell in results["messages"] if cell["task"] is None]
-    return all(value is None or value <= 0 for value in bits)
+    measured = [value for value in bits if value is not None]
+    return bool(measured) and max(measured) <= 0
 
 
 def direction(figure: Figure, study: float | None, neutral: float, sign: int = 1) -> tuple[Verdict, str]:

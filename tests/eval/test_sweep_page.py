@@ -101,3 +101,9 @@ def test_a_scorer_that_sees_nothing_speaks_for_nobody(tmp_path: Path) -> None:
     assert verdict_of(blind, "information per token") == verdict_of(blind, "more information go") == "cannot be told"
     assert verdict_of(blind, "raise accuracy") == "agrees"
     assert "Of information nothing is said, for the scorer" in write_page(blind, [], tmp_path / "two.md").read_text()
+    # A scorer that was not asked has seen nothing either, and that is another matter.
+    for one in records:
+        one["information_nats"] = None
+    assert (
+        "Of information nothing is said" not in write_page(results_of(records), [], tmp_path / "three.md").read_text()
+    )

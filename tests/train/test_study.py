@@ -15,7 +15,7 @@ from data.errors import DataError
 from eval.analysis.curves import lead
 from eval.analysis.significance import clustered_mean, interval
 from tests.train.small_study import DOCUMENTS, STUDY, configured, messages, plant, plant_all, written
-from train.config import load_config
+from train.config import Config, load_config
 from train.study.__main__ import main
 from train.study.config import StudyConfig
 from train.study.figures import read_figures
@@ -91,9 +91,9 @@ def test_trainings_share_a_store_of_warm_starts_and_evaluations_have_their_adapt
     assert given(config.folder, by_name["notes full/1"]) == {"compressor.adapter": str(trained.folder / "compressor")}
     # The store changes no figure, and so makes nothing stale.
     assert trained.depends.differences(depends_on(warm_start=None, training=load_config("mi_rl.yaml")).keys)
-    stored = trained.config.model_copy(
-        update={"train": trained.config.train.model_copy(update={"warm_start_store": "x"})}  # type: ignore[union-attr]
-    )
+    assert isinstance(trained.config, Config)
+    keeping = trained.config.train.model_copy(update={"warm_start_store": "x"})
+    stored = trained.config.model_copy(update={"train": keeping})
     assert not trained.depends.differences(depends_on(warm_start=None, training=stored).keys)
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,9 @@ def test_what_begins_alike_is_learned_once_and_what_does_not_anew(
 ) -> None:
     learned: list[str] = []
 
-    def counted(*arguments: object) -> list[float]:
+    def counted(*arguments: Any) -> list[float]:
         learned.append("once")
-        return fine_tune(*arguments)  # type: ignore[arg-type]
+        return fine_tune(*arguments)
 
     monkeypatch.setattr(module, "fine_tune", counted)
     store = f"train.warm_start_store={tmp_path / 'store'}"
