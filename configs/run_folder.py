@@ -130,7 +130,9 @@ def _open(
 
 def _check_ours(folder: Path, command: str) -> None:
     """Refuse a folder that holds something and was not made by this command."""
-    if not os.path.isdir(folder) or not (names := {path.name for path in folder.iterdir()} - {LOCK}):
+    # What a kill left of the first marker says nothing yet; it is dropped below.
+    left = {LOCK, *(path.name for path in folder.glob(f".{MARKER}.*.partial"))} if os.path.isdir(folder) else set()
+    if not os.path.isdir(folder) or not (names := {path.name for path in folder.iterdir()} - left):
         return
     shown = f"run_folder = {str(folder)!r}"
     marker = _marker(folder)

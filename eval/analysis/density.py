@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from eval.analysis.significance import (
+    AT_LEAST_NOTHING,
     BOOTSTRAP,
     SHARE,
     Bootstrap,
@@ -61,7 +62,7 @@ TERMS = {
     "saturated_share": _mean_of("saturated"),
 }
 
-LIMITS: dict[str, Limits] = {"accuracy": SHARE, "saturated_share": SHARE}
+LIMITS: dict[str, Limits] = {"accuracy": SHARE, "saturated_share": SHARE, "message_tokens": AT_LEAST_NOTHING}
 """The figures whose values lie between known ends."""
 
 # Information passed cannot be negative, its estimate can: the reported mean stops at 0, the samples do not. Task

@@ -56,7 +56,7 @@ def _message(line: Mapping[str, Any]) -> TrainingMessage:
         line["question"],
         " · ".join(line["answers"]),
         line["message"],
-        line["prediction"],
+        UNMEASURED if line["prediction"] is None else line["prediction"],
         line.get("accuracy"),
         UNMEASURED if reward is None else number(reward),
         UNMEASURED if bits is None else number(bits),

@@ -111,3 +111,11 @@ def test_what_a_kill_left_half_written_is_cleared(tmp_path: Path) -> None:
     (folder / ".results.json.17.partial").write_text("{")
     start(folder)
     assert not list(folder.glob(".*.partial"))
+
+
+def test_a_kill_in_the_first_moment_leaves_a_folder_that_can_be_started(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / f".{MARKER}.17.partial").write_text("{")
+    start(folder)
+    assert (folder / MARKER).is_file() and not list(folder.glob(".*.partial"))

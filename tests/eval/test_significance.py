@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from eval.analysis.significance import (
+    AT_LEAST_NOTHING,
     BOOTSTRAP,
     SHARE,
     Bootstrap,
@@ -105,6 +106,47 @@ def test_intervals_of_the_reports_figures_cover_the_truth_93_to_97_times_in_100(
             assert found.low is not None and found.high is not None
             hits[name] += found.low <= truth[name] <= found.high
     assert all(0.93 <= count / EVALUATIONS <= 0.97 for count in hits.values()), hits
+
+
+@pytest.mark.parametrize("documents", [3, 4, 5, 7])
+def test_intervals_of_few_documents_cover_the_truth_as_often_as_those_of_many(documents: int) -> None:
+    generator = np.random.default_rng(documents)
+    hits, hits_of_ratios = [], []
+    for draw in range(DRAWS):
+        document = np.repeat(np.arange(documents), 4)
+        values = 1 + generator.normal(0, 1, documents)[document] + generator.normal(0, 1, len(document))
+        counts = Bootstrap(200, draw).counts(documents)
+        mean = interval(ratio_of_sums(np.bincount(document, values), np.full(documents, 4.0), counts))
+        assert mean.low is not None and mean.high is not None
+        hits.append(mean.low <= 1 <= mean.high)
+        sizes = [np.exp(generator.normal(0, 0.3, documents)) for _ in range(2)]
+        top, bottom = (ratio_of_sums(one, np.ones(documents), counts) for one in sizes)
+        ratio = interval(quotient(top, bottom))
+        assert ratio.low is not None and ratio.high is not None
+        hits_of_ratios.append(ratio.low <= 1 <= ratio.high)
+    assert np.mean(hits) >= 0.93 and np.mean(hits_of_ratios) >= 0.9
+
+
+def test_four_documents_of_one_sign_do_not_show_a_difference_by_themselves() -> None:
+    found = interval(clustered_mean([2.5, 4.5, 5.8, 8.7], list(range(4))))
+    reference = stats.t.interval(0.95, 3, 5.375, stats.sem([2.5, 4.5, 5.8, 8.7]))
+    assert (found.low, found.high) == pytest.approx(reference) and found.method == "student"
+
+
+def test_an_interval_of_few_documents_keeps_to_what_is_possible() -> None:
+    shares = interval(clustered_mean([0.1, 0.9, 1.0], list(range(3)), limits=SHARE))
+    assert (shares.low, shares.high) == (0.0, 1.0)
+    lengths = interval(clustered_mean([1.0, 9.0, 30.0], list(range(3)), limits=AT_LEAST_NOTHING))
+    assert lengths.low == 0.0 and lengths.high is not None and lengths.high > 30.0
+    counts = BOOTSTRAP.counts(3)
+    top, bottom = (ratio_of_sums(np.array(sizes), np.ones(3), counts) for sizes in ([1.0, 9.0, 30.0], [2.0, 1.0, 1.0]))
+    ratio = interval(quotient(top, bottom))
+    assert ratio.low is not None and 0.0 < ratio.low < 1.0
+
+
+def test_a_length_that_all_documents_agree_on_has_no_interval() -> None:
+    found = interval(clustered_mean([7.0] * 9, list(range(9)), limits=AT_LEAST_NOTHING))
+    assert found == Interval(7.0, None, None, method="constant")
 
 
 def test_treating_questions_as_independent_covers_too_rarely() -> None:
@@ -237,7 +279,7 @@ def test_draws_that_differ_by_rounding_alone_are_the_same() -> None:
 
 
 def test_the_method_of_an_ordinary_interval_goes_without_saying() -> None:
-    found = interval(clustered_mean([0.1, 0.4, 0.5, 0.9], list(range(4)), limits=SHARE))
+    found = interval(clustered_mean([0.1, 0.4, 0.5, 0.9] * 2, list(range(8)), limits=SHARE))
     assert set(found.as_dict()) == {"value", "low", "high"}
 
 

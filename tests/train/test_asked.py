@@ -75,11 +75,25 @@ def test_means_leave_out_what_is_missing() -> None:
     assert own_questions(samples[:2]).mean(torch.tensor([0.25, 1.0])).tolist() == [0.25, 1.0]
 
 
+def test_a_missing_answer_counts_as_what_the_group_reached_on_that_question() -> None:
+    samples = hidden_samples(1, 2)
+    asked = questions_of_documents([samples[0]] * 3, by_document(samples), None, 0, 0)
+    # The second message lacks its answer to a question that all others failed; the third lacks both.
+    values = torch.tensor([0.0, 1.0, math.nan, 1.0, math.nan, math.nan])
+    filled = asked.filled(values, group_size=3)
+    assert filled[:4].tolist() == [0.0, 1.0, 0.0, 1.0] and filled[4:].isnan().all()
+    assert asked.mean(filled)[:2].tolist() == [0.5, 0.5]
+    # What no message of a group was asked stays missing, for all alike.
+    assert asked.filled(torch.tensor([math.nan, 1.0] * 3), 3)[::2].isnan().all()
+    # Another group's answers are no help.
+    assert asked.filled(values, group_size=1).isnan().tolist() == values.isnan().tolist()
+
+
 def test_what_is_shown_of_a_message_is_the_answer_to_its_own_question() -> None:
     samples = hidden_samples()
     asked = questions_of_documents([samples[0], samples[3]], by_document(samples), None, 0, 0)
-    readings = Readings([str(number) for number in range(6)], [None] * 6, [None] * 6)
-    assert asked.first(readings).answers == ["0", "3"]
+    readings = Readings([str(number) for number in range(6)], [None] * 6, [None] * 6, frozenset({1, 3}))
+    assert asked.first(readings).answers == ["0", "3"] and asked.first(readings).missing == {1}
 
 
 def test_accuracy_is_the_mean_over_the_questions_of_the_document() -> None:

@@ -17,6 +17,7 @@ from train.checkpoints.checkpoint import (
     find_checkpoint,
     partial_folder,
     publish,
+    put_back,
 )
 
 
@@ -100,8 +101,43 @@ def test_nothing_that_could_run_is_left_in_a_checkpoint(tmp_path: Path) -> None:
 def test_the_newest_stay_and_the_best_of_those_before(tmp_path: Path) -> None:
     for step, reward in ((1, 0.5), (2, 0.9), (3, 0.7), (4, None), (10, 0.8)):
         write(tmp_path, step, reward)
-        drop_old(tmp_path / CHECKPOINTS, kept=2)
+        drop_old(tmp_path / CHECKPOINTS, kept=2, step=step)
     assert [checkpoint.step for checkpoint in checkpoints_in(tmp_path / CHECKPOINTS)] == [2, 4, 10]
+
+
+def test_a_damaged_checkpoint_of_a_later_step_takes_no_good_ones_place(tmp_path: Path) -> None:
+    checkpoints = tmp_path / CHECKPOINTS
+    write(tmp_path, 50)
+    (write(tmp_path, 100, reward=0.9) / "optimizer.pt").write_bytes(b"damaged")
+    # Training goes on from step 50 and saves again.
+    written = write(tmp_path, 60)
+    drop_old(checkpoints, kept=1, step=60)
+    assert [checkpoint.path for checkpoint in checkpoints_in(checkpoints)] == [written]
+
+
+def test_a_kill_while_one_folder_takes_the_place_of_another_leaves_one_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write(tmp_path, 1)
+    before = (first / "optimizer.pt").read_bytes()
+    (first / "optimizer.pt").write_bytes(b"an older state")
+    rename = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.parent.name == PARTIAL:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, 1)
+    assert not first.exists()
+    monkeypatch.undo()
+    put_back(tmp_path / CHECKPOINTS)
+    assert (first / "optimizer.pt").read_bytes() == b"an older state"
+    assert (write(tmp_path, 1) / "optimizer.pt").read_bytes() == before
+    put_back(tmp_path / CHECKPOINTS)
+    assert find_checkpoint(tmp_path) == ((first, 1), [])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -1,6 +1,7 @@
 """The reward of a training step: what each component pays for, and that processes agree on it."""
 
 import dataclasses
+import json
 import math
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,10 +15,12 @@ from data.miniature.documents import make_document
 from data.sample import Document, Question, Sample, samples_of
 from models.channel import BoundScorer, Channel
 from models.compressor import Compressor
+from models.endpoint import Endpoint
 from models.loading import load_model
-from models.predictor import LocalPredictor
+from models.predictor import LocalPredictor, RemotePredictor
 from models.scorer import Scorer, Scores
 from objectives.negatives import NegativeCounts
+from tests.local_server import Answer, Asked, chat, serving
 from tests.models.plain_pass import full_sequence_log_probs
 from train.config import Config, load_config
 from train.reward.columns import StepColumns
@@ -123,6 +126,36 @@ def test_the_credit_of_tokens_falls_on_those_that_tell_the_contexts_apart() -> N
     start = next(at for at in range(len(ids)) if ids[at : at + len(value)] == value)
     assert credit[0].argmax() in range(start, start + len(value))
     assert (credit[3, 1:] == 0).all()
+
+
+def test_tokens_have_no_credit_where_the_scorer_read_others() -> None:
+    reward, samples, _ = build("reward.token_information=0.5")
+    texts = [text for sample in samples for text in messages_for(sample)]
+    # Outer white space is not shown to the predictor, and so not scored: every later token lies one place further on.
+    call(reward, samples, [f"\n{texts[0]}", *texts[1:]])
+    moved = reward.token_credit
+    assert moved is not None and (moved[0] == 0).all() and (moved[1] != 0).any()
+
+
+def test_what_is_answered_without_a_message_may_be_missing_altogether() -> None:
+    fails = [False]
+
+    def script(asked: Asked, _: int) -> Answer:
+        told = any(text in json.dumps(asked.body) for text in ("The ", "We read"))
+        return Answer("overloaded", 503) if fails[0] and not told else Answer(chat("Answer: 1"))
+
+    with serving(script) as server:
+        given = f"predictor={{endpoint: '{server.url}', model: m, retries: 0, max_missing: 0.5}}"
+        reward, samples, _ = build("train.update=best_of_n", "train.task_information_every=0", given)
+        predictor = RemotePredictor(Endpoint(server.url, "m", retries=0), 8)
+        reward.channel = Channel(predictor, reward.channel.scorers)
+        texts = ["The view is good.", "The view is fine.", "We read this.", "The rest."] * len(samples)
+        fails[0] = True
+        call(reward, samples, texts)
+        assert not reward.unaided and reward.kept is not None and (reward.kept == 0).all()
+        fails[0] = False
+        call(reward, samples, texts)
+        assert len(reward.unaided) == len(samples)
 
 
 def test_the_rate_against_the_prior_is_what_the_context_adds_to_a_message() -> None:

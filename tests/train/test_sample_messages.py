@@ -1,16 +1,18 @@
 """The messages of a training run: some of every step, with what they were paid, and none twice after a resumption."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import wandb
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOTrainer
 
+from models.channel import Channel, Readings
 from tests.train.small_trainer import make_trainer
 from tests.train.test_reward import GROUP, build, call, messages_for
 from train.grpo.shared_prefix_trainer import SharedPrefixGRPOTrainer
@@ -63,6 +65,27 @@ def test_the_bits_and_the_pay_of_a_message_are_those_of_the_reward(tmp_path: Pat
     for line, paid, sample in zip((first, second), (rewards[0], rewards[GROUP]), samples, strict=True):
         assert line["reward"] == pytest.approx(paid) and line["information_bits"] == pytest.approx(paid * ceiling)
         assert line["id"] == sample.id and line["message"] == messages_for(sample)[0]
+
+
+def test_an_answer_that_a_server_failed_to_give_is_not_a_wrong_one(tmp_path: Path) -> None:
+    reward, samples, _ = build()
+    callback = SampleMessages(tmp_path, 0)
+    callback.writes = True
+    reward.watch = callback.take
+    answer = reward.channel.answer
+
+    def without_the_first(*arguments: Any, **named: Any) -> Readings:
+        return dataclasses.replace(answer(*arguments, **named), missing=frozenset({0}))
+
+    reward.channel = cast(
+        Channel, SimpleNamespace(**vars(reward.channel), answer=without_the_first, score=reward.channel.score)
+    )
+    reward.config.predictor.max_missing = 0.5
+    call(reward, samples, [text for sample in samples for text in messages_for(sample)])
+    first, second = lines(tmp_path)
+    assert first["prediction"] is None and first["accuracy"] is None
+    assert second["prediction"] and second["accuracy"] is not None
+    assert "(no answer from the server)" in shown(1, first) and "wrong" not in shown(1, first)
 
 
 def test_a_resumed_run_drops_the_messages_after_its_checkpoint(trained: tuple[GRPOTrainer, Path]) -> None:

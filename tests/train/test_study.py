@@ -8,18 +8,21 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from configs.run_folder import owned
 from configs.tree import ConfigError
 from data.errors import DataError
 from eval.analysis.curves import lead
 from eval.analysis.significance import clustered_mean, interval
+from models.naming import WEIGHTS_FILE
+from tests.eval.small_evaluation import write_adapter
 from tests.train.small_study import DOCUMENTS, STUDY, configured, messages, plant, plant_all, written
 from train.config import Config, load_config
 from train.study.__main__ import main
 from train.study.config import StudyConfig
 from train.study.figures import read_figures
-from train.study.identity import depends_on
+from train.study.identity import Depends, depends_on, hash_of
 from train.study.job import given
 from train.study.members import planned
 from train.study.page import tables_of, write_pages
@@ -261,6 +264,30 @@ def test_a_key_that_is_new_and_at_its_default_makes_nothing_stale(tmp_path: Path
     assert depends.differences(stored) == ["training.train.steps = 2 now, no such key then"]
     stored["training"]["train"]["removed"] = 1
     assert "training.train.removed = 1 then, no such key now" in depends.differences(stored)
+
+
+def test_an_adapter_or_a_source_that_has_changed_under_its_name_makes_what_was_made_of_it_stale(tmp_path: Path) -> None:
+    adapter, source = write_adapter(tmp_path / "adapter"), tmp_path / "questions.jsonl"
+    record = {"context": "The zinc is 4.", "question": "What is the zinc?", "answers": ["4"]}
+    source.write_text(json.dumps(record) + "\n")
+    settings = {"compressor.adapter": str(adapter), "tasks": [{"name": "records", "source": str(source)}]}
+    settings["information.negatives"] = {"counterfactual": 0, "batch": 1}
+
+    def depends() -> Depends:
+        return depends_on(training=configured(tmp_path, warm_start=None, settings=settings).trained("full", 0))
+
+    stored = json.loads(json.dumps(depends().keys))
+    assert depends().differences(stored) == []
+    source.write_text(json.dumps(record) * 2)
+    assert depends().differences(stored) == [f"{source} has changed since"]
+    weights = adapter / WEIGHTS_FILE
+    save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
+    assert f"{adapter} has changed since" in depends().differences(stored)
+    # Tables can be written where the sources are not, and of figures made before files were looked at.
+    source.unlink()
+    assert depends().differences(stored) == [f"{adapter} has changed since"]
+    del stored["files"]
+    assert depends().differences(stored) == [] and depends().hash == hash_of(stored)
 
 
 def test_members_with_other_questions_are_not_compared(tmp_path: Path) -> None:

@@ -35,19 +35,21 @@ def test_what_begins_alike_is_learned_once_and_what_does_not_anew(
         ("other rate", "train.warm_start={examples: 8, batch_size: 4, epochs: 2, learning_rate: 1.0e-3}", 3),
         ("other clipping", "train.max_grad_norm=0.1", 4),
         ("other questions", "tasks=[{name: miniature/notes, facts: 5}]", 5),
+        ("other dropout", "compressor.lora.dropout=0.5", 6),
+        ("other scale", "compressor.lora.alpha=8", 7),
     ):
         config, models, samples = prepared(tmp_path / name, store, change)
         summary = warm_start(config, models, samples)
         assert len(learned) == times and summary["steps"] == 4 and (config.folder / WARM_START).is_dir(), name
         hashes[name] = parameter_hash(models.adapted, is_trainable)
-    assert hashes["first"] == hashes["other reward"] and len(set(hashes.values())) == 5
+    assert hashes["first"] == hashes["other reward"] and len(set(hashes.values())) == 7
     assert "another run began in the same way" in capsys.readouterr().out
     # A damaged one is named, and made again.
     for weights in (tmp_path / "store").rglob("adapter_model.safetensors"):
         weights.write_bytes(b"damaged")
     config, models, samples = prepared(tmp_path / "again", store, "reward.information=1")
     warm_start(config, models, samples)
-    assert len(learned) == 6 and parameter_hash(models.adapted, is_trainable) == hashes["first"]
+    assert len(learned) == 8 and parameter_hash(models.adapted, is_trainable) == hashes["first"]
     assert "the warm start is done again" in capsys.readouterr().err
 
 

@@ -51,6 +51,16 @@ def test_the_reward_moves_the_multiplier_and_logs_what_it_was() -> None:
     assert metrics["weights/accuracy"] == pytest.approx(math.exp(0.5 + 0.25 * DAMPING))
 
 
+def test_a_multiplier_stays_while_the_compressor_pauses() -> None:
+    joint = (
+        "predictor.lora={rank: 2, alpha: 4, target_modules: all-linear}",
+        "train.predictor_update={schedule: predictor_first, period: 50}",
+    )
+    reward, samples, _ = build(*HOLD, *joint)
+    call(reward, samples, [text for sample in samples for text in messages_for(sample)])
+    assert reward.pauses(4) and reward.step_weights.multiplier.level == 1.0
+
+
 def test_every_process_moves_it_by_the_messages_of_all() -> None:
     reward, samples, _ = build(*HOLD)
     texts = messages_for(samples[0])[:1] * GROUP

@@ -23,6 +23,9 @@ CHECKPOINTS = "checkpoints"
 PARTIAL = "unfinished"
 """The folder below `CHECKPOINTS` in which a checkpoint is written; whatever a kill left there is dropped."""
 
+REPLACED = "replaced"
+"""The folder below `PARTIAL` in which a folder lies while another one takes its place."""
+
 MANIFEST = "manifest.json"
 """The file that makes a folder a checkpoint: what it holds, with hashes."""
 
@@ -87,11 +90,22 @@ def publish(written: Path, checkpoints: Path, reward: float | None) -> Path:
     flush_folder(written)
     target = checkpoints / written.name
     if target.exists():
-        shutil.rmtree(target)
+        # Set aside, and dropped when the new one stands: a kill in between leaves the old one to `put_back`.
+        aside = written.parent / REPLACED
+        aside.mkdir()
+        target.rename(aside / target.name)
     written.rename(target)
-    written.parent.rmdir()
+    shutil.rmtree(written.parent)
     flush_folder(checkpoints)
     return target
+
+
+def put_back(checkpoints: Path) -> None:
+    """Put back what a kill has left set aside, between the old folder of a name and the new one."""
+    aside = checkpoints / PARTIAL / REPLACED
+    for old in aside.iterdir() if aside.is_dir() else ():
+        if not (checkpoints / old.name).exists():
+            old.rename(checkpoints / old.name)
 
 
 def find_checkpoint(run_folder: Path) -> Found:
@@ -135,8 +149,17 @@ def damage(checkpoint: Checkpoint) -> str | None:
     return None
 
 
-def drop_old(checkpoints: Path, kept: int) -> None:
-    """Drop checkpoints but the newest ``kept`` and, of those before, the one of the highest reward."""
+def drop_old(checkpoints: Path, kept: int, step: int) -> None:
+    """Drop checkpoints but the newest ``kept`` and, of those before, the one of the highest reward.
+
+    Args:
+        checkpoints: the folder that holds them.
+        kept: how many stay; at least 1.
+        step: of the one just written. Those of later steps were damaged, and passed over when training went on.
+    """
+    for checkpoint in checkpoints_in(checkpoints):
+        if checkpoint.step > step:
+            shutil.rmtree(checkpoint.path, ignore_errors=True)
     rewards = {c.path: _reward(c.path) for c in checkpoints_in(checkpoints)}
     known = {path: reward for path, reward in rewards.items() if reward is not None}
     best = max(known, key=lambda path: known[path]) if known else None

@@ -2,7 +2,7 @@
 
 Written for TRL 1.16 and Trainer of transformers 5: `_save_checkpoint` is theirs, written below a partial folder that
 `_get_output_dir` names meanwhile; `create_optimizer` puts the guard into the optimizer; `_calculate_rewards` and
-`_compute_loss` are theirs, with a look at what comes out.
+`_compute_loss` are theirs, with a look at what comes out; `_run_epoch` is theirs, where a step is left to take.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,6 +108,13 @@ class GuardedGRPOTrainer(GRPOTrainer):
         self._save_checkpoint(cast(nn.Module, self.model), None)
         return self.checkpoints / f"checkpoint-{step}"
 
+    def _run_epoch(self, *arguments: Any, **options: Any) -> None:
+        """A pass over the questions, where a step is left: Trainer looks for that after a step alone."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*arguments, **options)
+
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._partial is None else str(self._partial)
 
@@ -130,7 +137,7 @@ class GuardedGRPOTrainer(GRPOTrainer):
                 for save in self.save_beside:
                     save(written)
                 publish(written, checkpoints, _mean_reward(self.state.log_history, self._saved_step or 0))
-                drop_old(checkpoints, self.kept_checkpoints)
+                drop_old(checkpoints, self.kept_checkpoints, step)
             self.accelerator.wait_for_everyone()
         self._saved_step = step
 
@@ -143,6 +150,8 @@ class _StepEnds(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         self.trainer._saved_step = state.global_step
+        # Trainer would save as often as the checkpoint says, not as often as is asked for now.
+        state.save_steps = int(args.save_steps)
         if state.is_world_process_zero:
             self.trainer.guard.lines.cut(state.global_step)
 

@@ -4,6 +4,7 @@ A message that is written without a question has to serve whatever is asked late
 questions that are.
 """
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,28 @@ class Asked:
         sums[1].index_add_(0, self.owners, known)
         return sums[0] / sums[1].where(sums[1] > 0, torch.nan)
 
+    def filled(self, values: Float[Tensor, " questions"], group_size: int) -> Float[Tensor, " questions"]:
+        """The values, a missing one replaced by the mean of what its group reached on the same question.
+
+        A message that lacks the answer to a hard question would else look better than those that were asked it. NaN
+        stays where the whole group lacks a question, and where a message lacks all of its own.
+
+        Args:
+            values: one a question; NaN is missing.
+            group_size: messages per group, groups contiguous, those of one asked the same questions.
+        """
+        known: dict[tuple[int, str], list[float]] = {}
+        keys = [
+            (owner // group_size, sample.id) for owner, sample in zip(self.owners.tolist(), self.samples, strict=True)
+        ]
+        for key, value in zip(keys, values.tolist(), strict=True):
+            known.setdefault(key, [])
+            if not math.isnan(value):
+                known[key].append(value)
+        means = [sum(known[key]) / len(known[key]) if known[key] else math.nan for key in keys]
+        has_some = ~self.mean(values).isnan()[self.owners]
+        return values.where(~values.isnan() | ~has_some, torch.tensor(means, dtype=values.dtype))
+
     def first(self, readings: Readings) -> Readings:
         """What came out for the own question of each message."""
         places = [0, *(self.owners.diff() > 0).nonzero()[:, 0].add(1).tolist()]
@@ -50,6 +73,7 @@ class Asked:
             [readings.answers[place] for place in places],
             [readings.answer_scores[place] for place in places],
             [readings.null_scores[place] for place in places],
+            frozenset(number for number, place in enumerate(places) if place in readings.missing),
         )
 
 

@@ -16,7 +16,7 @@ from data.sample import Sample
 from eval.record import accuracy_of
 from models.channel import Channel, Readings
 from models.compressor import Compressor, Message
-from models.endpoint import EndpointError
+from models.endpoint import REFUSALS, EndpointError
 from models.predictor import AnswerScore
 from models.scorer import NO_CONTEXT, Scores
 from objectives.mutual_information import (
@@ -137,19 +137,21 @@ class MessageReward:
         answered = time.perf_counter()
         scores = self._scores(samples, messages, columns)
         seconds = {"seconds/predictor": answered - start, "seconds/scorer": time.perf_counter() - answered}
-        accuracy, task = asked.mean(_accuracy(asked.samples, readings)), _task_information(asked, readings)
+        answered_rightly = asked.filled(_accuracy(asked.samples, readings), self.config.train.group_size)
+        accuracy, task = asked.mean(answered_rightly), _task_information(asked, readings)
         budgets = self._budgets(samples, trainer_state.global_step)
         rewards, metrics = self.rewards(messages, columns, accuracy, task, scores, budgets, sampled, score_gold)
         if self.config.reward.token_information:
-            self.token_credit = self.config.reward.token_information * self._token_credit(columns, scores)
+            credit = self._token_credit(columns, scores, completion_ids)
+            self.token_credit = self.config.reward.token_information * credit
         if self.config.train.update == "best_of_n":
-            gains = accuracy - self._accuracy_without_message(asked)
+            gains = asked.mean(answered_rightly - self._accuracy_without_message(asked))
             self.kept = best_of_groups(rewards, gains, self.config.train.group_size)
             if self.config.train.demonstrations:
                 metrics["kept/demonstrated_share"] = (~sampled)[self.kept > 0].double().mean().item()
         metrics["retokenised_share"] = float(scores.retokenised)
         metrics |= server_metrics(self.channel.predictor, self.config.predictor, self.gather)
-        metrics |= self._hold(accuracy, messages, sampled)
+        metrics |= self._hold(accuracy, messages, sampled, trainer_state.global_step + 1)
         if self.predictor_update is not None:
             start = time.perf_counter()
             metrics |= self.predictor_update.take(trainer_state.global_step + 1, asked, messages, rewards)
@@ -193,29 +195,39 @@ class MessageReward:
             contexts, valid = [*contexts, NO_CONTEXT], torch.nn.functional.pad(valid, (0, 1), value=True)
         return self.channel.score(samples, messages, contexts, valid)
 
-    def _accuracy_without_message(self, asked: Asked) -> Float[Tensor, " messages"]:
-        """What the predictor answers from the question alone, asked once in a run: no message has told it that."""
+    def _accuracy_without_message(self, asked: Asked) -> Float[Tensor, " questions"]:
+        """What the predictor answers from the question alone, asked once in a run: no message has told it that.
+
+        NaN is missing, however many are: nothing is learned from such a question, and it is asked again when it comes
+        again.
+        """
         new = list({sample.id: sample for sample in asked.samples if sample.id not in self.unaided}.values())
         # As it started, where it learns: else what is kept would depend on when a question first came.
         with nullcontext() if self.predictor_update is None else self.predictor_update.as_started():
-            readings = self._answers(new, [Message("", [], True, [])] * len(new), False)
+            readings = self._answers(new, [Message("", [], True, [])] * len(new), False, may_all_fail=True)
         known = zip((sample.id for sample in new), _accuracy(new, readings).tolist(), strict=True)
-        # What a server failed to give is asked again when the question comes again.
         self.unaided |= {name: value for place, (name, value) in enumerate(known) if place not in readings.missing}
-        unaided = [self.unaided.get(sample.id, torch.nan) for sample in asked.samples]
-        return asked.mean(torch.tensor(unaided, dtype=torch.float64))
+        return torch.tensor([self.unaided.get(sample.id, torch.nan) for sample in asked.samples]).double()
 
     def _hold(
-        self, accuracy: Float[Tensor, " messages"], messages: Sequence[Message], sampled: Bool[Tensor, " messages"]
+        self,
+        accuracy: Float[Tensor, " messages"],
+        messages: Sequence[Message],
+        sampled: Bool[Tensor, " messages"],
+        step: int,
     ) -> dict[str, float]:
-        """Move the multiplier of what is held; the weights that are no constants, as they were at this step."""
+        """Move the multiplier of what is held; the weights that are no constants, as they were at this step.
+
+        While the compressor pauses it stays: nothing follows it then, and it would go ever further.
+        """
         changing = {f"weights/{name}": getattr(self.weights, name) for name in self.config.reward.schedules}
         if self.step_weights.held is None:
             return changing
         known, lengths = accuracy[~accuracy.isnan() & sampled], _lengths(messages)[sampled]
         own = [known.sum().item(), len(known), lengths.sum().item(), len(lengths)]
         total, count, tokens, written = (sum(column) for column in zip(*self.gather([own]), strict=True))
-        self.step_weights.take(total / count if count else torch.nan, tokens / written)
+        if not self.pauses(step):
+            self.step_weights.take(total / count if count else torch.nan, tokens / written)
         held = self.step_weights.held
         return changing | {f"weights/{held}": getattr(self.weights, held)}
 
@@ -224,15 +236,21 @@ class MessageReward:
         every = self.config.train.task_information_every
         return bool(self.weights.task_information) or (every > 0 and step % every == 0)
 
-    def _answers(self, samples: Sequence[Sample], messages: Sequence[Message], score_gold: bool) -> Readings:
+    def _answers(
+        self, samples: Sequence[Sample], messages: Sequence[Message], score_gold: bool, may_all_fail: bool = False
+    ) -> Readings:
         """The predictor's answers. A server's fault is told to all processes, which then save together."""
         readings, failure = None, ""
+        some = self.config.predictor.max_missing > 0
         try:
-            some = self.config.predictor.max_missing > 0
             readings = self.channel.answer(samples, messages, score_gold, self.predictor_update, some)
-            failure = self._too_many_missing(readings)
+            failure = "" if may_all_fail else self._too_many_missing(readings)
         except EndpointError as error:
-            failure = str(error)
+            if may_all_fail and some and error.status not in REFUSALS:
+                nothing: list[AnswerScore | None] = [None] * len(samples)
+                readings = Readings([""] * len(samples), nothing, nothing, frozenset(range(len(samples))))
+            else:
+                failure = str(error)
         if failures := [text for text in self.gather([failure]) if text]:
             raise EndpointError(failures[0])
         assert readings is not None
@@ -298,13 +316,18 @@ class MessageReward:
             accuracy[sampled], tokens[sampled], *(estimate.of(sampled) for estimate in (information, upper, task))
         )
 
-    def _token_credit(self, columns: Columns, scores: Scores) -> Float[Tensor, "messages tokens"]:
+    def _token_credit(
+        self, columns: Columns, scores: Scores, written: Sequence[Sequence[int]]
+    ) -> Float[Tensor, "messages tokens"]:
+        """The credit of the written tokens; none where the scorer read a message in other tokens than these."""
         terms = contrastive_token_terms(
             scores.token_log_probs[:, : len(columns.contexts)], scores.token_mask, columns.own, columns.valid
         )
         terms = terms.masked_fill(~scores.token_mask, torch.nan)
         ceilings = columns.valid.sum(dim=1).double().log()
-        return token_credit(terms, ceilings, self.config.train.group_size)
+        credit = token_credit(terms, ceilings, self.config.train.group_size)
+        same = [list(own) == list(scored) for own, scored in zip(written, scores.token_ids, strict=True)]
+        return credit.where(torch.tensor(same)[:, None], 0.0)
 
     def _message(self, token_ids: Sequence[int]) -> Message:
         ended = bool(token_ids) and token_ids[-1] == self.compressor.end_token_id

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from configs.errors import shown
@@ -11,6 +14,7 @@ from configs.servers import PATIENCE
 from data.registry import TASKS
 from eval.config import EvaluationConfig
 from eval.record import SCHEMA_VERSION
+from models.naming import WEIGHTS_FILE, adapter_folder
 from train.config import Config
 from train.run_folder import FREE
 
@@ -22,6 +26,9 @@ OF_TRAINING = {**FREE, **PLACE, "eval": True}
 
 OF_EVALUATION = {**PLACE, "tracking": True, "predictor": set(PATIENCE)}
 """Keys that the figures of an evaluation do not depend on."""
+
+FILES = "files"
+"""The key of what is known of adapters and sources that a configuration names: under the same name others may lie."""
 
 MOST_NAMED = 3
 """The most keys that are named where two configurations differ: enough to see what was changed."""
@@ -41,12 +48,17 @@ class Depends:
 
     @property
     def hash(self) -> str:
-        """Sixteen hexadecimal digits of the keys."""
-        return hash_of(self.keys)
+        """Sixteen hexadecimal digits of the keys, wherever they are read: files may be there or not."""
+        return hash_of(_without_files(self.keys))
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
-        """In what stored keys differ from these, each as ``key = value then, value now``."""
-        return list(_differences(stored, self.keys, self.given, ""))
+        """In what stored keys differ from these, each as ``key = value then, value now``; and files that have changed.
+
+        Of a file that is not there now, or was not looked at then, nothing is said.
+        """
+        then, now = stored.get(FILES, {}), self.keys.get(FILES, {})
+        changed = [f"{path} has changed since" for path in sorted(now) if then.get(path, now[path]) != now[path]]
+        return [*_differences(_without_files(stored), _without_files(self.keys), self.given, ""), *changed]
 
 
 def hash_of(keys: Mapping[str, Any]) -> str:
@@ -63,6 +75,7 @@ def depends_on(**configs: Config | EvaluationConfig | None) -> Depends:
     keys: dict[str, Any] = {}
     given: dict[str, Any] = {}
     tasks: dict[str, int] = {}
+    files: dict[str, str] = {}
     for name, config in configs.items():
         if config is None:
             keys[name] = given[name] = None
@@ -71,8 +84,59 @@ def depends_on(**configs: Config | EvaluationConfig | None) -> Depends:
         keys[name] = config.model_dump(mode="json", exclude=exclude)
         given[name] = config.model_dump(mode="json", exclude=exclude, exclude_defaults=True)
         tasks |= {task.name: TASKS[task.name].version for task in config.tasks}
+        files |= _files(config)
     versions = {"versions": {"records": SCHEMA_VERSION, "tasks": tasks}}
-    return Depends({**keys, **versions}, {**given, **versions})
+    return Depends({**keys, **versions, FILES: files}, {**given, **versions})
+
+
+def _files(config: Config | EvaluationConfig) -> dict[str, str]:
+    """What tells the adapters and sources of a configuration from others of the same name, of those that are there.
+
+    Weights go by their SHA-256, sources by how many files they have and how large these are together: texts may be far
+    too many to read at every start.
+    """
+    adapters = [config.compressor.adapter, config.predictor.adapter]
+    if isinstance(config, EvaluationConfig):
+        adapters += [reader.adapter for reader in config.readers]
+    found = {adapter: _weights(adapter) for adapter in adapters if adapter is not None}
+    found |= {source: _size(source) for task in config.tasks for source in (task.source, task.eval_source) if source}
+    return {path: known for path, known in found.items() if known is not None}
+
+
+def _weights(adapter: str) -> str | None:
+    """The beginning of the SHA-256 of an adapter's weights; None where there are none."""
+    path = adapter_folder(adapter) / WEIGHTS_FILE
+    try:
+        stat = path.stat()
+        return _hash_of_file(str(path), stat.st_mtime_ns, stat.st_size)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=256)
+def _hash_of_file(path: str, changed: int, size: int) -> str:
+    """The hash of a file, read once for all members."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+def _size(source: str) -> str | None:
+    """The number of files of a source and their bytes; None where there is none."""
+    path = Path(os.path.expanduser(source))
+    try:
+        return _size_of(path, path.stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=256)
+def _size_of(path: Path, changed: int) -> str:
+    """The number of files and bytes of a path, counted once for all members."""
+    sizes = [file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
+    return f"{len(sizes)} files of {sum(sizes)} bytes"
+
+
+def _without_files(keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in keys.items() if name != FILES}
 
 
 def told(differences: Sequence[str]) -> str:

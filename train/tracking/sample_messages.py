@@ -35,6 +35,9 @@ SHOWN_CHARACTERS = 240
 
 WORDS = {0.0: "wrong", 1.0: "right"}
 
+NOT_HAD = "(no answer from the server)"
+"""What the console shows in the place of an answer that is missing."""
+
 TABLE_COLUMNS = (
     "step",
     "question",
@@ -99,8 +102,8 @@ class SampleMessages(TrainerCallback):
                 "answers": list(samples[row].question.answers),
                 "message": messages[row].text,
                 "message_tokens": messages[row].tokens,
-                "prediction": readings.answers[row],
-                "accuracy": accuracy_of(samples[row], readings.answers[row]),
+                "prediction": None if row in readings.missing else readings.answers[row],
+                "accuracy": None if row in readings.missing else accuracy_of(samples[row], readings.answers[row]),
                 "information_bits": finite(float(value)),
                 "reward": finite(float(rewards[row])),
             }
@@ -128,7 +131,8 @@ class SampleMessages(TrainerCallback):
 
 def shown(step: int, line: Mapping[str, Any]) -> str:
     """A message as a line of the console: question, message, answer, and what it was paid."""
-    message, answer = (_short(printable(line[name])) for name in ("message", "prediction"))
+    message, answer = (_short(printable(line[name] or "")) for name in ("message", "prediction"))
+    answer = NOT_HAD if line["prediction"] is None else answer
     accuracy = line["accuracy"]
     verdict = "" if accuracy is None else WORDS.get(accuracy, f"scores {accuracy:.2f}")
     figures = [

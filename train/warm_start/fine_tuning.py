@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from configs.command import is_main, say
 from data.writing import write_json
 from models.shared_prefix import MAX_TOKENS_PER_PASS, Continuation, sampling_seed, token_scores
-from train.checkpoints.checkpoint import Checkpoint, damage, partial_folder, publish
+from train.checkpoints.checkpoint import Checkpoint, damage, partial_folder, publish, put_back
 from train.grpo.guard import DivergenceError
 from train.sections.starting import FineTuningConfig
 
@@ -280,6 +280,8 @@ def _go_on(
     if kept is None:
         return []
     usable = [False]
+    if is_main():
+        put_back(kept.run_folder)
     if is_main() and kept.place.is_dir():
         reason = damage(Checkpoint(kept.place, 0))
         if reason is None and json.loads((kept.place / PROGRESS).read_text(encoding="utf-8"))["key"] != kept.key:

@@ -29,7 +29,9 @@ def stored_name(config: Config, model: PeftModel, key: str) -> str:
         key: the examples and the settings of the fine-tuning.
     """
     device = next(model.parameters()).device.type
-    parts = (parameter_hash(model), key, str(config.seed), str(config.train.max_grad_norm), device)
+    # The scale and the dropout of the adapter are no parameters of the model.
+    lora = config.compressor.lora.model_dump_json()
+    parts = (parameter_hash(model), lora, key, str(config.seed), str(config.train.max_grad_norm), device)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
