@@ -325,8 +325,8 @@ def test_an_answer_without_a_message_that_is_missing_is_asked_again(monkeypatch:
     reward, samples, _ = build("train.update=best_of_n")
     answer, silent = reward._answers, [0]
 
-    def fails_once(asked: Any, messages: Any, score_gold: bool) -> Any:
-        readings = answer(asked, messages, score_gold)
+    def fails_once(asked: Any, messages: Any, score_gold: bool, **named: Any) -> Any:
+        readings = answer(asked, messages, score_gold, **named)
         if asked and not any(message.text for message in messages):
             silent[0] += 1
             if silent[0] == 1:
