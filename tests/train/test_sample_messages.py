@@ -80,7 +80,7 @@ def test_an_answer_that_a_server_failed_to_give_is_not_a_wrong_one(tmp_path: Pat
     reward.channel = cast(
         Channel, SimpleNamespace(**vars(reward.channel), answer=without_the_first, score=reward.channel.score)
     )
-    reward.config.predictor.max_missing = 0.5
+    reward._too_many_missing = lambda readings: ""
     call(reward, samples, [text for sample in samples for text in messages_for(sample)])
     first, second = lines(tmp_path)
     assert first["prediction"] is None and first["accuracy"] is None
