@@ -29,7 +29,8 @@ def one_line(text: object, limit: int = 200) -> str:
 
 def os_error(error: OSError) -> str:
     """What the operating system refused, and of which file where it says so: ``'runs/a': Permission denied``."""
-    reason = error.strerror or one_line(error)
+    # One that no system call raised has no number, and its own words or none.
+    reason = error.strerror or (type(error).__name__ if error.args == (None, None) else one_line(error))
     return reason if error.filename is None else f"{one_line(repr(error.filename))}: {reason}"
 
 

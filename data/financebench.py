@@ -172,7 +172,8 @@ def read_document_links(path: Path, questions: Sequence[FilingQuestion], skipped
 class _Filings:
     """Contexts from the PDFs of a folder.
 
-    A window whose evidence pages alone are longer than the token budget is kept and counted.
+    A window whose evidence pages alone are longer than the token budget is kept and counted. Pages without text are
+    counted by file.
     """
 
     def __init__(self, folder: Path, budget: int, count_tokens: Callable[[str], int], skipped: Counter[str]) -> None:
@@ -227,7 +228,10 @@ class _Filings:
             DataError: the PDF cannot be read, or has fewer pages than the evidence needs.
         """
         if question.filing not in self.texts:
-            self.texts[question.filing] = page_texts(self._pdf(question))
+            texts = self.texts[question.filing] = page_texts(self._pdf(question))
+            if blank := sum(not text for text in texts):
+                # A damaged stream leaves its page as empty as a blank one: PDFium says nothing.
+                self.skipped[f"pages without text (blank, scanned or damaged) in {self._pdf(question).name}"] += blank
         pages = self.texts[question.filing]
         if question.pages and question.pages[-1] >= len(pages):
             raise DataError(

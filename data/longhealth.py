@@ -289,14 +289,15 @@ def _note_passages(located: dict[str, Any], name: str, note: str, where: str, sk
 
 
 def _fractions(spans: Any, key: str, where: str) -> list[float]:
-    """Where passages start or end, as fractions of their note's length.
+    """Where passages start or end, as fractions of their note's length; a number of any size, as it is published.
 
     Raises:
         DataError: they are not a list of numbers.
     """
     items = reading.field(spans, key, (list,), where)
     numbered = {str(number): item for number, item in enumerate(items, start=1)}
-    return [float(reading.field(numbered, number, (int, float), f"{where}, {key}")) for number in numbered]
+    # As they are: a whole number can be larger than a float, and is then no part of the note, like any above 1.
+    return [reading.field(numbered, number, (int, float), f"{where}, {key}") for number in numbered]
 
 
 def _passage(note: str, start: float, end: float) -> str:

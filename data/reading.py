@@ -7,12 +7,14 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from data.errors import DataError, one_line
+from data.parquet import parquet_records
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
 
@@ -21,9 +23,6 @@ SPLIT_WORDS = {"train": ("train",), "validation": ("validation", "valid", "val",
 
 _SHOWN_CHARACTERS = 60
 """Characters of a wrong value in a message: enough to find it, few enough for one line with the file's name."""
-
-_ROWS_AT_ONCE = 256
-"""Rows of a parquet file in memory: contexts are long, so a batch of them stays below some hundred megabytes."""
 
 _TYPE_NAMES = {
     str: "text",
@@ -112,7 +111,7 @@ def file_records(path: Path, parse_json: Callable[[Any, Path], Records] | None =
     if suffix not in SUFFIXES:
         raise DataError(f"{path}: should be a file that ends in {', '.join(SUFFIXES)}, or a folder of them")
     if suffix == ".parquet":
-        return _parquet_records(path)
+        return parquet_records(path)
     return _line_records(path) if suffix == ".jsonl" else _json_records(path, parse_json or listed_records)
 
 
@@ -134,7 +133,7 @@ def json_file(path: Path) -> Any:
         DataError: the file is empty, broken, no UTF-8 text or cannot be read.
     """
     try:
-        return _json(_file_text(path), str(path))
+        return json_value(_file_text(path), str(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: {_broken(error)}") from error
 
@@ -161,7 +160,7 @@ def hub_records(
     Raises:
         DataError: the data set cannot be reached or read.
     """
-    # Imported here, as pyarrow below: it takes seconds, which neither --help nor another kind of file should cost.
+    # Imported here: it takes seconds, which neither --help nor another kind of file should cost.
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
@@ -305,23 +304,10 @@ def _splits_named(path: Path) -> set[str]:
     return set()
 
 
-def _parquet_records(path: Path) -> Records:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            parquet_rows = (row for batch in file.iter_batches(_ROWS_AT_ONCE) for row in batch.to_pylist())
-            for number, row in enumerate(parquet_rows, start=1):
-                yield f"{path}, row {number}", row
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read as parquet ({one_line(error)})") from error
-
-
 def _json_records(path: Path, parse_json: Callable[[Any, Path], Records]) -> Records:
     """The records in the one value of a file, or its lines where it holds several values."""
     try:
-        content = _json(_file_text(path), str(path))
+        content = json_value(_file_text(path), str(path))
     except json.JSONDecodeError as error:
         # Many tools write JSON lines under this name as well; then something follows the first value.
         if error.msg != "Extra data":
@@ -353,7 +339,7 @@ def _line_records(path: Path) -> Records:
             value_text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             if value_text:
                 empty = False
-                yield where, _json(value_text, where)
+                yield where, json_value(value_text, where)
         except UnicodeDecodeError as error:
             raise DataError(f"{where}: is not UTF-8 text (byte {error.start})") from error
         except json.JSONDecodeError as error:
@@ -374,16 +360,27 @@ def _broken(error: json.JSONDecodeError) -> str:
     return f"broken JSON: {error.msg} (column {error.colno})"
 
 
-def _json(content: str, where: str) -> Any:
-    """The value in a JSON text.
+def json_value(content: str, where: str) -> Any:
+    """The value in a JSON text; ``where`` names its file and record for messages.
 
     Raises:
         JSONDecodeError: the text is broken.
-        DataError: Python cannot hold the value: numbers of thousands of digits, or too many brackets in one another.
+        DataError: Python cannot hold the value, numbers of thousands of digits, or too many brackets in one another; or
+            an object has a key twice.
     """
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_of_distinct_keys)
     except json.JSONDecodeError:
         raise
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: cannot be read as JSON ({one_line(error)})") from error
+
+
+def _of_distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, of which Python would keep the last of two values of one key and lose the other."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = ", ".join(shown(key) for key, count in counts.items() if count > 1)
+        raise ValueError(f"duplicate in one object: {twice}")
+    return found

@@ -1,11 +1,13 @@
 """Your own documents and questions: a record a question, from JSON lines, JSON, CSV, parquet or a data set of the Hub.
 
 A record has ``context``, ``question`` and ``answers``; it may have ``id``, ``document``, ``options``, ``evidence``,
-``negatives`` and ``split``. Fields of other names are mapped. SQuAD's records are understood as they are.
+``negatives`` and ``split``. Fields of other names are mapped. SQuAD's records are understood as they are. A number is
+its text, a whole one without a point, as tables hold 52 as 52.0 where another row has none; NaN and Infinity are null.
 """
 
 import csv
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -60,8 +62,8 @@ class _Reader:
     problems: list[str] = field(default_factory=list)
 
     def value(self, record: Mapping[str, Any], name: str) -> Any:
-        """The field that ``name`` is mapped to, or that has that name; None where the record lacks it."""
-        return record.get(self.columns.get(name, name))
+        """The field that ``name`` is mapped to, or that has that name; None where the record lacks it or it is null."""
+        return _known(record.get(self.columns.get(name, name)))
 
 
 def load(request: Request) -> Loaded:
@@ -93,7 +95,7 @@ def load(request: Request) -> Loaded:
     if reader.problems:
         raise DataError(_summary(request.source, reader.problems, count))
     if not documents:
-        raise DataError(f"{request.source}: has no record of split {request.split!r}")
+        raise DataError(f"{request.source}: {_nothing(count, skipped, request.split)}")
     return draw(list(documents.values()), skipped, request)
 
 
@@ -118,10 +120,14 @@ def _csv_records(path: Path) -> Records:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
+            header = Counter(name for name in rows.fieldnames or () if name)
+            if twice := [name for name, times in header.items() if times > 1]:
+                raise DataError(f"{path}: the header names {', '.join(map(shown, twice))} more than once")
             for row in rows:
                 if None in row or None in row.values():
                     raise DataError(f"{path}, line {rows.line_num}: has another number of cells than the header")
-                yield f"{path}, line {rows.line_num}", {name: _cell(text) for name, text in row.items() if text}
+                where = f"{path}, line {rows.line_num}"
+                yield where, {name: _cell(text, f"{where}, {name}") for name, text in row.items() if text}
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text (byte {error.start})") from error
     except (OSError, csv.Error) as error:
@@ -130,12 +136,17 @@ def _csv_records(path: Path) -> Records:
         csv.field_size_limit(previous)
 
 
-def _cell(text: str) -> Any:
+def _cell(text: str, where: str) -> Any:
+    """A cell's text, or its JSON list; what only begins like a list is text.
+
+    Raises:
+        DataError: Python cannot hold the list: too many brackets in one another, or numbers of thousands of digits.
+    """
     if not text.lstrip().startswith("["):
         return text
     try:
-        return json.loads(text)
-    except ValueError:
+        return reading.json_value(text, where)
+    except json.JSONDecodeError:
         return text
 
 
@@ -181,14 +192,14 @@ def _add(
     elif missing:
         raise DataError(f"{where}: {_missing(missing, reader, record)}")
     context = _text(reader, record, "context", where)
-    key = _identity(reader.value(record, "document")) or reading.content_id(context)
+    key = _identity(reader.value(record, "document"), "document", where) or reading.content_id(context)
     question = _question(reader, record, where, context)
     if question is None:
         skipped["questions without an answer"] += 1
         return
     known = documents.get(key)
     if known is None:
-        title = _identity(record.get("title"))
+        title = _identity(_known(record.get("title")), "title", where)
         documents[key] = Document(key, NAME, context, (question,), group=title or key, cluster=title or key)
     elif known.text != context:
         raise DataError(f"{where}: document {shown(key)} has another context than before")
@@ -204,6 +215,16 @@ def _belongs(named: Any, split: str) -> bool:
     return named is None or str(named).strip().lower() in words
 
 
+def _known(value: Any) -> Any:
+    """A value; None where it is NaN or Infinity: tables write them where there is none, and no text says them."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _written(value: str | int | float) -> str:
+    """A text, or the text of a number: a table of numbers that lacks one holds 52 as 52.0."""
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
 def _question(reader: _Reader, record: dict[str, Any], where: str, context: str) -> Question | None:
     """A record's question; None where it has no answer, as SQuAD's impossible questions have none."""
     text = _text(reader, record, "question", where)
@@ -217,7 +238,7 @@ def _question(reader: _Reader, record: dict[str, Any], where: str, context: str)
     if absent := [passage for passage in evidence if passage not in context]:
         raise DataError(f"{where}: 'evidence' should be passages of the context, one is {shown(absent[0])}")
     return Question(
-        id=_identity(reader.value(record, "id")) or reading.content_id(context, text),
+        id=_identity(reader.value(record, "id"), "id", where) or reading.content_id(context, text),
         text=text,
         answers=answers,
         metric=reader.metric or ("multiple_choice" if options else "qasper_f1"),
@@ -242,7 +263,7 @@ def _text(reader: _Reader, record: dict[str, Any], name: str, where: str) -> str
     value = reader.value(record, name)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise DataError(f"{where}: {name!r} should be text, it is {shown(value)}")
-    return reading.required_text({name: str(value)}, name, where)
+    return reading.required_text({name: _written(value)}, name, where)
 
 
 def _texts(reader: _Reader, record: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
@@ -252,22 +273,35 @@ def _texts(reader: _Reader, record: dict[str, Any], name: str, where: str) -> tu
 def _as_texts(value: Any, name: str, where: str) -> tuple[str, ...]:
     """Texts of a field without repetition; numbers count as their text, null as none."""
     items = [] if value is None else value if isinstance(value, list) else [value]
-    if any(isinstance(item, bool) or not isinstance(item, str | int | float) for item in items):
+    if any(isinstance(item, bool) or _known(item) is None or not isinstance(item, str | int | float) for item in items):
         raise DataError(f"{where}: {name!r} should be a text or a list of texts, it is {shown(value)}")
-    texts = [reading.text({name: str(item)}, name, where) for item in items]
+    texts = [reading.text({name: _written(item)}, name, where) for item in items]
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
-def _identity(value: Any) -> str:
-    return "" if value is None or isinstance(value, list | dict) else str(value).strip()
+def _identity(value: Any, name: str, where: str) -> str:
+    """An id, a document or a title as text; empty where there is none."""
+    return "" if value is None or isinstance(value, list | dict) else reading.text({name: _written(value)}, name, where)
 
 
 def _missing(names: list[str], reader: _Reader, record: dict[str, Any]) -> str:
     source_names = " and ".join(repr(reader.columns.get(name, name)) for name in names)
-    present = one_line(", ".join(map(str, record)), 80) or "none"
+    known = [str(name) for name, value in record.items() if _known(value) is not None]
+    present = one_line(", ".join(known), 80) or "none"
     unmapped = [name for name in names if name not in reader.columns]
     hint = f"; map it with columns: {{{unmapped[0]}: ...}}" if unmapped else ""
     return f"has no field {source_names}; it has {present}{hint}"
+
+
+def _nothing(count: int, skipped: Counter[str], split: str) -> str:
+    """Why a source gives no document."""
+    if not count:
+        return "is empty: it has no record"
+    without, elsewhere = skipped["questions without an answer"], skipped["records of another split"]
+    if not without:
+        return f"has no record of split {split!r}, but {elsewhere} of another"
+    further = f", and {elsewhere} records of another split than {split!r}" if elsewhere else ""
+    return f"has no question with an answer ({without} without{further})"
 
 
 def _summary(source: str, problems: list[str], count: int) -> str:

@@ -31,7 +31,7 @@ def write_text(path: Path, text: str) -> None:
         partial.replace(path)
     except OSError as error:
         # A full disk names no file, and the other failures name the partial one, which nobody has heard of.
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise _of_file(error, path) from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -49,7 +49,12 @@ def append_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise _of_file(error, path) from error
+
+
+def _of_file(error: OSError, path: Path) -> OSError:
+    """The same failure, of a file that it names; NumPy's on a full disk has no number and tells it in words alone."""
+    return OSError(error.errno, error.strerror or " ".join(str(error).split()), str(path))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -90,7 +95,7 @@ def other_writers(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise _of_file(error, path) from error
     except Exception as error:
         # Tokenizers raise a bare Exception, safetensors its own, torch a RuntimeError: their words alone tell.
         if not any(sign in str(error).lower() for sign in WRITE_ERRORS):
@@ -107,6 +112,27 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def check_new_folder(folder: Path) -> None:
+    """Refuse a folder that `whole_folder` could not make or replace at its end, before there is any work to lose.
+
+    Raises:
+        OSError: there is a file or a folder with files in it, a mount point, which nothing replaces, or a file or no
+            right to write above it.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        kind = "a link" if folder.is_symlink() else "a file"
+        raise OSError(errno.EEXIST, f"is {kind}, where a folder is to be made", str(folder))
+    if os.path.ismount(folder):
+        raise OSError(errno.EBUSY, "is a mount point, which no folder replaces: name a folder below it", str(folder))
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder))
+    above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
+    if not above.is_dir():
+        raise OSError(errno.ENOTDIR, f"cannot be made: {str(above)!r} is no folder", str(folder))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, f"cannot be made: no right to write in {str(above)!r}", str(folder))
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to write files into, which becomes ``folder`` in one step once all of them are on the disk.
@@ -114,10 +140,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     After an error or a kill at any moment ``folder`` is as it was.
 
     Raises:
-        OSError: there are files in ``folder`` already, or something could not be written; it names ``folder``.
+        OSError: ``folder`` cannot be made, see `check_new_folder`, or something could not be written; it names
+            ``folder``.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder))
+    check_new_folder(folder)
     with other_writers(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Made inside a folder that mkdtemp keeps for this process, so that it has the rights of any other folder.

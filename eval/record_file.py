@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from data.errors import DataError
+from data.errors import DataError, one_line
 from data.writing import write_json_lines
 from eval.record import SCHEMA_VERSION, BaseRecord
 
@@ -38,16 +38,16 @@ def read_records(path: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
         DataError: a line is no JSON object, has another schema version, or lacks a field; file and line are named.
         OSError: the file cannot be read.
     """
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             yield cast(AnyRecord, _checked(line, f"{path} line {number}", kind.__required_keys__))
 
 
-def _checked(line: str, where: str, required: frozenset[str]) -> dict[str, Any]:
+def _checked(line: bytes, where: str, required: frozenset[str]) -> dict[str, Any]:
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where} is not JSON: {error}") from error
+        record = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is not JSON: {one_line(error)}") from error
     if not isinstance(record, dict):
         raise DataError(f"{where} is {type(record).__name__}, expected an object")
     version = record.pop(VERSION_FIELD, None)

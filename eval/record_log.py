@@ -18,6 +18,9 @@ from data.sample import Sample
 from data.writing import append_text, json_text
 from eval.record import SCHEMA_VERSION
 
+SEAL = "sha256"
+"""The field of a line that holds the hash of all others."""
+
 Logged = TypeVar("Logged", bound=Mapping[str, Any])
 
 
@@ -27,8 +30,9 @@ class RecordLog(Generic[Logged]):
     def __init__(self, folder: Path, identity: Mapping[str, Any], process: int = 0) -> None:
         """Read the batches that are done.
 
-        A line that a kill cut short is dropped, and counted in ``torn``: its batch is done again. In this process's own
-        file it is cut off as well, so that it is counted once. A batch whose records have another schema version is
+        A line that is not letter for letter what was written, for a kill cut it short or something damaged it, is
+        dropped, and counted in ``torn``: its batch is done again. The last line of this process's own file is cut off
+        as well where it is cut short, so that it is counted once. A batch whose records have another schema version is
         dropped too, and counted in ``outdated``.
 
         Args:
@@ -48,18 +52,13 @@ class RecordLog(Generic[Logged]):
     def _read(self, path: Path) -> None:
         lines = path.read_bytes().splitlines(keepends=True)
         for line in lines:
-            try:
-                entry = json.loads(line)
-                key, records, version = entry["key"], entry["records"], entry.get("schema_version")
-            except (ValueError, TypeError, KeyError, AttributeError):
+            batch = _unsealed(line)
+            if batch is None:
                 self.torn += 1
-                continue
-            if not line.endswith(b"\n"):
-                self.torn += 1
-            elif version != SCHEMA_VERSION:
+            elif batch["schema_version"] != SCHEMA_VERSION:
                 self.outdated += 1
             else:
-                self.done[key] = records
+                self.done[batch["key"]] = batch["records"]
         if path == self.path and lines and not lines[-1].endswith(b"\n"):
             # What is appended next begins a line of its own.
             os.truncate(path, sum(map(len, lines[:-1])))
@@ -75,7 +74,7 @@ class RecordLog(Generic[Logged]):
     def add(self, origin: Mapping[str, Any], batch: Sequence[Sample], records: Sequence[Logged]) -> list[Logged]:
         """Write a batch down for good, and return it as it will be read back."""
         key = self.key(origin, batch)
-        line = json_text({"schema_version": SCHEMA_VERSION, "key": key, "records": records}) + "\n"
+        line = _sealed({"schema_version": SCHEMA_VERSION, "key": key, "records": records})
         append_text(self.path, line)
         self.done[key] = json.loads(line)["records"]
         return self.done[key]
@@ -91,6 +90,24 @@ class RecordLog(Generic[Logged]):
         return digest.hexdigest()
 
 
+def _sealed(batch: Mapping[str, Any]) -> str:
+    """A batch as a line: what it holds, behind the hash of that."""
+    text = json_text(batch)
+    return f'{{"{SEAL}": "{hashlib.sha256(text.encode()).hexdigest()}", {text.removeprefix("{")}\n'
+
+
+def _unsealed(line: bytes) -> dict[str, Any] | None:
+    """The batch of a line; None where the line is not letter for letter what `_sealed` gives."""
+    try:
+        batch = json.loads(line)
+        del batch[SEAL]
+        return (
+            batch if {"schema_version", "key", "records"} == batch.keys() and _sealed(batch).encode() == line else None
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
 def open_log(folder: Path, identity: Mapping[str, Any]) -> RecordLog[Any]:
     """The log in a folder, for this process; says how many batches of a former run cannot be used.
 
@@ -100,7 +117,7 @@ def open_log(folder: Path, identity: Mapping[str, Any]) -> RecordLog[Any]:
     """
     log: RecordLog[Any] = RecordLog(folder, identity, PartialState().process_index)
     if log.torn:
-        say(f"{folder}: interrupted batches that will be redone: {log.torn}")
+        say(f"{folder}: interrupted or damaged batches that will be redone: {log.torn}")
     if log.outdated:
         say(f"{folder}: batches with records of another schema version that will be redone: {log.outdated}")
     return log

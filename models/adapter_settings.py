@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from data.errors import one_line
 from data.writing import write_text
@@ -81,6 +81,20 @@ class AdapterSettings(_Strict):
     """Budgets, in tokens, that it was asked for in its prompt and trained to keep to; empty where it was told none."""
 
 
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+"""The largest number of float32, in which an adapter's scale is applied: a larger one makes every weight infinite."""
+
+
+def _in_float32(alpha: float) -> float:
+    if abs(alpha) > FLOAT32_MAX:
+        raise ValueError(f"{alpha:g} should be a number of float32, which end at {FLOAT32_MAX:.3g}")
+    return alpha
+
+
+Alpha = Annotated[float, AfterValidator(_in_float32)]
+"""What a scale is made of: alpha over the rank, or over its square root."""
+
+
 class LoraFields(BaseModel):
     """The fields of PEFT's configuration that are checked before PEFT reads it.
 
@@ -92,8 +106,8 @@ class LoraFields(BaseModel):
     peft_type: Literal["LORA"]
     r: PositiveInt
     rank_pattern: dict[str, PositiveInt] = {}
-    lora_alpha: float
-    alpha_pattern: dict[str, float] = {}
+    lora_alpha: Alpha
+    alpha_pattern: dict[str, Alpha] = {}
     target_modules: Any = None
     base_model_name_or_path: str | None = None
 

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.errors import one_line
 from data.writing import other_writers
+from models.adapter_scale import check_scale
 from models.adapter_settings import (
     FORMAT,
     AdapterSettings,
@@ -173,7 +174,7 @@ def load_adapter(
         name: what the model calls the adapter.
 
     Raises:
-        ModelError: the adapter belongs to another model.
+        ModelError: the adapter belongs to another model, or its scale makes it infinite.
         ValueError: the model has an adapter of this name.
     """
     _check_name(model, name)
@@ -192,6 +193,7 @@ def load_adapter(
     except Exception as error:  # the files are a stranger's, and PEFT raises anything at what it does not expect
         raise ModelError(f"{misfit}: {one_line(error)}") from error
     _check_tensors(adapted, stored, name, misfit)
+    check_scale(adapted, name, f"adapter {path!r}")
     compute_in_products(adapted)
     return adapted.eval()
 
@@ -199,9 +201,13 @@ def load_adapter(
 def merge_adapter(adapted: PeftModel) -> PreTrainedModel:
     """The plain model with an adapter's update added to its weights: it computes the same, without the adapter's cost.
 
-    The model is changed in place. In a type of fewer digits than float32 the sums are rounded to it.
+    The model is changed in place. In a type of fewer digits than float32 the sums are rounded to it. Sums that are not
+    finite are a ModelError.
     """
-    merged = adapted.merge_and_unload(safe_merge=True)
+    try:
+        merged = adapted.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise ModelError(f"the adapter cannot be merged into its base: {one_line(error)}") from error
     assert isinstance(merged, PreTrainedModel)
     return merged
 

@@ -8,17 +8,18 @@ JSON is written for each: its fields but for ``context``, and ``message``, ``tok
 ``ended`` (whether the message ended by itself within the budget), ``truncated_tokens`` (cut out of the middle of a
 document that is longer than the model reads), ``bits`` (log2 of how much likelier the document makes the message, to
 the base model without adapter, than no document does; null where that cannot be told) and, with ``--predictor``,
-``answer``.
+``answer`` (null where its server failed, which also ends the command with an error).
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
 
-from data.errors import InputError, os_error
+from data.errors import DataError, InputError, os_error
 from models.adapter_settings import read_settings
-from models.compress_input import Item, read_document, read_lines
+from models.compress_input import STANDARD_INPUT, Item, read_document, read_lines, told
 from models.gguf_header import read_header
 from models.help_page import command_parser
 from models.naming import ModelError, adapter_folder, gguf_file, model_folder, names_adapter
@@ -30,6 +31,9 @@ EXAMPLES = (
     "cat examples/questions.jsonl | python -m models.compress runs/mi_rl/compressor --input - > messages.jsonl",
 )
 
+WRITTEN = ("message", "tokens", "ended", "truncated_tokens", "bits")
+"""Fields of a line of output, beside those of its line of input; ``answer`` is a further one with a predictor."""
+
 BROKEN_PIPE = 141
 """Exit status where nobody reads on, as shells give it: 128 and the number of SIGPIPE."""
 
@@ -38,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; the exit status is 0, 2 for bad input, 130 when interrupted."""
     options = parse(arguments)
     try:
+        check_streams(options)
         check_names(options)
         run(options, read(options))
     except InputError as error:
@@ -109,6 +114,19 @@ def mistake(options: argparse.Namespace) -> str | None:
     return None
 
 
+def check_streams(options: argparse.Namespace) -> None:
+    """Refuse standard streams that are closed, as the shell's ``<&-`` and ``>&-`` leave them.
+
+    Raises:
+        DataError: the input should come from one, or there is nowhere to print a message.
+    """
+    source = "--document" if options.document is not None else "--input"
+    if sys.stdin is None and STANDARD_INPUT in (options.document, options.input):
+        raise DataError(f"{source} {STANDARD_INPUT}: standard input is closed; give it a document, or name a file")
+    if sys.stdout is None:
+        raise DataError("standard output is closed, so that a message would be lost; send it to a file or a terminal")
+
+
 def check_names(options: argparse.Namespace) -> None:
     """Refuse an adapter or a model that is not there; a model on the hub is not looked at.
 
@@ -137,7 +155,23 @@ def read(options: argparse.Namespace) -> list[Item]:
     """
     if options.document is not None:
         return [read_document(options.document, options.question)]
-    return read_lines(options.input, question_needed=not options.blind or options.predictor is not None)
+    items = read_lines(options.input, question_needed=not options.blind or options.predictor is not None)
+    written = (*WRITTEN, "answer") if options.predictor is not None else WRITTEN
+    if problems := [f"{item.where}: {problem}" for item in items if (problem := lost(item, written))]:
+        raise DataError(told(options.input, problems, len(items)))
+    return items
+
+
+def lost(item: Item, written: Sequence[str]) -> str | None:
+    """What of a line's own fields its output could not hold, which has fields of its own; None where all is kept."""
+    if names := [name for name in written if name in item.further]:
+        return f"field {', '.join(map(repr, names))} is what the output has of its own; rename it"
+    for name, value in item.further.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (ValueError, RecursionError):
+            return f"{name!r} holds a number that is too large for JSON, or is nested too deeply"
+    return None
 
 
 def run(options: argparse.Namespace, items: list[Item]) -> None:

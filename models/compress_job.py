@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from data.errors import DataError
+from data.errors import DataError, InputError
 from data.sample import Document, Question, Sample
 from models.adapter_settings import SETTINGS_FILE
 from models.channel import BoundScorer
@@ -68,6 +68,25 @@ class Work:
             _say(f"note: a budget of {budgets} that the adapter was trained with")
         return compressor, self.load_predictor("" if trained is None else trained.answer_instruction)
 
+    def server(self) -> Endpoint | None:
+        """The server of the predictor; None where there is none. Nothing is asked of it yet.
+
+        Raises:
+            EndpointError: its address, its key or the environment is wrong.
+        """
+        if self.predictor is None or self.endpoint is None:
+            return None
+        return Endpoint(self.endpoint, self.predictor, say=_say)
+
+    def probe(self) -> None:
+        """Find out before a model is loaded whether the predictor's server is there, where it has one.
+
+        Raises:
+            EndpointError: it is not, or refuses the key.
+        """
+        if (server := self.server()) is not None:
+            server.probe()
+
     def load_predictor(self, instruction: str) -> Predictor | None:
         """The predictor, told ``instruction`` after the question; None where none is named.
 
@@ -76,8 +95,8 @@ class Work:
         """
         if self.predictor is None:
             return None
-        if self.endpoint is not None:
-            return RemotePredictor(Endpoint(self.endpoint, self.predictor, say=_say), self.answer_tokens, instruction)
+        if (server := self.server()) is not None:
+            return RemotePredictor(server, self.answer_tokens, instruction)
         model, tokenizer = load_model(self.predictor, device="cuda" if torch.cuda.is_available() else "cpu")
         window = context_window(model.config) or UNLIMITED
         return LocalPredictor(model, tokenizer, self.answer_tokens, window, instruction)
@@ -132,11 +151,13 @@ def print_text(work: Work, item: Item) -> None:
     """The message of one document on standard output, and below it the answer of a predictor; counts on standard error.
 
     Raises:
-        InputError: a model, an adapter or a server cannot be used, or the window does not take the question.
+        InputError: a model, an adapter or a server cannot be used, or the window does not take the question. Where the
+            server fails once it is asked, the message has been printed.
     """
+    work.probe()
     compressor, predictor = work.load()
     (message,) = compressor.write([item.context], [work.asked(item)])
-    print(message.text)
+    print(message.text, flush=True)
     for answer in _answers(predictor, [item], [message]):
         print(f"Answer: {answer}")
     totals = Totals(limit=compressor.prompts.max_first_tokens)
@@ -149,8 +170,9 @@ def print_json(work: Work, items: Sequence[Item], source: str) -> None:
 
     Raises:
         InputError: a model, an adapter or a server cannot be used, or the window does not take some questions: then
-            nothing has been printed.
+            nothing has been printed. Where the server fails once it is asked, what was written until then has been.
     """
+    work.probe()
     compressor, predictor = work.load()
     _check_lengths(work, compressor, items, source)
     totals = Totals(limit=compressor.prompts.max_first_tokens)
@@ -191,12 +213,21 @@ def bits(
 def _results(
     work: Work, compressor: Compressor, predictor: Predictor | None, items: Sequence[Item]
 ) -> Iterator[tuple[Item, Message, dict[str, Any]]]:
-    """Every document with its message and the fields that are printed of it."""
+    """Every document with its message and the fields that are printed of it.
+
+    Raises:
+        InputError: the predictor fails, once the messages it should have answered from are given out.
+    """
     for start in range(0, len(items), BATCH):
         batch = items[start : start + BATCH]
         contexts, questions = [item.context for item in batch], [work.asked(item) for item in batch]
         messages = compressor.write(contexts, questions)
-        answers = _answers(predictor, batch, messages)
+        failure: InputError | None = None
+        answers: Sequence[str | None] = ()
+        try:
+            answers = _answers(predictor, batch, messages)
+        except InputError as error:
+            failure, answers = error, [None] * len(batch)
         carried = bits(compressor, contexts, questions, messages)
         for number, (item, message) in enumerate(zip(batch, messages, strict=True)):
             fields = {
@@ -207,6 +238,8 @@ def _results(
                 "bits": carried[number],
             }
             yield item, message, fields | ({"answer": answers[number]} if answers else {})
+        if failure is not None:
+            raise failure
 
 
 def _answers(predictor: Predictor | None, items: Sequence[Item], messages: Sequence[Message]) -> list[str]:

@@ -176,7 +176,7 @@ class Config(Recipe):
             partial(check_vllm, self.train.sampler, self.train.vllm, self.compressor),
             partial(check_reward, self.reward, self.compressor.budget_tokens, self.train.steps),
             partial(check_update, self.train, self.train.group_size, self.reward.token_information),
-            partial(check_watch, self.watch, self.reward),
+            partial(check_watch, self.watch, self.reward, self.train.steps),
         )
         return self
 

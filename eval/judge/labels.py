@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
+from data.errors import DataError, one_line
 from eval.judge.judge import Answered, Verdict
 
 LABELS: dict[str, Verdict] = {
@@ -79,8 +79,9 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _row(line: str, where: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        # Not only broken JSON: also numbers of thousands of digits, and brackets too deep for the parser.
+        raise DataError(f"{where} is not JSON: {one_line(error)}") from error
     if not isinstance(row, dict):
         raise DataError(f"{where} is {type(row).__name__}, expected an object")
     return row

@@ -52,7 +52,7 @@ from eval.report.rows import (
     missing_note,
     rows,
 )
-from eval.report.run_files import json_lines, read_results, with_whole_characters
+from eval.report.run_files import check_count, json_lines, read_results, with_whole_characters
 from eval.report.samples import browser_data, chosen_pairs, script_json
 from eval.report.sentence_counts import sentence_table
 from eval.report.tables import Table, result_tables
@@ -92,7 +92,8 @@ def write_report(run_folder: Path, seed: int = 0) -> Path:
         The path of the page; the same files give the same bytes.
 
     Raises:
-        DataError: ``results.json`` or ``samples.jsonl`` is missing, is not JSON, or lacks what it must have.
+        DataError: ``results.json`` or ``samples.jsonl`` is missing, is not JSON, or lacks what it must have, or one of
+            them is of other questions than the other.
     """
     for file in ("results.json", "samples.jsonl"):
         if not (run_folder / file).is_file():
@@ -102,6 +103,7 @@ def write_report(run_folder: Path, seed: int = 0) -> Path:
     greedy = run_folder / GREEDY_SAMPLES if (run_folder / GREEDY_SAMPLES).is_file() else None
     shown = example(greedy or run_folder / "samples.jsonl")
     chosen = chosen_pairs(run_folder / "samples.jsonl", seed, greedy, shown.id if shown else None)
+    check_count(run_folder / "samples.jsonl", results["overall"])
     # A folder's name may hold bytes that are no UTF-8; Python shows them as halves of surrogate pairs.
     name = with_whole_characters(run_folder.resolve().name)
     page, tables = run_folder / "report.html", report_tables(results)

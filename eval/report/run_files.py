@@ -2,11 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from data.errors import DataError
+from data.errors import DataError, one_line
 from eval.report.results import Results
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -20,8 +20,8 @@ def read_results(path: Path) -> Results:
     """
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {one_line(error)}") from error
     for key in ("overall", "tasks", "change"):
         if not isinstance(results, dict) or key not in results:
             raise DataError(f"{path} has no {key!r}: an evaluation writes it")
@@ -34,15 +34,32 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: a line that is not a JSON object, by its number.
     """
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                value = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path} line {number} is not JSON: {error}") from error
+                value = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path} line {number} is not JSON: {one_line(error)}") from error
             if not isinstance(value, dict):
                 raise DataError(f"{path} line {number} is no object: {value!r:.60}")
             yield with_whole_characters(value)
+
+
+def check_count(path: Path, figures: Mapping[str, Any]) -> None:
+    """Refuse samples of which some are missing or twice there: figures and messages would not be of the same questions.
+
+    Args:
+        path: ``samples.jsonl``.
+        figures: by stage, with the number of questions ``n`` of each.
+
+    Raises:
+        DataError: there are more or fewer lines than questions.
+    """
+    with path.open("rb") as lines:
+        found = sum(1 for _ in lines)
+    told = sum(stage["n"] for stage in figures.values())
+    if found != told:
+        raise DataError(f"{path}: has {found:,} lines, and results.json figures of {told:,} questions; evaluate again")
 
 
 def with_whole_characters(value: Any) -> Any:

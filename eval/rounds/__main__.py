@@ -21,6 +21,7 @@ import sys
 from collections.abc import Sequence
 
 from configs.command import config_parser, print_plan, say_aside, status
+from configs.errors import ConfigError
 from eval.config import EvaluationConfig, load_config
 
 EXAMPLES = (
@@ -34,9 +35,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; the exit status is 0, 2 for bad input, 130 when interrupted."""
     options = parse(arguments)
     return status(
-        lambda: load_config(options.config, options.overrides),
+        lambda: checked(load_config(options.config, options.overrides)),
         lambda config: plan(config) if options.dry_run else work(config, options.rounds),
     )
+
+
+def checked(config: EvaluationConfig) -> EvaluationConfig:
+    """The configuration, where its compressor is told the question: what is asked in further rounds follows from it.
+
+    Raises:
+        ConfigError: it is told none, or several.
+    """
+    if config.compressor.question != "shown":
+        raise ConfigError(
+            f"compressor.question = {config.compressor.question}: further rounds refine the question that the "
+            "compressor was told; measure this one with eval.run"
+        )
+    return config
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -7,9 +7,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from configs.as_trained import as_trained
-from configs.checks import check_model, check_sources
-from configs.errors import check_all
+from configs.as_trained import as_trained, told_as_trained
+from configs.checks import check_adapter, check_model, check_sources
+from configs.errors import ConfigError, check_all
 from configs.sections import (
     EvalConfig,
     InformationConfig,
@@ -17,6 +17,7 @@ from configs.sections import (
     PredictorConfig,
     RunName,
     ScorerConfig,
+    TaskConfig,
     Tasks,
 )
 from configs.tree import Section, load, refusal
@@ -156,9 +157,38 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> SweepConfig:
     compressors = (
         as_trained(f"compressors.{number}", one, one.adapter) for number, one in enumerate(config.compressors)
     )
-    config = config.model_copy(update={"compressors": tuple(compressors)})
+    config = config.model_copy(update={"compressors": tuple(compressors), "tasks": _told_as_trained(config)})
+    check_all(*(partial(_check_shown, number, one) for number, one in enumerate(config.compressors)))
     check_all(*_file_checks(config))
     return config
+
+
+def _told_as_trained(config: SweepConfig) -> tuple[TaskConfig, ...]:
+    """The tasks with the instruction that the adapters were trained with, where their own is left out.
+
+    Raises:
+        ConfigError: adapters were trained with different ones, and the tasks leave open which it is to be.
+    """
+    told = [
+        (f"compressors.{number}", told_as_trained(f"compressors.{number}", config.tasks, one.adapter))
+        for number, one in enumerate(config.compressors)
+        if one.adapter is not None
+    ]
+    for key, tasks in told[1:]:
+        if tasks != told[0][1]:
+            raise ConfigError(
+                f"{key}.adapter: was trained with another instruction than that of {told[0][0]}, and a sweep tells all "
+                "the same; give tasks.0.instruction"
+            )
+    return told[0][1] if told else config.tasks
+
+
+def _check_shown(number: int, compressor: SweptCompressor) -> None:
+    if compressor.question != "shown":
+        raise ConfigError(
+            f"compressors.{number}.question = {compressor.question}: a sweep tells every compressor the question; "
+            "measure this one with eval.run"
+        )
 
 
 def _file_checks(config: SweepConfig) -> Iterator[Callable[[], None]]:
@@ -167,6 +197,8 @@ def _file_checks(config: SweepConfig) -> Iterator[Callable[[], None]]:
     for number, one in enumerate(config.compressors):
         yield partial(check_compressor, f"compressors.{number}", one)
     for number, one in enumerate(config.predictors):
+        if one.adapter is not None:
+            yield partial(check_adapter, f"predictors.{number}.adapter", one.adapter)
         if one.endpoint is None:
             named = f"the largest budget_tokens = {budget} and predictors.{number}.max_answer_tokens"
             tokens = budget + one.max_answer_tokens
@@ -211,6 +243,11 @@ def _check_messages(config: SweepConfig) -> None:
     if config.eval.greedy:
         raise ValueError(
             "eval.greedy = true: a sweep has one temperature; set eval.temperature = 0 for greedy messages"
+        )
+    if config.eval.information_questions is not None:
+        raise ValueError(
+            f"eval.information_questions = {config.eval.information_questions}: a sweep measures the information of "
+            "every message; leave it out"
         )
     for number, one in enumerate(config.compressors):
         if one.sentences is not None and config.sentences != (None,):

@@ -14,6 +14,9 @@ _THOUGHTS = re.compile(r"\A\s*(?:<think>(?:.*?</think>|.*\Z)|(?!\s*[{\[])(?:(?!<
 """Thoughts in front of an answer: ``<think>...</think>``; without the first, which some templates put into the prompt;
 without the second, where a limit ended them. JSON is never taken for thoughts."""
 
+_HALVES = re.compile(r"[\ud800-\udfff]")
+"""Halves of surrogate pairs, which JSON can spell and no UTF-8 holds."""
+
 Messages = list[dict[str, str]]
 """One conversation: ``role`` and ``content`` of each message."""
 
@@ -116,11 +119,11 @@ class ChatReply(BaseModel):
         """The first choice, which is the only one asked for; ``kept`` says that it comes from a cache."""
         choice = self.choices[0]
         content = choice.logprobs.content if choice.logprobs else None
-        said = choice.message.content or ""
+        said = whole_characters(choice.message.content or "")
         text = _THOUGHTS.sub("", said)
         return Completion(
             text=text,
-            finish_reason=choice.finish_reason,
+            finish_reason=None if choice.finish_reason is None else whole_characters(choice.finish_reason),
             tokens=self.usage.completion_tokens if self.usage else None,
             log_probs=None if content is None else tuple(token.logprob for token in content),
             thoughts=text != said,
@@ -149,6 +152,11 @@ class EchoReply(BaseModel):
 
 
 Reply = TypeVar("Reply", bound=BaseModel)
+
+
+def whole_characters(text: str) -> str:
+    """A text that can be printed and written: half of a character is U+FFFD, as decoders of tokens write it."""
+    return _HALVES.sub("\ufffd", text)
 
 
 def valid_reply(content: bytes, kind: type[Reply]) -> Reply:

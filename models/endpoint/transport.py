@@ -18,13 +18,12 @@ from typing import Any, TypeVar
 import httpx2
 
 from data.errors import one_line
+from models.endpoint.chat import whole_characters
 from models.endpoint.errors import EndpointError, UnreadableReply
+from models.endpoint.http_client import CONNECT_SECONDS, http_client
 
 SHOWN_CHARACTERS = 240
 """Characters of a server's own words in an error: two lines of a terminal, and long enough for most of them."""
-
-CONNECT_SECONDS = 10.0
-"""How long a connection may take: a server that is there accepts one within a second, also across an ocean."""
 
 PROBE_SECONDS = 5.0
 """How long the first look at a server may take; a busy one that says nothing meanwhile is there."""
@@ -40,6 +39,9 @@ LONGEST_NAMED_WAIT_SECONDS = 120.0
 
 _RETRIED = (408, 409, 429)
 """Statuses below 500 that pass: timeout, conflict, too many requests."""
+
+_EMPTYING_REDIRECTS = (301, 302, 303)
+"""Redirects after which a client asks without what it had to say, unlike 307 and 308."""
 
 Read = TypeVar("Read")
 
@@ -100,20 +102,14 @@ class Transport:
             limits: how long it is waited for.
 
         Raises:
-            EndpointError: the key is none that can be sent.
+            EndpointError: the key is none that can be sent, or the environment names a proxy or certificates that
+                cannot be used.
         """
         self.name = name
         self._base_url = base_url
         self._key = key
         self._limits = limits
-        # A server that needs no key takes any.
-        headers = {"Authorization": f"Bearer {key or 'none'}", "Content-Type": "application/json"}
-        try:
-            self._client = httpx2.AsyncClient(
-                headers=headers, timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS), follow_redirects=True
-            )
-        except UnicodeEncodeError as error:
-            raise EndpointError(f"{name}: its key has characters that no key has") from error
+        self._client = http_client(name, key, self._refuse_redirect)
 
     def post(self, path: str, body: dict[str, Any], read: Callable[[bytes], Read]) -> tuple[Read, int]:
         """A server's answer to a request, after as many tries as it takes and may take.
@@ -163,7 +159,7 @@ class Transport:
     def quoted(self, text: str) -> str:
         """What a server said, on one short line and without the key, which some repeat."""
         hidden = text.replace(self._key, "[key]") if self._key else text
-        return one_line(hidden.strip() or "nothing", SHOWN_CHARACTERS)
+        return one_line(whole_characters(hidden).strip() or "nothing", SHOWN_CHARACTERS)
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None, seconds: float) -> httpx2.Response:
         """A reply with a status of success.
@@ -195,11 +191,25 @@ class Transport:
             wait=_named_wait(response),
         )
 
+    async def _refuse_redirect(self, response: httpx2.Response) -> None:
+        """Refuse a redirect that drops the body of a request: what is answered then answers nothing.
+
+        Raises:
+            _Failed: it is one; where it leads is told.
+        """
+        status, target = response.status_code, response.headers.get("location", "")
+        if response.request.method == "POST" and status in _EMPTYING_REDIRECTS and target:
+            words = (
+                f"redirects to {self.quoted(target)}, on the way to which a request loses its text; name that server"
+            )
+            raise _Failed(str(status), words, status=status, again=False)
+
     def _read(self, response: httpx2.Response, read: Callable[[bytes], Read]) -> Read:
         try:
             return read(response.content)
         except UnreadableReply as error:
-            raise _Failed(str(error), self.quoted(response.text)) from error
+            # Not in the encoding that the reply names: Python knows some that are none of text, and fails in them.
+            raise _Failed(str(error), self.quoted(response.content.decode("utf-8", "replace"))) from error
 
     def _wait(self, failure: _Failed, number: int, deadline: float) -> float | None:
         """The seconds until a try that follows try ``number``, the first of which is 0; None where there is none."""

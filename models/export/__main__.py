@@ -10,9 +10,9 @@ prompt that the model has to be sent, are in the export's README.md; ``prompt.js
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from data.errors import InputError, os_error
+from models.export.preflight import check_output, output_folder
 from models.help_page import command_parser
 from models.naming import adapter_folder
 
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         adapter_folder(options.adapter)
-        output = Path(options.output or f"{options.adapter.rstrip('/')}-{options.to}")
+        output = output_folder(options.output or f"{options.adapter.rstrip('/')}-{options.to}")
+        check_output(output)
         # Imported once there is something to export, for this takes seconds.
         from models.export.job import Job, export
 

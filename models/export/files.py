@@ -16,13 +16,13 @@ from data.writing import write_text
 from models.adapter_settings import portable_name, write_settings
 from models.export.factors import lora_factors
 from models.export.gguf_file import Packing, check_architecture, write_lora, write_model
-from models.export.llama_cpp import LlamaCpp
+from models.export.llama_cpp import LlamaCpp, llama_cpp_bindings
 from models.export.mlx import require_computed, write_mlx_adapter, write_mlx_model
-from models.export.mlx_runtime import Mlx
+from models.export.mlx_runtime import Mlx, require_mlx
 from models.export.runtime import Runtime
 from models.export.torch_runtime import Torch
 from models.export.trained import Trained
-from models.naming import ADAPTER_CONFIG, WEIGHTS_FILE
+from models.naming import ADAPTER_CONFIG, WEIGHTS_FILE, ModelError
 
 Target = Literal["peft", "merged", "gguf", "gguf-lora", "mlx", "ollama"]
 """What an adapter is exported to."""
@@ -75,6 +75,21 @@ def check_target(trained: Trained, target: Target) -> None:
         require_computed(trained.adapted.config)
     if target in ("peft", "gguf-lora", "mlx"):
         lora_factors(trained.adapted)
+
+
+def check_runtime(target: Target) -> None:
+    """Refuse a proof whose runtime is not installed, before anything is loaded.
+
+    Raises:
+        ModelError: saying how to install it.
+    """
+    try:
+        if target in ("gguf", "gguf-lora", "ollama"):
+            llama_cpp_bindings()
+        if target == "mlx":
+            require_mlx()
+    except ModelError as error:
+        raise ModelError(f"{error}; or export without a proof (--no-verify)") from error
 
 
 def write_files(trained: Trained, target: Target, packings: tuple[Packing, ...], folder: Path) -> None:

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
 from data.miniature.documents import make_document
 from data.sample import Sample
 from data.writing import whole_folder, write_text
 from models.export.card import Proof, write_card
-from models.export.files import Runnable, Target, check_target, runnables, write_files
+from models.export.files import Runnable, Target, check_runtime, check_target, runnables, write_files
 from models.export.gguf_file import Packing
+from models.export.preflight import check_output
 from models.export.sample import Worth, load_predictor, load_sample, sample_name, worth
 from models.export.trained import Trained
 from models.export.verify import Reference, verify
@@ -64,11 +64,14 @@ def export(job: Job) -> bool:
         what is wrong.
 
     Raises:
-        InputError: the adapter, its base, the sample or the predictor cannot be used, or not for this target.
-        OSError: the folder has files already, or cannot be written.
+        InputError: the folder cannot be made, or the runtime of the proof is not here: both before anything is loaded;
+            or the adapter, its base, the sample or the predictor cannot be used, or not for this target.
+        OSError: the folder cannot be written.
     """
     quiet_libraries()
-    _refuse_what_is_there(job.output)
+    check_output(job.output)
+    if job.verified:
+        check_runtime(job.target)
     trained = Trained.load(job.adapter, job.base)
     check_target(trained, job.target)
     is_compressor = trained.settings.role == "compressor"
@@ -101,11 +104,6 @@ def verified_prompts(trained: Trained, count: int) -> list[list[int]]:
         document = make_document("miniature/notes", seed, "test", facts=12, questions=1)
         found.append(trained.prompt_ids(document.text, document.questions[0].text))
     return found
-
-
-def _refuse_what_is_there(output: Path) -> None:
-    if output.is_dir() and any(output.iterdir()):
-        raise DataError(f"{str(output)!r}: there are files already; name another folder (--output), or delete it")
 
 
 def _proofs(

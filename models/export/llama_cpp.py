@@ -14,7 +14,18 @@ from torch import Tensor
 from data.errors import one_line
 from models.naming import ModelError
 
-INSTALL = "llama.cpp's bindings are not installed: pip install xllamacpp"
+
+def llama_cpp_bindings() -> Any:
+    """The bindings, which are compiled and have no types.
+
+    Raises:
+        ModelError: they are not installed, or cannot be imported.
+    """
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise ModelError(f"llama.cpp's bindings are not here ({one_line(error)}): pip install xllamacpp") from error
+    return xllamacpp
 
 
 class LlamaCpp:
@@ -36,11 +47,7 @@ class LlamaCpp:
         Raises:
             ModelError: the bindings are not installed, or llama.cpp refuses a file.
         """
-        try:
-            import xllamacpp as bindings
-        except ImportError:
-            raise ModelError(INSTALL) from None
-        xllamacpp: Any = bindings  # compiled, without types
+        xllamacpp = llama_cpp_bindings()
         self.name = f"llama.cpp (xllamacpp {metadata.version('xllamacpp')})"
         settings = xllamacpp.CommonParams()
         settings.model.path = str(model)

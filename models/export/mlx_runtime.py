@@ -37,8 +37,7 @@ class Mlx:
         for folder, files in ((model, (CONFIG,)), (adapter, (ADAPTER_CONFIG, MLX_ADAPTER))):
             if missing := [file for file in files if folder is not None and not (folder / file).is_file()]:
                 raise ModelError(f"MLX: {str(folder)!r} is no folder with {missing[0]}")
-        mlx_lm = _imported("mlx_lm")
-        self._mlx, self._generate, self._cache = map(_imported, ("mlx.core", "mlx_lm.generate", "mlx_lm.models.cache"))
+        mlx_lm, self._mlx, self._generate, self._cache = require_mlx()
         self.name = f"MLX (mlx {metadata.version('mlx')}, mlx-lm {metadata.version('mlx-lm')})"
         path, local = None if adapter is None else str(adapter), {"local_files_only": True}
         try:
@@ -73,6 +72,20 @@ class Mlx:
         """Give back its memory."""
         self._model = None
         self._mlx.clear_cache()
+
+
+def require_mlx() -> tuple[Any, Any, Any, Any]:
+    """The modules of MLX that run a model: mlx-lm, MLX itself, and mlx-lm's of writing and of what is kept for it.
+
+    Raises:
+        ModelError: MLX is not installed.
+    """
+    return (
+        _imported("mlx_lm"),
+        _imported("mlx.core"),
+        _imported("mlx_lm.generate"),
+        _imported("mlx_lm.models.cache"),
+    )
 
 
 def _imported(module: str) -> Any:

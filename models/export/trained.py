@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from models.adapter_settings import AdapterSettings
+from models.adapter_settings import SETTINGS_FILE, AdapterSettings
 from models.adapters import load_adapter, merge_adapter, read_adapter
 from models.compressor import QUESTION_TOKENS, UNBOUNDED_WINDOW, Compressor
 from models.export.prompt import DevicePrompt
@@ -53,7 +53,8 @@ class Trained:
             model: the base; None for the one that the adapter names.
 
         Raises:
-            ModelError: no adapter there, no settings beside it, or a base that is not here or another than its own.
+            ModelError: no adapter there, no settings beside it, a base that is not here or another than its own, a
+                scale that makes it infinite, or a prompt that its base's window does not take.
         """
         stored = read_adapter(adapter)
         if stored.settings is None:
@@ -68,6 +69,7 @@ class Trained:
         revision = stored.settings.base.revision if model is None else None
         plain, tokenizer = load_model(base, "float32", "cpu", revision)
         adapted = load_adapter(plain, stored, base)
+        _check_room(adapted, tokenizer, stored.settings, f"adapter {adapter!r}")
         prompt = device_prompt(adapted, tokenizer, stored.settings)
         return cls(Path(adapter), base, revision, adapted, tokenizer, stored.settings, prompt)
 
@@ -119,6 +121,29 @@ def predictor_prompts(
 ) -> PredictorPrompts:
     """The prompts of the predictor that an adapter's settings describe."""
     return PredictorPrompts(tokenizer, context_window(model.config) or UNLIMITED, settings.answer_instruction)
+
+
+def _check_room(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, settings: AdapterSettings, subject: str
+) -> None:
+    """Refuse a prompt that the window does not take even with a word for document and question.
+
+    Raises:
+        ModelError: saying by how much.
+    """
+    window = context_window(model.config) or UNBOUNDED_WINDOW
+    if settings.role == "predictor":
+        prompts = predictor_prompts(model, tokenizer, settings)
+        asked, reply = len(prompts("a", "a").ids) + len(prompts.format.template_ids(ANSWER_OPENING)), 1
+    else:
+        compressor = compressor_of(model, tokenizer, settings)
+        reply = max(settings.budget_tokens, *settings.asked_budgets, 0)
+        asked = len(compressor.prompts("a", "a").ids)
+    if asked + reply > window:
+        raise ModelError(
+            f"{subject}: its prompt alone has {asked} tokens, and with {reply} of a reply that is more than the "
+            f"{window} that the model reads; shorten the instruction in {SETTINGS_FILE}"
+        )
 
 
 def device_prompt(

@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         check_installed(options)
+        check_streams(options)
         check_names(options)
         options.keys = keys(options)
         # Imported once the command line is right, for these take seconds.
@@ -143,6 +144,17 @@ def check_installed(options: argparse.Namespace) -> None:
     for package in ("mcp",) if options.mcp else ("starlette", "uvicorn"):
         if importlib.util.find_spec(package) is None:
             raise ModelError(f"{package} is not installed; pip install 'shorthand[serve]'")
+
+
+def check_streams(options: argparse.Namespace) -> None:
+    """Refuse to serve tools on standard streams that are closed, as the shell's ``<&-`` leaves them.
+
+    Raises:
+        ModelError: naming one.
+    """
+    for stream, name in ((sys.stdin, "input"), (sys.stdout, "output")):
+        if options.mcp and stream is None:
+            raise ModelError(f"--mcp: standard {name} is closed; tools are served on standard input and output")
 
 
 def check_names(options: argparse.Namespace) -> None:

@@ -18,6 +18,10 @@ from models.serve.refusal import Refusal
 MOST_CHOICES = 8
 """The most messages of one request: they are written together, from one reading of the document."""
 
+LEAST_TEMPERATURE = 1e-6
+"""Below it sampling is greedy in all but ties: logits that differ by 1e-4 have odds of e^100. Logits that are divided
+by far less are infinite."""
+
 DEFAULT_QUESTION = "What should be remembered?"
 """What a history without a question of its own is compressed for."""
 
@@ -138,12 +142,14 @@ def read_chat(fields: Fields, limits: Limits) -> ChatRequest:
 
 
 def task_of(fields: Fields, limits: Limits, document: str, question: str, n: int = 1) -> Task:
-    """The work on a document: how long the message may be, and how it is sampled.
+    """The work on a document: how long the message may be, and how it is sampled; next to temperature 0 it is greedy.
 
     Raises:
         Refusal: the budget, the temperature or the seed is wrong.
     """
     temperature = number(fields, "temperature", 0, 2) or 0.0
+    if temperature < LEAST_TEMPERATURE:
+        temperature = 0.0
     seed = whole_number(fields, "seed", -(2**63), 2**63 - 1)
     return Task(
         document,

@@ -5,12 +5,14 @@ from typing import Annotated
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.stdio import stdio_server
 from pydantic import BaseModel, Field
 
 from data.errors import InputError, one_line
 from models.serve.backend import Watch
 from models.serve.chat_request import task_of
 from models.serve.fields import check_characters
+from models.serve.mcp_lines import AnsweredLines
 from models.serve.passages import Session
 from models.serve.refusal import Refusal
 from models.serve.service import Service
@@ -46,9 +48,19 @@ class Passages(BaseModel):
     passages: list[SourcePassage]
 
 
+class _Server(MCPServer):
+    """MCP's server, which on standard input answers also what is no message."""
+
+    async def run_stdio_async(self) -> None:
+        """Serve until standard input ends."""
+        async with stdio_server() as (read, write):
+            server = self._lowlevel_server
+            await server.run(AnsweredLines(read, write), write, server.create_initialization_options())
+
+
 def tools(service: Service) -> MCPServer:
     """An MCP server with the tools ``compress`` and ``expand``; what they keep ends with it."""
-    server = MCPServer("shorthand", instructions=INSTRUCTIONS, log_level="ERROR")
+    server = _Server("shorthand", instructions=INSTRUCTIONS, log_level="ERROR")
     session = Session()
     limits = service.limits
 

@@ -14,10 +14,15 @@ from models.naming import ModelError
 from models.serve.line import Line
 
 HEADER_SECONDS = 15.0
-"""How long the headers of a first request may take after a connection: a client that connects has something to say."""
+"""How long the headers of a request may take, after the connection or the reply to the request before it: a client that
+connects has something to say, and an idle connection takes the place of another. uvicorn itself closes one that is
+silent after a reply within 5 seconds."""
 
 MOST_CONNECTIONS = 256
 """Connections at once; further ones are answered 503. Few of them can have a place in the line."""
+
+BACKLOG = 2048
+"""Connections that the system holds until the server takes them, as uvicorn has it."""
 
 GRACE_SECONDS = 20
 """How long work under way may take to finish once the server is told to end."""
@@ -27,21 +32,51 @@ ABANDON_SECONDS = 10.0
 
 
 class _Protocol(H11Protocol):
-    """HTTP of which the first request has to begin in time; uvicorn itself waits for headers for ever."""
+    """HTTP in which every request has to begin in time.
+
+    uvicorn itself waits for headers for ever once their first byte is there. Here a clock runs whenever no request is
+    under way, and no byte stops it but the last one of the headers.
+    """
+
+    _header_clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
         super().connection_made(transport)
-        self._header_clock = self.loop.call_later(HEADER_SECONDS, self._no_headers)
+        self._set_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop it."""
-        self._header_clock.cancel()
+        self._stop_clock()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """Stop it where the headers are whole."""
+        super().data_received(data)
+        if self._under_way():
+            self._stop_clock()
+
+    def on_response_complete(self) -> None:
+        """Start it anew, unless the next request is there already."""
+        super().on_response_complete()
+        self._set_clock()
+
+    def _under_way(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _set_clock(self) -> None:
+        self._stop_clock()
+        if not self._under_way():
+            self._header_clock = self.loop.call_later(HEADER_SECONDS, self._no_headers)
+
+    def _stop_clock(self) -> None:
+        if self._header_clock is not None:
+            self._header_clock.cancel()
+
     def _no_headers(self) -> None:
-        if self.cycle is None:
-            self.transport.close()
+        # Not closed in order, which waits until the client has read what was sent before.
+        if not self._under_way():
+            self.transport.abort()
 
 
 class _Server(uvicorn.Server):
@@ -75,6 +110,23 @@ def bound(host: str, port: int) -> socket.socket:
     return taken
 
 
+def listen(taken: socket.socket, host: str, port: int) -> None:
+    """Make a socket listen; two servers may have bound one port, and the first that listens has it.
+
+    Args:
+        taken: the socket.
+        host: the address, as the error names it.
+        port: its port.
+
+    Raises:
+        ModelError: another has it.
+    """
+    try:
+        taken.listen(BACKLOG)
+    except OSError as error:
+        raise ModelError(f"--host {host} --port {port}: cannot be used ({error.strerror or error})") from error
+
+
 def address(taken: socket.socket) -> str:
     """The URL of a socket."""
     host, port = taken.getsockname()[:2]
@@ -91,6 +143,7 @@ def server_of(app: Starlette, line: Line) -> uvicorn.Server:
         log_level="warning",
         access_log=False,
         limit_concurrency=MOST_CONNECTIONS,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )

@@ -121,11 +121,16 @@ def _name(options: argparse.Namespace) -> str:
 
 def _serve_web(options: argparse.Namespace) -> None:
     from models.serve.gate import LOOPBACK, Gate
-    from models.serve.run import address, bound, serve
+    from models.serve.run import address, bound, listen, serve
     from models.serve.web import application
 
     taken = bound(options.host, options.port)
     service = load(options)
+    try:
+        listen(taken, options.host, options.port)
+    except ModelError:
+        service.line.stop(0.0)
+        raise
     loopback = options.host in LOOPBACK
     gate = Gate(
         options.keys,

@@ -16,6 +16,7 @@ from data.task import Loaded, Request
 from objectives.accuracy import METRICS, score
 from tests.record_files import refusal_of
 
+BLANK = "pages without text (blank, scanned or damaged) in"
 PUBLISHED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "financebench"
 
 needs_published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason=f"no published FinanceBench records in {PUBLISHED}")
@@ -92,6 +93,17 @@ def refusal(source: str | Path | None, variant: str | None = "evidence", split: 
     return refusal_of(lambda: load_documents("financebench", request))
 
 
+@pytest.mark.parametrize("variant", ["window", "filing"])
+def test_pages_without_text_are_counted_by_file(filings: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = loaded(filings, variant)
+    pages = [f"Page {n} of ACME_2022_10K" for n in range(10)]
+    monkeypatch.setattr(financebench, "page_texts", lambda pdf: [*pages, "", ""])
+    write(Path(filings), entry(1), entry(2))
+    damaged = loaded(filings, variant)
+    assert not whole.skipped and damaged.documents[0].text == whole.documents[0].text
+    assert damaged.skipped == {f"{BLANK} ACME_2022_10K.pdf": 2}
+
+
 @needs_published
 def test_the_150_published_questions_are_about_84_filings_of_32_companies() -> None:
     result = loaded(PUBLISHED, "evidence")
@@ -131,6 +143,7 @@ def test_published_evidence_stands_in_the_context_of_its_question() -> None:
 @needs_published
 def test_windows_and_filings_take_the_eight_published_pdfs_and_count_the_questions_of_the_others() -> None:
     expected = {"document rows with a name that is taken": 1, "questions whose PDF is missing": 136}
+    expected[f"{BLANK} Pfizer_2023Q2_10Q.pdf"] = 1
     filings, windows = loaded(PUBLISHED, "filing"), loaded(PUBLISHED, "window")
     for result in (filings, windows):
         assert len(questions_of(result)) == 14
@@ -241,7 +254,7 @@ def test_questions_on_pages_without_text_are_counted(filings: str, monkeypatch: 
     result = loaded(write(Path(filings), entry(1), entry(2, evidence(4))), "filing")
     assert [question.id[-1] for question in questions_of(result)] == ["2"]
     assert result.documents[0].text == "Cover\n\nPage 4"
-    assert result.skipped == {"questions without text on their evidence pages": 1}
+    assert result.skipped == {"questions without text on their evidence pages": 1, f"{BLANK} ACME_2022_10K.pdf": 3}
 
 
 def test_no_more_documents_are_taken_than_asked_for(filings: str) -> None:

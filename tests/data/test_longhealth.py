@@ -222,6 +222,18 @@ def test_without_an_answer_location_every_note_may_hold_the_answer(tmp_path: Pat
     assert result.skipped["questions without an answer location, for which every note may hold the answer"] == 1
 
 
+def test_a_location_of_hundreds_of_digits_is_no_part_of_the_note(tmp_path: Path) -> None:
+    far = entry(1, answer_location=location(1, start=[10**400], end=[10**401]))
+    result = loaded(write(tmp_path, pair(far)))
+    assert result.skipped["answer locations that are no part of their note"] == 1
+
+
+def test_a_patient_that_stands_twice_is_named(tmp_path: Path) -> None:
+    one = json.dumps(patient(1))
+    source = write(tmp_path, f'{{"patient_01": {one}, "patient_01": {one}, "patient_02": {one}}}')
+    assert 'duplicate in one object: "patient_01"' in refusal(source)
+
+
 def test_locations_in_notes_that_are_not_there_are_counted(tmp_path: Path) -> None:
     question = entry(0, answer_location=location(0) | location(9))
     result = loaded(write(tmp_path, {"patient_1": patient(1, question)}), context_tokens=8)

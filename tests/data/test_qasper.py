@@ -66,6 +66,12 @@ def refusal(source: str | None, split: str = "train") -> str:
     return refusal_of(lambda: load_papers(source, split))
 
 
+def test_a_paper_that_stands_twice_is_named(tmp_path: Path) -> None:
+    first, second = (json.dumps(official) for official in PAPERS.values())
+    source = write_records(tmp_path / "papers.json", f'{{"1901.00001": {first}, "1901.00001": {second}}}')
+    assert 'duplicate in one object: "1901.00001"' in refusal(source)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -7,8 +7,10 @@ from types import NoneType
 from typing import Any
 
 import datasets
+import pyarrow
 import pytest
 from datasets.exceptions import DatasetNotFoundError
+from pyarrow import parquet
 
 from data import reading
 from tests.record_files import halve, refusal_of, write_records
@@ -85,6 +87,30 @@ def test_a_file_cut_in_half_is_one_line_that_names_it(tmp_path: Path, name: str)
     path = write(tmp_path / name, ROWS)
     halve(path)
     assert refusal(reading.file_records(path)).startswith(str(path))
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_key_that_stands_twice_in_an_object_is_named(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, '{"id": 1, "text": {"b": 1, "b": 2}}')
+    message = refusal_of(lambda: list(reading.file_records(path)))
+    assert message.startswith(str(path)) and message.endswith('(duplicate in one object: "b")')
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "date"),
+    [
+        (2**31 - 1, pyarrow.int32(), pyarrow.date32()),
+        (2**60, pyarrow.int64(), pyarrow.timestamp("ms")),
+    ],
+)
+def test_a_date_that_python_has_not_is_named_by_its_row_and_column(
+    tmp_path: Path, number: int, kind: pyarrow.DataType, date: pyarrow.DataType
+) -> None:
+    dates = pyarrow.array([None] * 300 + [number], kind).cast(date)
+    table = pyarrow.table({"id": list(range(301)), "seen": dates})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    records = reading.file_records(tmp_path / "a.parquet")
+    assert f"{tmp_path / 'a.parquet'}, row 301, column 'seen': cannot be read (" in refusal(records)
 
 
 def test_record_files_are_sorted_and_hidden_ones_are_left_out(tmp_path: Path) -> None:

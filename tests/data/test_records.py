@@ -205,6 +205,61 @@ def test_what_is_no_source_is_one_line(tmp_path: Path) -> None:
     )
 
 
+def test_a_source_without_a_question_says_what_it_has(tmp_path: Path) -> None:
+    without = [RECORDS[0] | {"id": str(n), "answers": []} for n in range(3)]
+    source = write_records(tmp_path / "a.jsonl", without)
+    assert refusal(source) == f"{source}: has no question with an answer (3 without)"
+    source = write_records(tmp_path / "b.jsonl", [*without, RECORDS[0] | {"split": "test"}])
+    assert "(3 without, and 1 records of another split than 'train')" in refusal(source)
+    for name, content in (("a.csv", ""), ("b.csv", "context,question,answers\n"), ("a.json", "[]")):
+        assert refusal(write_records(tmp_path / name, content)) == f"{tmp_path / name}: is empty: it has no record"
+
+
+def test_a_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
+    text = "context,question,answers,answers,\nA berth,Who?,x,y,\n"
+    assert 'the header names "answers" more than once' in refusal(write_records(tmp_path / "a.csv", text))
+    text = "context,question,answers,,\nA berth,Who?,x,,\n"
+    assert len(load(write_records(tmp_path / "b.csv", text)).documents) == 1
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-1e999"])
+@pytest.mark.parametrize("name", ["context", "question", "answers"])
+def test_a_number_that_is_not_finite_is_null(tmp_path: Path, name: str, value: str) -> None:
+    fields = {"context": '"The zinc was 52."', "question": '"Zinc?"', "answers": '"52"'} | {name: value}
+    line = ", ".join(f'"{key}": {written}' for key, written in fields.items())
+    text = refusal(write_records(tmp_path / "a.jsonl", f"{{{line}}}\n"))
+    assert f"line 1: has no field '{name}'; it has {', '.join(key for key in fields if key != name)}" in text
+    text = refusal(write_records(tmp_path / "a.jsonl", f"{{{line}}}\n".replace(value, f"[52, {value}]")))
+    assert "line 1" in text and f"'{name}' should be" in text
+
+
+def test_a_column_of_numbers_is_read_as_it_was_written(tmp_path: Path) -> None:
+    rows = [{"id": float(n), "context": HARBOUR, "question": f"Q{n}?", "answers": n + 52.0} for n in range(2)]
+    loaded = load(write_records(tmp_path / "a.parquet", [*rows, rows[0] | {"id": 2.5, "answers": 5.25}]))
+    assert [(q.id, q.answers) for q in loaded.documents[0].questions] == [
+        ("0", ("52",)),
+        ("1", ("53",)),
+        ("2.5", ("5.25",)),
+    ]
+    missing = write_records(tmp_path / "b.parquet", [*rows, rows[0] | {"id": float("nan"), "answers": float("nan")}])
+    assert "row 3: has no field 'answers'" in refusal(missing)
+
+
+def test_values_that_python_cannot_hold_are_one_line(tmp_path: Path) -> None:
+    with (tmp_path / "deep.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["context", "question", "answers"], ["A berth", "Who?", "[" * 100_000]])
+    assert "line 2, answers: cannot be read as JSON" in refusal(tmp_path / "deep.csv")
+    (tmp_path / "text.csv").write_text("context,question,answers\n[A berth],Who?,[x\n")
+    assert questions(load(tmp_path / "text.csv").documents) == [("[A berth]", "Who?", ("[x",))]
+
+
+@pytest.mark.parametrize("name", ["id", "document", "title"])
+def test_half_a_character_in_a_name_is_refused(tmp_path: Path, name: str) -> None:
+    source = write_records(tmp_path / "a.jsonl", [RECORDS[0] | {name: "c\ud800"}, RECORDS[1]])
+    text = refusal(source, questions_per_document=1)
+    assert f"line 1: {name!r} holds half of a character" in text
+
+
 def test_ids_and_contexts_of_a_document_do_not_contradict(tmp_path: Path) -> None:
     twice = write_records(tmp_path / "a.jsonl", [RECORDS[0], RECORDS[1] | {"id": "1"}])
     assert 'id "1" is a duplicate' in refusal(twice)

@@ -1,5 +1,7 @@
 """An evaluation takes what an adapter was trained with where its own keys are left out, and says where it does not."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import yaml
 from configs.build import instructions
 from configs.tree import ConfigError, to_yaml
 from eval.config import EvaluatedConfig, load_config
+from eval.rounds.__main__ import main as rounds
 from eval.stages import build_compressor, difference_from_training
 from eval.sweep.config import load_config as load_sweep
 from models.adapter_settings import SETTINGS_FILE
@@ -83,3 +86,43 @@ def test_a_sweep_takes_it_as_well(adapter: Path) -> None:
     one = f"{{model: {MODEL}, family: qwen, adapter: {adapter}}}"
     (compressor,) = load_sweep("sweep.yaml", [f"compressors=[{one}]", "control=null"]).compressors
     assert (compressor.budget_tokens, compressor.dtype) == (24, "bfloat16")
+
+
+def with_settings(folder: Path, adapter: Path, **changed: object) -> Path:
+    """A copy of an adapter that remembers something else."""
+    copy = Path(shutil.copytree(adapter, folder / "copy"))
+    settings = json.loads((copy / SETTINGS_FILE).read_text())
+    (copy / SETTINGS_FILE).write_text(json.dumps(settings | changed))
+    return copy
+
+
+def test_a_sweep_tells_its_compressors_what_their_adapters_were_trained_with(tmp_path: Path, adapter: Path) -> None:
+    def swept(*adapters: Path | None) -> list[str]:
+        found = [
+            {"family": "qwen2", "name": f"c{n}", "model": MODEL, "adapter": one and str(one)}
+            for n, one in enumerate(adapters)
+        ]
+        return [f"compressors={json.dumps(found)}", "control=null"]
+
+    config = load_sweep("sweep.yaml", swept(None, adapter))
+    assert {task.instruction for task in config.tasks} == {INSTRUCTION}
+    other = with_settings(tmp_path, adapter, instruction="Be brief.")
+    with pytest.raises(
+        ConfigError, match=r"^compressors\.1\.adapter: was trained with another instruction"
+    ):
+        load_sweep("sweep.yaml", swept(adapter, other))
+    given = [f"tasks.{number}.instruction=Say it." for number in range(5)]
+    assert {task.instruction for task in load_sweep("sweep.yaml", [*swept(adapter, other), *given]).tasks} == {
+        "Say it."
+    }
+
+
+def test_a_compressor_that_is_told_no_question_has_no_sweep_and_no_rounds(
+    tmp_path: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hidden = with_settings(tmp_path, adapter, question="hidden")
+    swept = json.dumps([{"family": "qwen2", "model": MODEL, "adapter": str(hidden)}])
+    with pytest.raises(ConfigError, match=r"compressors\.0\.question = hidden: a sweep tells every compressor"):
+        load_sweep("sweep.yaml", [f"compressors={swept}", "control=null"])
+    assert rounds(["--config", recipe(tmp_path, hidden), "--dry-run"]) == 2
+    assert "compressor.question = hidden: further rounds refine the question" in capsys.readouterr().err

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.errors import DataError
 from eval.analysis.significance import Bootstrap
+from eval.judge.__main__ import parse as command_line
 from eval.judge.agreement import agreement, cohen_kappa, kappa_influence
 from eval.judge.job import report
 from eval.judge.judge import (
@@ -248,6 +250,21 @@ def test_a_record_that_is_not_json_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(ROW) + "\n" + json.dumps(ROW)[:40])
     with pytest.raises(ValueError, match="labels.jsonl record 2 is not JSON"):
         load_human_labels(path)
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"financebench_id": ' + "1" * 5000 + "}"])
+def test_a_record_that_no_parser_takes_is_named_in_one_line(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(DataError, match=r"labels.jsonl record 1 is not JSON: .{1,200}\Z"):
+        load_human_labels(path)
+
+
+def test_the_command_of_the_documentation_is_a_command_line() -> None:
+    lines = (ROOT / "docs" / "evaluation.md").read_text().splitlines()
+    [line] = [line for line in lines if line.startswith("python -m eval.judge ")]
+    words = line.partition("#")[0].split()[3:]
+    assert command_line(words).labels == Path("LABELS.jsonl")
 
 
 def test_an_empty_file_is_refused(tmp_path: Path, label_file: Callable[..., Path]) -> None:

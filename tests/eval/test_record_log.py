@@ -78,13 +78,31 @@ def test_a_line_that_another_process_is_writing_is_left_alone(tmp_path: Path) ->
     assert log.torn == 1 and log.holds(MADE, [SAMPLE]) and other.path.read_bytes() == before
 
 
-@pytest.mark.parametrize("line", ["{broken", "[]", "3", '{"records": []}', "\udcff"])
+@pytest.mark.parametrize("line", ["{broken", "[]", "3", '{"records": []}', "\udcff", "[" * 100_000])
 def test_lines_that_are_no_batches_are_counted_and_dropped(tmp_path: Path, line: str) -> None:
     log = RecordLog(tmp_path, IDENTITY)
     log.path.write_bytes(line.encode("utf-8", "surrogateescape") + b"\n")
     log.add(MADE, [SAMPLE], RECORDS)
     again = RecordLog(tmp_path, IDENTITY)
     assert again.torn == 1 and again.holds(MADE, [SAMPLE])
+
+
+@pytest.mark.parametrize(
+    ("written", "damaged"),
+    [('"accuracy": 1.0', '"accuracy": 0.0'), ('[{"id"', '[], "x": [{"id"'), ('"key": "', '"key": "0'), ("\n", " \n")],
+)
+def test_a_line_that_was_changed_is_counted_and_its_batch_done_again(
+    tmp_path: Path, written: str, damaged: str
+) -> None:
+    log = RecordLog(tmp_path, IDENTITY)
+    log.add(MADE, [SAMPLE], RECORDS)
+    line = log.path.read_text()
+    assert written in line
+    log.path.write_text(line.replace(written, damaged, 1))
+    again = RecordLog(tmp_path, IDENTITY)
+    assert again.torn == 1 and not again.done
+    again.add(MADE, [SAMPLE], RECORDS)
+    assert RecordLog(tmp_path, IDENTITY).records(MADE, [SAMPLE]) == RECORDS
 
 
 def test_batches_of_other_samples_or_of_another_order_are_others(tmp_path: Path) -> None:

@@ -57,8 +57,14 @@ def embedded(run_folder: Path) -> Any:
 
 
 def rewrite_samples(run_folder: Path, records: Any) -> None:
+    """Other samples, and as many of them in the figures."""
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (run_folder / "samples.jsonl").write_text(lines, encoding="utf-8")
+    path = run_folder / "results.json"
+    results = json.loads(path.read_text())
+    for stage, figures in results["overall"].items():
+        figures["n"] = sum(record["stage"] == stage for record in records)
+    path.write_text(json.dumps(results))
 
 
 def test_markup_in_contexts_messages_names_and_settings_stays_text(run_folder: Path, planted: str) -> None:
@@ -259,6 +265,22 @@ def test_a_broken_line_is_named_with_its_number(run_folder: Path) -> None:
     with (run_folder / "samples.jsonl").open("a", encoding="utf-8") as samples:
         samples.write("{broken\n")
     with pytest.raises(ValueError, match="samples.jsonl line 49 is not JSON"):
+        write_report(run_folder)
+
+
+@pytest.mark.parametrize(("times", "found"), [(0, 0), (2, 96)])
+def test_samples_that_are_not_those_of_the_figures_are_refused(run_folder: Path, times: int, found: int) -> None:
+    samples = run_folder / "samples.jsonl"
+    samples.write_text(samples.read_text(encoding="utf-8") * times, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"samples.jsonl: has {found} lines, and results.json figures of 48 questions"):
+        write_report(run_folder)
+
+
+def test_a_line_that_is_no_utf_8_is_named_with_its_number(run_folder: Path) -> None:
+    samples = run_folder / "samples.jsonl"
+    first, _, others = samples.read_bytes().partition(b"\n")
+    samples.write_bytes(first + b"\n\xff" + others)
+    with pytest.raises(ValueError, match="samples.jsonl line 2 is not JSON"):
         write_report(run_folder)
 
 

@@ -73,7 +73,7 @@ def test_an_evaluation_leaves_everything_and_a_second_start_repeats_nothing(
     lines = log.read_bytes()
     assert main(arguments(folder, adapter)) == 0
     assert log.read_bytes() == lines and comparable(folder) == before
-    assert "interrupted batches" not in capsys.readouterr().out
+    assert "interrupted or damaged batches" not in capsys.readouterr().out
 
 
 def test_a_log_cut_short_is_said_once_and_gives_the_same_results(
@@ -84,10 +84,10 @@ def test_a_log_cut_short_is_said_once_and_gives_the_same_results(
     keys, log = logged(folder), folder / "records" / "0.jsonl"
     os.truncate(log, log.stat().st_size - 100)
     assert evaluated(folder, f"compressor.adapter={adapter}") == whole
-    assert capsys.readouterr().out.count("interrupted batches that will be redone: 1") == 1
+    assert capsys.readouterr().out.count("interrupted or damaged batches that will be redone: 1") == 1
     assert logged(folder) == keys
     assert evaluated(folder, f"compressor.adapter={adapter}") == whole
-    assert "interrupted batches" not in capsys.readouterr().out
+    assert "interrupted or damaged batches" not in capsys.readouterr().out
 
 
 @pytest.mark.slow

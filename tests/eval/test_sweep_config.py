@@ -23,6 +23,8 @@ from eval.sweep.config import load_config
         ("scorer.model=miniature/none", "scorer.model = 'miniature/none': no such embedded model"),
         ("predictors.1.max_answer_tokens=2000", "predictors.1.max_answer_tokens = 2000: 2128 tokens leave no room"),
         ("compressors.2.adapter=nowhere", "compressors.2.adapter = 'nowhere'"),
+        ("predictors.0.adapter=nowhere", "predictors.0.adapter = 'nowhere'"),
+        ("eval.information_questions=8", "eval.information_questions = 8: a sweep measures the information of every"),
         ("run_folder=x{y}", "run_folder = 'x{y}'"),
         ("information.negatives={counterfactual: 0, batch: 0}", "information.negatives = "),
         (

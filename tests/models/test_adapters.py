@@ -13,7 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel, PreTrainedTokenizerBase
 
-from models.adapters import add_adapter, load_adapter, read_adapter, save_adapter
+from models.adapters import add_adapter, load_adapter, merge_adapter, read_adapter, save_adapter
 from models.compress import main
 from models.fingerprint import parameter_hash
 from models.loading import load_model
@@ -168,6 +168,14 @@ def not_finite(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return weights
 
 
+def a_thousand_times(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: 1000 * tensor for name, tensor in weights.items()}
+
+
+def both(one: Damage, other: Damage) -> Damage:
+    return lambda folder: (one(folder), other(folder))
+
+
 def as_utf16(folder: Path) -> None:
     (folder / ADAPTER_CONFIG).write_text((folder / ADAPTER_CONFIG).read_text(), encoding="utf-16")
 
@@ -204,6 +212,14 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "an infinite scaling of one layer": (
         edit_config(lambda c: c.update(alpha_pattern={"q_proj": float("inf")})),
         "adapter_config.json, alpha_pattern, q_proj: Input should be a finite number",
+    ),
+    "a scaling beyond float32": (
+        edit_config(lambda c: c.update(lora_alpha=-1e300)),
+        "adapter_config.json, lora_alpha: Value error, -1e+300 should be a number of float32, which end at 3.4e+38",
+    ),
+    "a scaling that makes weights infinite": (
+        both(edit_config(lambda c: c.update(lora_alpha=3e38)), edit_weights(a_thousand_times)),
+        "scaled by 7.5e+37, it has values that are not finite, in 'model.layers.0.",
     ),
     "layers without a name": (edit_config(lambda c: c.update(target_modules=3)), f"does not fit model {MODEL!r}: "),
     "layers by a broken pattern": (
@@ -244,6 +260,15 @@ def test_a_damaged_adapter_is_one_line_that_names_it(
     error = capsys.readouterr().err.strip()
     assert error.startswith(f"error: adapter '{adapter}'") and "\n" not in error and "document.txt" not in error
     assert reason in error
+
+
+def test_an_adapter_that_is_infinite_once_merged_is_refused() -> None:
+    adapted = at_work(add_adapter(base(), 4, 8, 0.0, ["q_proj"], 0))
+    for name, parameter in adapted.named_parameters():
+        if ".lora_" in name:
+            parameter.data.fill_(1e25)
+    with pytest.raises(ModelError, match="cannot be merged into its base: "):
+        merge_adapter(adapted)
 
 
 def test_weights_of_another_base_do_not_fit(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

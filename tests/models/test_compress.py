@@ -16,6 +16,7 @@ from models.compressor import Compressor
 from models.loading import load_model
 from models.predictor import LocalPredictor, Query
 from models.scorer import Scorer
+from tests.local_server import Answer, chat, serving
 
 MODEL = "miniature/qwen2-small"
 PREDICTOR = "miniature/llama-medium"
@@ -208,6 +209,83 @@ def test_bad_input_is_one_line(
 ) -> None:
     give(monkeypatch, "The zinc was 41.")
     assert reason in refusal(capsys, *arguments, "--question", "What?")
+
+
+def closed(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a predictor's server that is not there, which the first look tells without a wait."""
+    monkeypatch.setattr("models.endpoint.transport.PROBE_WAITS", ())
+    return "http://127.0.0.1:9/v1"
+
+
+@pytest.mark.parametrize("source", ["--document", "--input"])
+def test_the_predictors_server_is_looked_at_before_a_model_is_loaded(
+    source: str, document: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.compress_job.Work.load", lambda self: pytest.fail("a model would be loaded"))
+    record = lines(tmp_path / "one.jsonl", {"context": DOCUMENT, "question": QUESTION})
+    given = ["--document", document, "--question", QUESTION] if source == "--document" else ["--input", record]
+    endpoint = closed(monkeypatch)
+    said = refusal(capsys, MODEL, *given, "--predictor", "p", "--endpoint", endpoint)
+    assert said.startswith(f"{endpoint}, model 'p': cannot be reached")
+    said = refusal(capsys, MODEL, *given, "--predictor", "p", "--endpoint", "127.0.0.1:9")
+    assert said.startswith("endpoint '127.0.0.1:9': should be a URL")
+
+
+def test_what_is_written_is_printed_though_the_predictors_server_fails(
+    document: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [{"context": f"The zinc was {40 + n}.", "question": f"{QUESTION} {n}"} for n in range(10)]
+    source = lines(tmp_path / "many.jsonl", *records)
+    with serving([*[Answer(chat("52 \ud800"))] * 8, Answer("no such model", 404)]) as server:
+        to_server = ["--budget", "8", "--predictor", "p", "--endpoint", server.url]
+        assert main([MODEL, "--input", source, *to_server]) == 2
+        printed = capsys.readouterr()
+        assert main([MODEL, "--document", document, "--question", QUESTION, *to_server]) == 2
+    written = [json.loads(line) for line in printed.out.splitlines()]
+    assert [line["answer"] for line in written] == ["52 \ufffd"] * 8 + [None] * 2
+    assert all(line["message"] and line["tokens"] <= 8 for line in written)
+    assert printed.err.splitlines()[-1] == f"error: {server.url}, model 'p': 404: no such model"
+    alone = capsys.readouterr()
+    assert alone.out.strip() and alone.out.count("\n") == 1
+    assert alone.err.splitlines()[-1] == f"error: {server.url}, model 'p': 404: no such model"
+
+
+def test_an_answer_with_half_of_a_character_is_printed(document: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving([Answer(chat("52 \ud800!"))]) as server:
+        arguments = [MODEL, "--document", document, "--question", QUESTION, "--budget", "3"]
+        assert main([*arguments, "--predictor", "p", "--endpoint", server.url]) == 0
+    assert capsys.readouterr().out.encode().decode().rstrip("\n").endswith("\nAnswer: 52 \ufffd!")
+
+
+def test_fields_that_the_output_could_not_keep_are_named_before_a_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.compress.run", lambda *_: pytest.fail("a model would be loaded"))
+    good = {"context": "The zinc was 41.", "question": QUESTION}
+    infinite = '{"context": "a", "question": "b", "n": [1e400]}'
+    source = lines(tmp_path / "lost.jsonl", good, good | {"tokens": 1, "message": ""}, infinite, good | {"bits": 2})
+    said = refusal(capsys, MODEL, "--input", source)
+    assert said.startswith(
+        f"{source}: 3 of 4 lines cannot be used: line 2: field 'message', 'tokens' is what the output"
+    )
+    assert "line 3: 'n' holds a number that is too large for JSON" in said and "line 4: field 'bits' is" in said
+    source = lines(tmp_path / "answer.jsonl", good | {"answer": "41"})
+    assert "line 1: field 'answer' is" in refusal(capsys, MODEL, "--input", source, "--predictor", PREDICTOR)
+    monkeypatch.setattr("models.compress.run", lambda *_: None)
+    assert main([MODEL, "--input", source]) == 0
+
+
+def test_closed_standard_streams_are_told(
+    document: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.compress.run", lambda *_: pytest.fail("a model would be loaded"))
+    monkeypatch.setattr("sys.stdin", None)
+    assert refusal(capsys, MODEL, "--input", "-").startswith("--input -: standard input is closed")
+    said = refusal(capsys, MODEL, "--document", "-", "--question", QUESTION)
+    assert said.startswith("--document -: standard input is closed")
+    monkeypatch.setattr("sys.stdout", None)
+    said = refusal(capsys, MODEL, "--document", document, "--question", QUESTION)
+    assert said.startswith("standard output is closed, so that a message would be lost")
 
 
 @pytest.mark.parametrize(

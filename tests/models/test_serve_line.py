@@ -20,6 +20,7 @@ import pytest
 from configs.tree import PROJECT
 from models.serve.__main__ import EXAMPLES, main, parse
 from models.serve.backend import Abandoned, Task, Watch
+from models.serve.run import bound, listen
 from models.serve.torch_backend import TorchBackend
 from tests.models.serving import (
     CHAT,
@@ -262,6 +263,34 @@ def test_bad_input_is_one_line(arguments: list[str], reason: str, capsys: pytest
     assert main(arguments) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: ") and reason in said
+
+
+def test_of_two_servers_on_one_port_the_later_says_so_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bound("127.0.0.1", 0)
+    port = first.getsockname()[1]
+
+    def load(options: Any) -> Any:
+        listen(first, "127.0.0.1", port)
+        return service_of(Scripted())
+
+    monkeypatch.setattr("models.serve.start.load", load)
+    assert main(["--adapter", MODEL, "--port", str(port)]) == 2
+    said = capsys.readouterr().err
+    assert said == f"error: --host 127.0.0.1 --port {port}: cannot be used (Address already in use)\n"
+    first.close()
+
+
+def test_tools_on_a_closed_standard_stream_are_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.serve.start.load", lambda options: pytest.fail("a model would be loaded"))
+    for stream, name in (("sys.stdin", "input"), ("sys.stdout", "output")):
+        with monkeypatch.context() as patch:
+            patch.setattr(stream, None)
+            assert main(["--adapter", MODEL, "--mcp"]) == 2
+        assert capsys.readouterr().err.startswith(f"error: --mcp: standard {name} is closed; ")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a server understands, and how it refuses what it does not: in OpenAI's shape, by name, and without harm."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -250,6 +251,63 @@ def test_a_connection_that_says_nothing_is_closed(server: Running, monkeypatch: 
     assert raw(server, b"\x16\x03\x01 this is no HTTP\r\n\r\n").startswith(b"HTTP/1.1 400 ")
     raw(server, b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000)
     server.chat(**ASK)
+
+
+@pytest.mark.parametrize("begun", [b"GET /hea", b"\r\n", b"POST / HTTP/1.1\r\n"])
+def test_a_further_request_of_a_connection_has_to_come_in_time_as_well(
+    server: Running, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr("models.serve.run.HEADER_SECONDS", 0.3)
+    parts, began = urlsplit(server.url), time.monotonic()
+    with socket.create_connection((parts.hostname, parts.port or 0), timeout=4) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(begun)
+        # A byte now and then gains no time.
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                time.sleep(0.05)
+                connection.sendall(b"x")
+        assert time.monotonic() - began < 4
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(65536):
+                pass
+
+
+def test_a_body_after_the_reply_to_it_is_not_waited_for(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.serve.run.HEADER_SECONDS", 0.3)
+    parts, began = urlsplit(server.url), time.monotonic()
+    with socket.create_connection((parts.hostname, parts.port or 0), timeout=4) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                time.sleep(0.05)
+                connection.sendall(b"x")
+    assert time.monotonic() - began < 4
+
+
+def test_work_and_a_connection_that_is_used_are_not_held_to_the_limit_of_headers(
+    server: Running, backend: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.serve.run.HEADER_SECONDS", 0.3)
+    backend.script = lambda task, watch: time.sleep(0.5) or "late"
+    parts = urlsplit(server.url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    sockets = set()
+    for _ in range(2):
+        connection.request("POST", CHAT, json.dumps(ASK), {"Content-Type": "application/json"})
+        sockets.add(connection.sock)
+        reply = connection.getresponse()
+        assert reply.status == 200 and b"late" in reply.read()
+    assert len(sockets) == 1
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-300, 9e-7])
+def test_a_temperature_next_to_0_is_greedy(server: Running, backend: Scripted, temperature: float) -> None:
+    assert server.chat(**ASK, temperature=temperature)["shorthand"]["seed"] is None
+    assert backend.asked[-1].temperature == 0
+    server.chat(**ASK, temperature=1e-6)
+    assert backend.asked[-1].temperature == 1e-6
 
 
 def test_on_loopback_another_host_is_refused(server: Running) -> None:

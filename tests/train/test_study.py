@@ -130,7 +130,7 @@ def test_results_have_their_shape_and_hold_nulls_for_what_is_missing(tmp_path: P
     assert list(results) == ["notes"]
     assert seeds == {name: ["0"] for name in one} | {name: ["0", "1"] for name in STUDY["variants"]}
     figures = {"f1": 0.625, "tokens": 20, "information_bits": 2.0, "bits_per_token": 0.1}
-    figures |= {"just_the_answer": 0.5, "holds_an_answer": 0.75, "n": 4}
+    figures |= {"just_the_answer": 0.5, "holds_an_answer": 0.75, "n": 4, "information_n": 4}
     kinds = results["notes"]["full"]["0"].pop("kinds")
     assert results["notes"]["full"] == {"0": pytest.approx(figures), "1": dict.fromkeys(figures)}
     assert {kind: (found["f1"], found["n"]) for kind, found in kinds.items()} == {

@@ -168,6 +168,7 @@ def test_an_accuracy_that_only_a_judge_could_give_keeps_no_adapter(tmp_path: Pat
             ("watch.keep=reward", "reward={accuracy: 0, information: 0, length: 0, readability: 1}"),
             "all weigh 0",
         ),
+        (("watch={}", "train.steps=0", "train.warm_start={}"), r"^watch: measures between the train\.steps, of which"),
         (("watch={keep: loss}",), r"watch\.keep = 'loss': "),
         (("watch={every: 0}",), r"watch\.every = 0: "),
         (("watch={document: 3}",), r"watch\.document: unknown key; did you mean watch\.documents\?"),

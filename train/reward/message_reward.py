@@ -142,8 +142,7 @@ class MessageReward:
         budgets = self._budgets(samples, trainer_state.global_step)
         rewards, metrics = self.rewards(messages, columns, accuracy, task, scores, budgets, sampled, score_gold)
         if self.config.reward.token_information:
-            credit = self._token_credit(columns, scores, completion_ids)
-            self.token_credit = self.config.reward.token_information * credit
+            self.token_credit = self._token_credit(columns, scores, completion_ids)
         if self.config.train.update == "best_of_n":
             gains = asked.mean(answered_rightly - self._accuracy_without_message(asked))
             self.kept = best_of_groups(rewards, gains, self.config.train.group_size)
@@ -319,7 +318,7 @@ class MessageReward:
     def _token_credit(
         self, columns: Columns, scores: Scores, written: Sequence[Sequence[int]]
     ) -> Float[Tensor, "messages tokens"]:
-        """The credit of the written tokens; none where the scorer read a message in other tokens than these."""
+        """The weighted credit of the written tokens; none where the scorer read a message in other tokens."""
         terms = contrastive_token_terms(
             scores.token_log_probs[:, : len(columns.contexts)], scores.token_mask, columns.own, columns.valid
         )
@@ -327,7 +326,7 @@ class MessageReward:
         ceilings = columns.valid.sum(dim=1).double().log()
         credit = token_credit(terms, ceilings, self.config.train.group_size)
         same = [list(own) == list(scored) for own, scored in zip(written, scores.token_ids, strict=True)]
-        return credit.where(torch.tensor(same)[:, None], 0.0)
+        return self.config.reward.token_information * credit.where(torch.tensor(same)[:, None], 0.0)
 
     def _message(self, token_ids: Sequence[int]) -> Message:
         ended = bool(token_ids) and token_ids[-1] == self.compressor.end_token_id

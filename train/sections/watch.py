@@ -49,16 +49,20 @@ def weights_in_the_end(reward: RewardConfig) -> dict[Component, float]:
     return {name: ends[name] if name in ends else getattr(reward, name) for name in WATCHED_COMPONENTS}
 
 
-def check_watch(watch: WatchConfig | None, reward: RewardConfig) -> None:
-    """Refuse to keep an adapter by a figure that is the same for all.
+def check_watch(watch: WatchConfig | None, reward: RewardConfig, steps: int) -> None:
+    """Refuse to watch no training, and to keep an adapter by a figure that is the same for all.
 
     Args:
         watch: the section.
         reward: the section ``reward``.
+        steps: of the training.
 
     Raises:
-        ConfigError: none of the components that the watched reward consists of has a weight.
+        ConfigError: there is nothing to watch, or none of the components that the watched reward consists of has a
+            weight.
     """
+    if watch is not None and not steps:
+        raise ConfigError("watch: measures between the train.steps, of which there are 0; give null")
     if watch is None or watch.keep != "reward":
         return
     if not any(weights_in_the_end(reward).values()):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "python -m train.study --config study.yaml",
-    "python -m train.study --config study.yaml --only full/0 --only warm-start",
+    "python -m train.study --config study.yaml --only full/0 --only starting-adapter",
     "python -m train.study --config study.yaml --jobs 2 'seeds=[0, 1, 2, 3, 4]'",
     "python -m train.study --config study.yaml --table",
 )

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from data.errors import DataError
 from eval.analysis.curves import lead
-from eval.analysis.density import summarise, summarise_one
+from eval.analysis.density import TERMS, summarise, summarise_one
 from eval.analysis.significance import over_runs
 from eval.record import StagedRecord
 from eval.report.results import Figure
@@ -179,7 +179,7 @@ def results_of(config: StudyConfig, sets: Sequence[SetFigures]) -> dict[str, dic
     results: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for one in sets:
         seeds = {config.start: [0], **dict.fromkeys(config.measured_on(one.name), config.seeds)}
-        nothing: dict[str, Any] = dict.fromkeys((one.score.lower(), *FIGURES, *SHARES, "n"))
+        nothing: dict[str, Any] = dict.fromkeys((one.score.lower(), *FIGURES, *SHARES, "n", "information_n"))
         planned = {name: {str(seed): dict(nothing) for seed in own} for name, own in seeds.items()}
         for name, by_seed in one.lines.items():
             shares = one.shares[name]
@@ -292,13 +292,18 @@ def _over_seeds(pairs: Sequence[tuple[Sequence[StagedRecord], Sequence[StagedRec
     """The differences between two variants with the interval over seeds, from the records of each seed of both."""
     if not pairs:
         return None
-    sides = [(summarise_one(before), summarise_one(after)) for before, after in pairs]
     found = {}
     for figure in COMPARED:
-        values = [(before[figure]["value"], after[figure]["value"]) for before, after in sides]
+        values = [(_plain_mean(before, figure), _plain_mean(after, figure)) for before, after in pairs]
         known = [after - before for before, after in values if before is not None and after is not None]
         found[figure] = cast(Figure, over_runs(known).as_dict())
     return found
+
+
+def _plain_mean(records: Sequence[StagedRecord], figure: str) -> float | None:
+    """The mean of a figure over the records that have it, not stopped at 0, or a difference would be too small."""
+    known = [value for value, _ in map(TERMS[figure], records) if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def _of_seed(record: StagedRecord, seed: int) -> StagedRecord:
@@ -314,7 +319,9 @@ def _kinds(records: Sequence[StagedRecord], score: str) -> dict[str, Any]:
 def _means(records: Sequence[StagedRecord], score: str) -> dict[str, Any]:
     figures = summarise_one(records)
     names = {score.lower(): "accuracy", **FIGURES}
-    return {name: figures[own]["value"] for name, own in names.items()} | {"n": figures["n"]}
+    informed = sum(TERMS["information_bits"](record)[0] is not None for record in records)
+    counts = {"n": figures["n"], "information_n": informed}
+    return {name: figures[own]["value"] for name, own in names.items()} | counts
 
 
 def spread(by_seed: Sequence[float]) -> tuple[float, float, float] | None:

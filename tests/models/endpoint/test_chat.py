@@ -36,3 +36,9 @@ def test_a_reply_has_what_the_server_said_of_it() -> None:
         endpoint = Endpoint(server.url, "m")
         assert endpoint.complete(HELLO, GREEDY) == Completion("no", "stop", 2, (-0.5,), tokens_read=3)
         assert endpoint.complete(HELLO, GREEDY) == Completion("", "length", None, None)
+
+
+def test_half_of_a_character_in_an_answer_can_be_printed_and_a_whole_one_stays() -> None:
+    with serving([Answer(chat("52 \ud800 \ud83d\ude00", finish_reason="stop\udfff"))]) as server:
+        completion = Endpoint(server.url, "m").complete(HELLO, GREEDY)
+    assert completion.text == "52 \ufffd \U0001f600" and completion.finish_reason == "stop\ufffd"

@@ -128,11 +128,38 @@ def test_a_probe_leaves_a_run_alone_whose_answers_may_all_be_in_the_cache(tmp_pa
     assert "cannot be reached" in line and "going on as far as the answers in" in line
 
 
-def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "schlüssel")
+@pytest.mark.parametrize("key", ["secret-schlüssel", "secret-a\nsecret-b", "secret-a\r", "secret\ta", "secret\x7f"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{key}-end")
     with pytest.raises(EndpointError, match="its key has characters that no key has") as caught:
         Endpoint("http://localhost/v1", "m")
-    assert "schl" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("charset", ["undefined", "hex", "base64", "rot13", "idna", "punycode", "utf-8", "none"])
+def test_garbage_in_any_encoding_is_asked_again_and_then_one_line(
+    charset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.endpoint.transport.FIRST_WAIT_SECONDS", 0.0)
+    with serving([Answer("<h1>busy</h1>", headers={"Content-Type": f"text/html; charset={charset}"})]) as server:
+        error = refusal(server, retries=1)
+    assert str(error).endswith(": its reply is no JSON after 2 tries: <h1>busy</h1>")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_a_redirect_that_drops_the_question_is_not_followed_but_named(status: int) -> None:
+    with serving([Answer("moved", status, {"Location": "https://elsewhere.example/v1/chat/completions"})]) as server:
+        error = refusal(server, retries=5)
+    assert f": {status}: redirects to https://elsewhere.example/v1/chat/completions, " in str(error)
+    assert error.status == status and len(server.asked) == 1
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_redirect_that_keeps_the_question_is_followed(status: int) -> None:
+    with serving([Answer(chat("yes"))]) as there, serving([Answer("", status, {"Location": f"{there.url}/x"})]) as here:
+        assert Endpoint(here.url, "m").complete(HELLO, GREEDY).text == "yes"
+    [asked] = there.asked
+    assert asked.path == "/v1/x" and asked.body["messages"] == HELLO
 
 
 def test_long_garbage_is_shortened() -> None:
