@@ -107,9 +107,7 @@ def test_a_sweep_tells_its_compressors_what_their_adapters_were_trained_with(tmp
     config = load_sweep("sweep.yaml", swept(None, adapter))
     assert {task.instruction for task in config.tasks} == {INSTRUCTION}
     other = with_settings(tmp_path, adapter, instruction="Be brief.")
-    with pytest.raises(
-        ConfigError, match=r"^compressors\.1\.adapter: was trained with another instruction"
-    ):
+    with pytest.raises(ConfigError, match=r"^compressors\.1\.adapter: was trained with another instruction"):
         load_sweep("sweep.yaml", swept(adapter, other))
     given = [f"tasks.{number}.instruction=Say it." for number in range(5)]
     assert {task.instruction for task in load_sweep("sweep.yaml", [*swept(adapter, other), *given]).tasks} == {
