@@ -77,7 +77,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--budget", type=int, metavar="N", help="maximum tokens of a message; the adapter's own by default, else 64"
     )
     parser.add_argument("--model", help="the base model, where it is not the one the adapter names")
-    parser.add_argument("--predictor", metavar="MODEL", help="a model that answers the question from the message alone")
+    parser.add_argument(
+        "--predictor", metavar="MODEL", help="a model or an adapter that answers from the message alone"
+    )
     parser.add_argument(
         "--endpoint", metavar="URL", help="OpenAI-compatible server that runs the predictor, http://.../v1"
     )
@@ -138,8 +140,11 @@ def check_names(options: argparse.Namespace) -> None:
         adapter_folder(options.adapter)
     else:
         models[f"model {options.adapter!r}"] = options.adapter
-    if options.endpoint is None:
-        models[f"predictor {options.predictor!r}"] = options.predictor
+    if options.endpoint is None and options.predictor is not None:
+        if names_adapter(options.predictor):
+            adapter_folder(options.predictor)
+        else:
+            models[f"predictor {options.predictor!r}"] = options.predictor
     for subject, model in models.items():
         if model is None or model_folder(model, subject) is not None:
             continue

@@ -13,13 +13,14 @@ from tqdm import tqdm
 from data.errors import DataError, InputError
 from data.sample import Document, Question, Sample
 from models.adapter_settings import SETTINGS_FILE
+from models.answering import load_predictor
 from models.channel import BoundScorer
 from models.compress_input import Item, told
 from models.compressor import Compressor, Message
 from models.endpoint import Endpoint
-from models.loading import context_window, load_model, quiet_libraries
+from models.loading import quiet_libraries
 from models.naming import ModelError, names_adapter
-from models.predictor import UNLIMITED, LocalPredictor, Predictor, Query, RemotePredictor
+from models.predictor import Predictor, Query, RemotePredictor
 from models.scorer import NO_CONTEXT, Scorer
 from objectives.mutual_information import nats_to_bits, rate_against_prior
 
@@ -97,9 +98,8 @@ class Work:
             return None
         if (server := self.server()) is not None:
             return RemotePredictor(server, self.answer_tokens, instruction)
-        model, tokenizer = load_model(self.predictor, device="cuda" if torch.cuda.is_available() else "cpu")
-        window = context_window(model.config) or UNLIMITED
-        return LocalPredictor(model, tokenizer, self.answer_tokens, window, instruction)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return load_predictor(self.predictor, instruction, self.answer_tokens, device)
 
     def asked(self, item: Item) -> str:
         """The question as the compressor is told it."""

@@ -171,6 +171,8 @@ class Compressor:
         else:
             stored = read_adapter(adapter)
             base, trained = model or stored.base, stored.settings
+            if trained is not None and trained.role != "compressor":
+                raise ModelError(f"adapter {str(adapter)!r}: makes a {trained.role} of its model, not a compressor")
             if not base:
                 raise ModelError(f"adapter {str(adapter)!r} does not name its base model: pass one")
             if model is None:
@@ -365,5 +367,10 @@ def default_context_tokens(model: PreTrainedModel | PeftModel, budget_tokens: in
 def compress(
     context: str, question: str, adapter: str | Path, budget_tokens: int | None = None, model: str | None = None
 ) -> Message:
-    """One message for one question about one document: see `Compressor.load` and `Compressor.write`."""
-    return Compressor.load(adapter, budget_tokens, model).write([context], [question])[0]
+    """One message for one question about one document: see `Compressor.load` and `Compressor.write`.
+
+    An adapter that was trained without being told questions (``compressor.question: hidden``) is told none.
+    """
+    compressor = Compressor.load(adapter, budget_tokens, model)
+    blind = compressor.trained is not None and compressor.trained.question == "hidden"
+    return compressor.write([context], ["" if blind else question])[0]

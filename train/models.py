@@ -27,6 +27,7 @@ from models.channel import Channel
 from models.compressor import Compressor
 from models.fingerprint import is_base, is_trainable, parameter_hash
 from models.loading import context_window, load_model
+from models.naming import ModelError
 from models.predictor import UNLIMITED, LocalPredictor
 from train.config import Config
 
@@ -128,6 +129,8 @@ def _adapt_predictor(
     """The predictor with its adapter, on the compressor's model or on one of its own."""
     named, lora = config.predictor, config.predictor.lora
     stored = None if named.adapter is None else read_adapter(named.adapter)
+    if stored is not None and stored.settings is not None and stored.settings.role != "predictor":
+        raise ModelError(f"adapter {named.adapter!r} makes a compressor of its model, and a predictor's is needed")
     if named.shared_base:
         plain, model, name = compressor.get_base_model(), compressor, PREDICTOR_ADAPTER
     else:

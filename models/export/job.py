@@ -11,11 +11,12 @@ from typing import Any
 from data.miniature.documents import make_document
 from data.sample import Sample
 from data.writing import whole_folder, write_text
+from models.answering import load_predictor
 from models.export.card import Proof, write_card
 from models.export.files import Runnable, Target, check_runtime, check_target, runnables, write_files
 from models.export.gguf_file import Packing
 from models.export.preflight import check_output
-from models.export.sample import Worth, load_predictor, load_sample, sample_name, worth
+from models.export.sample import ANSWER_TOKENS, Worth, load_sample, sample_name, worth
 from models.export.trained import Trained
 from models.export.verify import Reference, verify
 from models.loading import quiet_libraries
@@ -80,7 +81,7 @@ def export(job: Job) -> bool:
         _say("note: no messages are measured: that takes a compressor, a proof, and a sample (--sample)")
     predictor = None
     if job.predictor is not None and samples:
-        predictor = load_predictor(job.predictor, trained.settings.answer_instruction)
+        predictor = load_predictor(job.predictor, trained.settings.answer_instruction, ANSWER_TOKENS)
     with whole_folder(job.output) as folder:
         _say(f"writing {job.target}")
         write_files(trained, job.target, job.packings, folder)

@@ -8,14 +8,12 @@ from data.errors import DataError
 from data.registry import load_documents
 from data.sample import Sample, samples_of
 from data.task import Request
-from models.adapters import load_adapter, merge_adapter, read_adapter
 from models.compress_job import bits
 from models.compressor import Compressor, Message
 from models.export.runtime import Runtime
 from models.export.trained import Trained, compressor_of
-from models.loading import context_window, load_model
-from models.naming import MINIATURE, ModelError, names_adapter
-from models.predictor import UNLIMITED, LocalPredictor, Query
+from models.naming import MINIATURE
+from models.predictor import LocalPredictor, Query
 from objectives.accuracy import score
 
 ANSWER_TOKENS = 32
@@ -65,25 +63,6 @@ def load_sample(path: str | None, base: str, questions: int) -> list[Sample]:
     if not scored:
         raise DataError(f"{path!r}: no question has an answer that a metric scores")
     return scored[:questions]
-
-
-def load_predictor(name: str, instruction: str) -> LocalPredictor:
-    """The model that answers from messages: a model, or an adapter's folder.
-
-    Raises:
-        ModelError: it cannot be loaded.
-    """
-    if not names_adapter(name):
-        model, tokenizer = load_model(name)
-    else:
-        stored = read_adapter(name)
-        if not stored.base:
-            raise ModelError(f"predictor {name!r}: the adapter does not name its base model")
-        plain, tokenizer = load_model(stored.base)
-        model = merge_adapter(load_adapter(plain, stored, stored.base))
-        instruction = stored.settings.answer_instruction if stored.settings is not None else instruction
-    window = context_window(model.config) or UNLIMITED
-    return LocalPredictor(model, tokenizer, ANSWER_TOKENS, window, instruction)
 
 
 def worth(

@@ -88,7 +88,9 @@ def _add_compressor(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--window", type=int, metavar="N", help="llama.cpp and upstream: tokens that the model reads")
     group.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (default: all cores)")
-    group.add_argument("--predictor", metavar="MODEL", help="a model that answers on the page from the message alone")
+    group.add_argument(
+        "--predictor", metavar="MODEL", help="a model or an adapter that answers on the page, from the message alone"
+    )
     group.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible server that runs the predictor")
     group.add_argument("--question", metavar="TEXT", help="what a history without a question is compressed for")
     group.add_argument("--no-bits", action="store_true", help="do not tell what messages carry: half of the time")
@@ -164,8 +166,11 @@ def check_names(options: argparse.Namespace) -> None:
         ModelError: naming it.
     """
     models = {} if options.backend == "upstream" else {f"model {options.model!r}": options.model}
-    if options.endpoint is None:
-        models[f"predictor {options.predictor!r}"] = options.predictor
+    if options.endpoint is None and options.predictor is not None:
+        if names_adapter(options.predictor):
+            adapter_folder(options.predictor)
+        else:
+            models[f"predictor {options.predictor!r}"] = options.predictor
     if options.adapter is not None and names_adapter(options.adapter):
         adapter_folder(options.adapter)
     else:

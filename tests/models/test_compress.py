@@ -12,7 +12,7 @@ import torch
 from models.adapters import add_adapter, save_adapter
 from models.compress import EXAMPLES, main, parse
 from models.compress_job import bits
-from models.compressor import Compressor
+from models.compressor import Compressor, compress
 from models.loading import load_model
 from models.predictor import LocalPredictor, Query
 from models.scorer import Scorer
@@ -188,6 +188,39 @@ def test_an_adapter_that_remembers_nothing_is_said(
     save_adapter(adapted, tokenizer, tmp_path / "new", MODEL, settings=settings)
     assert main([str(tmp_path / "new"), "--document", document, "--question", QUESTION, "--budget", "12"]) == 0
     assert "note: a budget of 12 tokens instead of the 24 that the adapter was trained with" in capsys.readouterr().err
+
+
+def adapted_as(folder: Path, **settings: Any) -> str:
+    """An adapter that changes nothing, and what it remembers of itself."""
+    plain, tokenizer = load_model(MODEL)
+    adapted = add_adapter(plain, 4, 8, 0.0, "all-linear", seed=0)
+    remembered = Compressor(adapted, tokenizer, 12).settings(MODEL, None, "In a word.")
+    save_adapter(adapted, tokenizer, folder, MODEL, settings=remembered.model_copy(update=settings))
+    return str(folder)
+
+
+def test_an_adapter_answers_as_a_predictor_under_its_own_instruction(
+    tmp_path: Path, document: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictor = adapted_as(tmp_path / "predictor", role="predictor")
+    assert main([MODEL, "--document", document, "--question", QUESTION, "--predictor", predictor]) == 0
+    message, answer = capsys.readouterr().out.rstrip("\n").rsplit("\n", 1)
+    expected = LocalPredictor(*load_model(MODEL), max_answer_tokens=64, instruction="In a word.")
+    assert answer == f"Answer: {expected.answer([Query(message, QUESTION)])[0]}"
+    # Neither stands in the other's place.
+    said = refusal(capsys, predictor, "--document", document, "--question", QUESTION)
+    assert said == f"adapter {predictor!r}: makes a predictor of its model, not a compressor"
+    compressor = adapted_as(tmp_path / "compressor")
+    said = refusal(capsys, MODEL, "--document", document, "--question", QUESTION, "--predictor", compressor)
+    assert said == f"predictor {compressor!r}: the adapter makes a compressor of its model"
+
+
+def test_a_function_tells_no_question_to_an_adapter_that_was_told_none(tmp_path: Path) -> None:
+    hidden = adapted_as(tmp_path / "hidden", question="hidden")
+    first, second = (compress(DOCUMENT, question, hidden) for question in (QUESTION, "What does her gout need?"))
+    assert first.text == second.text
+    shown = adapted_as(tmp_path / "shown")
+    assert compress(DOCUMENT, QUESTION, shown).text != first.text
 
 
 @pytest.mark.parametrize(
