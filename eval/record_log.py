@@ -74,7 +74,7 @@ class RecordLog(Generic[Logged]):
     def add(self, origin: Mapping[str, Any], batch: Sequence[Sample], records: Sequence[Logged]) -> list[Logged]:
         """Write a batch down for good, and return it as it will be read back."""
         key = self.key(origin, batch)
-        line = _sealed({"schema_version": SCHEMA_VERSION, "key": key, "records": records})
+        line = sealed({"schema_version": SCHEMA_VERSION, "key": key, "records": records})
         append_text(self.path, line)
         self.done[key] = json.loads(line)["records"]
         return self.done[key]
@@ -90,19 +90,19 @@ class RecordLog(Generic[Logged]):
         return digest.hexdigest()
 
 
-def _sealed(batch: Mapping[str, Any]) -> str:
+def sealed(batch: Mapping[str, Any]) -> str:
     """A batch as a line: what it holds, behind the hash of that."""
     text = json_text(batch)
     return f'{{"{SEAL}": "{hashlib.sha256(text.encode()).hexdigest()}", {text.removeprefix("{")}\n'
 
 
 def _unsealed(line: bytes) -> dict[str, Any] | None:
-    """The batch of a line; None where the line is not letter for letter what `_sealed` gives."""
+    """The batch of a line; None where the line is not letter for letter what `sealed` gives."""
     try:
         batch = json.loads(line)
         del batch[SEAL]
         return (
-            batch if {"schema_version", "key", "records"} == batch.keys() and _sealed(batch).encode() == line else None
+            batch if {"schema_version", "key", "records"} == batch.keys() and sealed(batch).encode() == line else None
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

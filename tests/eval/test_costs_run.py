@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from eval import metering
+from eval.record_log import SEAL, sealed
 from eval.run import main
 from tests.eval.small_evaluation import evaluated, logged, records, small, write_adapter
 from tests.local_server import Answer, chat, serving
@@ -103,9 +104,10 @@ def test_what_goes_on_from_a_log_keeps_what_was_measured_and_counts_what_was_not
     assert row["per_question"]["compressor"]["tokens_read"] == first["per_question"]["compressor"]["tokens_read"]
     # A log of a run that did not measure.
     entry = json.loads(whole)
+    del entry[SEAL]
     for record in entry["records"]:
         del record["compressor_spent"], record["predictor_spent"]
-    log.write_text(json.dumps(entry) + "\n" + log.read_text().splitlines(keepends=True)[1])
+    log.write_text(sealed(entry) + log.read_text().splitlines(keepends=True)[1])
     evaluated(folder)
     row = costs(folder)["compressor, after"]
     assert row["missing"]["compressor"]["seconds"] == row["missing"]["predictor"]["tokens_read"] == 2

@@ -14,7 +14,7 @@ from configs.servers import PATIENCE
 from data.registry import TASKS
 from eval.config import EvaluationConfig
 from eval.record import SCHEMA_VERSION
-from models.naming import WEIGHTS_FILE, adapter_folder
+from models.naming import WEIGHTS_FILE, ModelError, adapter_folder
 from train.config import Config
 from train.run_folder import FREE
 
@@ -104,12 +104,12 @@ def _files(config: Config | EvaluationConfig) -> dict[str, str]:
 
 
 def _weights(adapter: str) -> str | None:
-    """The beginning of the SHA-256 of an adapter's weights; None where there are none."""
-    path = adapter_folder(adapter) / WEIGHTS_FILE
+    """The beginning of the SHA-256 of an adapter's weights; None where there are none, which the run itself tells."""
     try:
+        path = adapter_folder(adapter) / WEIGHTS_FILE
         stat = path.stat()
         return _hash_of_file(str(path), stat.st_mtime_ns, stat.st_size)
-    except OSError:
+    except (ModelError, OSError):
         return None
 
 
